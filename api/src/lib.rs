@@ -1,0 +1,11 @@
+//! The vocabulary of Coracle: what every component means by an object, a kind, a quantity, a selector, a pod's state.
+//!
+//! No I/O, no async, no clock: everything here is a value or a pure function over values.
+
+pub mod gvk;
+pub mod names;
+pub mod object;
+
+pub use gvk::{Gvk, Gvr};
+pub use k8s_openapi;
+pub use object::Object;

@@ -1,0 +1,1 @@
+//! Admission: one ordered list of plugins between decoding and storing.

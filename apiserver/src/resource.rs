@@ -1,0 +1,257 @@
+//! What a kind is: a [`Row`] of data for the built-in ones, and the run-time [`Resource`] that rows and CRDs both become.
+
+use std::sync::Arc;
+
+use coracle_api::{Gvk, Gvr, Object};
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use crate::Server;
+use crate::authn::User;
+use crate::field::FieldError;
+use crate::schema::Schema;
+use crate::status::{Result, Status};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Cluster,
+    Namespaced,
+}
+
+/// One column of `kubectl get`, with upstream's names, types and priorities.
+#[derive(Clone, Copy)]
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer`, `date`, `boolean`, `number`.
+    pub kind: &'static str,
+    /// `name` for the first column, else mostly empty.
+    pub format: &'static str,
+    /// 0 is always shown, 1 only with `-o wide`.
+    pub priority: u8,
+    pub cell: Cell,
+}
+
+/// Where a cell's value comes from.
+#[derive(Clone, Copy)]
+pub enum Cell {
+    /// Field names from the object's root: `["metadata", "name"]`. Missing is an empty string.
+    Path(&'static [&'static str]),
+    /// Time since `metadata.creationTimestamp` in upstream's short form, `<unknown>` where missing.
+    Age,
+    /// Anything that needs a rule. The second argument is the time of the request.
+    Compute(fn(&Object, jiff::Timestamp) -> Value),
+}
+
+/// A field that `fieldSelector` may name besides `metadata.name` and `metadata.namespace`.
+#[derive(Clone, Copy)]
+pub struct SelectableField {
+    /// `spec.nodeName`
+    pub label: &'static str,
+    pub path: &'static [&'static str],
+    /// What an absent field counts as (`""`, or e.g. `false` for `spec.unschedulable`).
+    pub absent: &'static str,
+}
+
+/// Where `scale` finds its numbers in the object.
+#[derive(Clone, Copy)]
+pub struct ScalePaths {
+    pub spec_replicas: &'static [&'static str],
+    pub status_replicas: &'static [&'static str],
+    /// The field holding the selector: a `LabelSelector` or a plain map.
+    pub selector: &'static [&'static str],
+}
+
+/// An endpoint below an object, as `pods/binding`. `status` and `scale` are not listed here: they are facts of the row.
+pub struct Subresource {
+    pub name: &'static str,
+    /// The kind its body has (for discovery and decoding): `("authentication.k8s.io", "v1", "TokenRequest")`.
+    pub kind: (&'static str, &'static str, &'static str),
+    /// `create`, `get`, `update`, `patch` ...
+    pub verbs: &'static [&'static str],
+    pub handler: SubresourceHandler,
+}
+
+pub enum SubresourceHandler {
+    /// A body in, an object out (binding, eviction, token). The object's existence is the handler's to check.
+    Call(&'static dyn Call),
+    /// get / update / patch of the object with a change of its own (approval, finalize, resize): which part of the new
+    /// object the endpoint may write is decided by `Strategy::isolate`.
+    Part,
+    /// The raw connection goes to the node that runs the pod (log, exec, attach, portforward) or is proxied.
+    Connect(Connect),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connect {
+    Log,
+    Exec,
+    Attach,
+    PortForward,
+    Proxy,
+}
+
+/// One call to a computed resource or subresource.
+pub struct Invocation<'a> {
+    pub user: &'a User,
+    pub resource: &'a Resource,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub body: Object,
+    pub dry_run: bool,
+}
+
+/// A computed answer: nothing is stored under the request's own name.
+pub trait Call: Send + Sync {
+    fn call<'a>(&'a self, server: &'a Arc<Server>, call: Invocation<'a>) -> BoxFuture<'a, Result<Object>>;
+}
+
+/// How a kind's objects live.
+pub enum Persistence {
+    /// In the store, under `Row::storage`.
+    Stored,
+    /// Only `create` exists and its answer is computed (access reviews, bindings).
+    Computed(&'static dyn Call),
+}
+
+/// One built-in kind in one served version. Write it as `Row { ..NAMESPACED }` or `Row { ..CLUSTER }`.
+pub struct Row {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    /// Empty: the lower-case kind.
+    pub singular: &'static str,
+    pub short: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub scope: Scope,
+    pub verbs: &'static [&'static str],
+    pub persistence: Persistence,
+    /// `group/plural` under which objects are stored; empty: this row's own. Lets two groups serve the same objects.
+    pub storage: &'static str,
+    /// Whether `/status` exists, and so whether the main endpoint ignores `status`.
+    pub status: bool,
+    /// Whether `metadata.generation` counts changes of the spec.
+    pub generation: bool,
+    pub scale: Option<ScalePaths>,
+    pub fields: &'static [SelectableField],
+    /// Empty: Name and Age.
+    pub columns: &'static [Column],
+    pub subresources: &'static [Subresource],
+    pub strategy: &'static dyn Strategy,
+}
+
+/// Every verb of a stored kind.
+pub const ALL_VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+pub const NAMESPACED: Row = Row {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    short: &[],
+    categories: &[],
+    scope: Scope::Namespaced,
+    verbs: ALL_VERBS,
+    persistence: Persistence::Stored,
+    storage: "",
+    status: false,
+    generation: false,
+    scale: None,
+    fields: &[],
+    columns: &[],
+    subresources: &[],
+    strategy: &Plain,
+};
+
+pub const CLUSTER: Row = Row { scope: Scope::Cluster, ..NAMESPACED };
+
+/// What a write is: who, where, when, and through which endpoint.
+pub struct WriteContext<'a> {
+    pub user: &'a User,
+    pub resource: &'a Resource,
+    /// `""`, `status`, `scale`, `approval` ...
+    pub subresource: &'a str,
+    pub now: jiff::Timestamp,
+    pub dry_run: bool,
+}
+
+/// What a kind may add to the generic path. Every method has a neutral default; all are synchronous and pure but
+/// `commit` and `deleted`, which see the server's allocators.
+pub trait Strategy: Send + Sync {
+    /// Fills absent fields as upstream's defaulting does (static defaults only; runs on every write and on apply).
+    fn default(&self, _new: &mut Object) {}
+
+    /// Kind-specific preparation after defaulting and admission: clears or computes server-owned fields.
+    /// `old` is `None` on create. Generic metadata, status separation and generation are already done.
+    fn prepare(&self, _cx: &WriteContext<'_>, _new: &mut Object, _old: Option<&Object>) {}
+
+    /// All that is wrong, in upstream's words and order. Types and metadata are already checked.
+    fn validate(&self, _cx: &WriteContext<'_>, _new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        vec![]
+    }
+
+    /// `Warning:` headers for the client.
+    fn warnings(&self, _new: &Object, _old: Option<&Object>) -> Vec<String> {
+        vec![]
+    }
+
+    /// Whether a name is allowed; upstream's default is a DNS subdomain.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        crate::field_names::dns1123_subdomain(name)
+    }
+
+    /// Which parts of `new` a named subresource of kind [`SubresourceHandler::Part`] may write: makes `new` equal to
+    /// `old` everywhere else.
+    fn isolate(&self, _subresource: &str, _new: &mut Object, _old: &Object) {}
+
+    /// Allocates what must be unique in the cluster (cluster IPs, node ports), just before the commit. On a failed
+    /// commit or dry run `rollback` follows with the same arguments.
+    fn commit(&self, _server: &Server, _new: &mut Object, _old: Option<&Object>) -> Result<(), Status> {
+        Ok(())
+    }
+
+    fn rollback(&self, _server: &Server, _new: &Object, _old: Option<&Object>) {}
+
+    /// After an object is gone from the store: gives back what `commit` took.
+    fn deleted(&self, _server: &Server, _old: &Object) {}
+
+    /// The grace period a delete begins with: `None` deletes at once; `Some(seconds)` marks the object and leaves it to
+    /// an agent (pods). `requested` is the client's `gracePeriodSeconds`.
+    fn grace_period(&self, _old: &Object, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// `propagationPolicy` when the client names none: `background` for most kinds.
+    fn default_orphan(&self) -> bool {
+        false
+    }
+}
+
+/// A kind without rules of its own.
+pub struct Plain;
+impl Strategy for Plain {}
+
+/// A served kind at run time. Made from a [`Row`] or from a CRD, after which nobody can tell which.
+pub struct Resource {
+    pub gvr: Gvr,
+    pub gvk: Gvk,
+    pub singular: String,
+    pub list_kind: String,
+    pub short: Vec<String>,
+    pub categories: Vec<String>,
+    pub scope: Scope,
+    pub verbs: Vec<&'static str>,
+    pub persistence: &'static Persistence,
+    /// `group/plural`: the store's name for these objects.
+    pub storage: Arc<str>,
+    pub status: bool,
+    pub generation: bool,
+    pub scale: Option<ScalePaths>,
+    pub fields: Vec<SelectableField>,
+    pub columns: Vec<Column>,
+    pub subresources: &'static [Subresource],
+    pub strategy: &'static dyn Strategy,
+    pub schema: Arc<Schema>,
+}

@@ -1,0 +1,1 @@
+//! The built-in kinds: rows and hooks, one file per API group.

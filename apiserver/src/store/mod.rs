@@ -1,0 +1,1 @@
+//! The log and the world in memory; SQLite and PostgreSQL behind them.

@@ -1,0 +1,1 @@
+//! The controllers: one runtime, one file per reconciler.

@@ -1,0 +1,246 @@
+//! What the pod side of the kubelet asks of the container side: plain values, close to upstream's CRI messages.
+//!
+//! `runtime::Runtime` and `images::Images` implement it; `pods` is its only caller.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+/// The namespaces and cgroup shared by a pod's containers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SandboxSpec {
+    pub pod_uid: String,
+    pub namespace: String,
+    pub name: String,
+    pub hostname: String,
+    pub host_network: bool,
+    pub host_pid: bool,
+    pub host_ipc: bool,
+    /// `shareProcessNamespace`: one pid namespace with a pause process as its init.
+    pub share_pid: bool,
+    /// Namespaced sysctls, set once in the sandbox.
+    pub sysctls: Vec<(String, String)>,
+    /// Limits of the pod-level cgroup.
+    pub resources: Resources,
+    pub qos: Qos,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    Guaranteed,
+    Burstable,
+    BestEffort,
+}
+
+/// cgroup limits. `None` means: no limit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU per `cpu_period` (100,000).
+    pub cpu_quota: Option<i64>,
+    pub cpu_period: u64,
+    /// Bytes.
+    pub memory_limit: Option<i64>,
+    pub pids_limit: Option<i64>,
+    pub oom_score_adj: i32,
+}
+
+/// A sandbox that exists: its namespace files survive a restart of the kubelet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sandbox {
+    pub pod_uid: String,
+    /// Bind-mounted namespace file; `None` for the host's network.
+    pub netns: Option<PathBuf>,
+    pub created: Timestamp,
+}
+
+/// One container, completely decided: image resolved, environment expanded, mounts prepared on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerSpec {
+    pub pod_uid: String,
+    pub pod_namespace: String,
+    pub pod_name: String,
+    /// Name in the pod spec.
+    pub name: String,
+    /// How often this container was started before (restart count): part of its identity and of its log file's name.
+    pub attempt: u32,
+    pub init: bool,
+    /// The image id that `Images` gave.
+    pub image_id: String,
+    /// As the user wrote it, for status.
+    pub image: String,
+    /// Overrides the image's entrypoint when not empty.
+    pub command: Vec<String>,
+    /// Overrides the image's command when not empty (or when `command` is given).
+    pub args: Vec<String>,
+    /// Added after, and winning over, the image's environment.
+    pub env: Vec<(String, String)>,
+    /// Empty: the image's.
+    pub working_dir: String,
+    pub mounts: Vec<Mount>,
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdin_once: bool,
+    pub security: Security,
+    pub resources: Resources,
+    /// Where the shim appends CRI log lines (`<time> stdout F <line>`).
+    pub log_path: PathBuf,
+    /// Rotation of that file by the shim: bytes per file, and how many files are kept.
+    pub log_max_bytes: u64,
+    pub log_max_files: u32,
+    /// Host file mounted at the container's `terminationMessagePath`.
+    pub hostname: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mount {
+    pub host_path: PathBuf,
+    pub container_path: PathBuf,
+    pub readonly: bool,
+    pub recursive_readonly: bool,
+    pub propagation: Propagation,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Propagation {
+    #[default]
+    None,
+    HostToContainer,
+    Bidirectional,
+}
+
+/// The merged pod and container security contexts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Security {
+    /// `None`: the image's user.
+    pub run_as_user: Option<i64>,
+    pub run_as_group: Option<i64>,
+    /// `fsGroup` and `supplementalGroups`.
+    pub supplemental_groups: Vec<i64>,
+    /// `supplementalGroupsPolicy: Strict`: groups of the image's `/etc/group` are left out.
+    pub strict_groups: bool,
+    pub run_as_non_root: bool,
+    pub privileged: bool,
+    pub allow_privilege_escalation: Option<bool>,
+    pub readonly_rootfs: bool,
+    /// Without the `CAP_` prefix; `ALL` is known.
+    pub add_capabilities: Vec<String>,
+    pub drop_capabilities: Vec<String>,
+    pub seccomp: Seccomp,
+    /// `procMount: Unmasked`
+    pub unmasked_proc: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Seccomp {
+    /// The runtime's own profile. The default here, as with upstream's `--seccomp-default`.
+    #[default]
+    RuntimeDefault,
+    Unconfined,
+    /// A profile file below the kubelet's seccomp directory.
+    Localhost(PathBuf),
+}
+
+/// A container as the disk and the shim know it, whoever started it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerRecord {
+    /// 64 hex digits, printed as `coracle://<id>`.
+    pub id: String,
+    pub pod_uid: String,
+    pub pod_namespace: String,
+    pub pod_name: String,
+    pub name: String,
+    pub attempt: u32,
+    pub init: bool,
+    pub image: String,
+    pub image_id: String,
+    pub log_path: PathBuf,
+    pub state: ContainerState,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ContainerState {
+    Created {
+        at: Timestamp,
+    },
+    Running {
+        started: Timestamp,
+        pid: i32,
+    },
+    /// `code` is 128 + signal for a killed process; `oom` when the kernel's OOM killer ended it.
+    Exited {
+        started: Option<Timestamp>,
+        finished: Timestamp,
+        code: i32,
+        signal: Option<i32>,
+        oom: bool,
+        message: String,
+    },
+    /// The shim is gone and left no exit record.
+    Unknown,
+}
+
+/// Something happened to a container; the receiver looks it up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerEvent {
+    pub pod_uid: String,
+    pub container_id: String,
+}
+
+/// Why a container could not be made or started, with upstream's reason for the container status.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// `CreateContainerConfigError`: runAsNonRoot with a root image, an unknown user ...
+    #[error("{0}")]
+    Config(String),
+    /// `CreateContainerError`
+    #[error("{0}")]
+    Create(String),
+    /// `StartError` (exit code 128): the entrypoint does not exist or cannot be run.
+    #[error("{0}")]
+    Start(String),
+}
+
+/// What is known of an image on the node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageInfo {
+    /// `sha256:<config digest>`
+    pub id: String,
+    /// `docker.io/library/nginx:1.27`
+    pub tags: Vec<String>,
+    /// `docker.io/library/nginx@sha256:...`
+    pub digests: Vec<String>,
+    pub size_bytes: u64,
+    /// The image's own `USER`, for `runAsNonRoot`.
+    pub user: String,
+}
+
+/// Why an image could not be had: upstream's `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`, `RegistryUnavailable`.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("{0}")]
+    InvalidName(String),
+    #[error("{0}")]
+    Pull(String),
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Credentials for one registry, from `imagePullSecrets`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistryCredential {
+    /// As in the Docker config: `registry.example.com`, `https://index.docker.io/v1/`, with optional path or glob.
+    pub registry: String,
+    pub username: String,
+    pub password: String,
+}
+
+/// The three ends of an exec or attach: what the streaming server copies from and to.
+#[derive(Debug)]
+pub struct StdioPipes {
+    pub stdin: Option<tokio::fs::File>,
+    pub stdout: Option<tokio::fs::File>,
+    pub stderr: Option<tokio::fs::File>,
+    /// The pty master when a TTY was asked for (then `stdin` and `stdout` are clones of it).
+    pub terminal: Option<std::os::fd::OwnedFd>,
+}

@@ -1,0 +1,18 @@
+//! The node agent: it makes pods out of the pod objects bound to its node, and reports what became of them.
+//!
+//! `pods` decides (pure plans), `runtime`, `images`, `volumes`, `net` act, `streaming` serves logs, exec, attach and
+//! port-forward to the API server, `proxy` and `dns` serve the node's pods. All system calls are in `sys`.
+
+pub mod cri;
+pub mod dns;
+pub mod images;
+pub mod net;
+pub mod node;
+pub mod pods;
+pub mod probes;
+pub mod proxy;
+pub mod runtime;
+pub mod shim;
+pub mod streaming;
+pub mod sys;
+pub mod volumes;

@@ -1,0 +1,1 @@
+//! Pods: one task each; plan, act, report.

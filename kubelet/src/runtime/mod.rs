@@ -1,0 +1,1 @@
+//! Containers and sandboxes, through one shim process each.

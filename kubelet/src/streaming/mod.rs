@@ -1,0 +1,1 @@
+//! The HTTPS endpoints of a node: logs, exec, attach, port-forward, stats, metrics.

@@ -1,0 +1,1 @@
+//! Volumes: made on the host, mounted into containers.
