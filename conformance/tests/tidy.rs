@@ -1,0 +1,137 @@
+//! House rules that a machine can check: size and heads of files, names, and what the generic paths must never say.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Production lines a file may have; beyond it must be split by idea.
+const MAX_LINES: usize = 500;
+
+/// Files that may be longer (up to the hard stop), each with its reason.
+const LONGER: &[(&str, &str)] = &[];
+const HARD_STOP: usize = 800;
+
+/// The generic paths of the API server: no kind may be named there.
+const KINDLESS: &[&str] = &["apiserver/src/verbs", "apiserver/src/chain.rs", "apiserver/src/store"];
+const KINDS: &[&str] = &[
+    "\"pods\"", "\"Pod\"", "\"services\"", "\"Service\"", "\"deployments\"", "\"Deployment\"", "\"nodes\"", "\"Node\"",
+    "\"namespaces\"", "\"Namespace\"", "\"events\"", "\"Event\"", "\"secrets\"", "\"Secret\"", "\"configmaps\"",
+    "\"ConfigMap\"", "\"leases\"", "\"Lease\"", "\"endpoints\"", "\"Endpoints\"", "\"jobs\"", "\"Job\"",
+];
+
+const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "manager", "misc"];
+
+struct Source {
+    path: PathBuf,
+    /// Relative to the workspace, with forward slashes.
+    name: String,
+    text: String,
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+fn sources() -> Vec<Source> {
+    let root = workspace();
+    let mut found = vec![];
+    for krate in ["api", "apiserver", "scheduler", "controllers", "kubelet", "coracle", "conformance"] {
+        visit(&root.join(krate).join("src"), &root, &mut found);
+    }
+    assert!(!found.is_empty(), "no sources found");
+    found
+}
+
+fn visit(folder: &Path, root: &Path, found: &mut Vec<Source>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            visit(&path, root, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let name = path.strip_prefix(root).expect("below the root").to_string_lossy().replace('\\', "/");
+            let text = fs::read_to_string(&path).expect("source is UTF-8");
+            found.push(Source { path, name, text });
+        }
+    }
+}
+
+/// What stands before the unit tests at the end of the file.
+fn production(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod ").next().unwrap_or(text)
+}
+
+fn report(offenders: &[String], rule: &str) {
+    assert!(offenders.is_empty(), "{rule}:\n  {}", offenders.join("\n  "));
+}
+
+#[test]
+fn files_are_small() {
+    let offenders: Vec<String> = sources()
+        .iter()
+        .filter_map(|s| {
+            let lines = production(&s.text).lines().count();
+            let limit = if LONGER.iter().any(|(name, _)| *name == s.name) { HARD_STOP } else { MAX_LINES };
+            (lines > limit).then(|| format!("{} has {lines} lines, at most {limit}", s.name))
+        })
+        .collect();
+    report(&offenders, "split these files by idea");
+}
+
+#[test]
+fn modules_say_what_they_are_for() {
+    let offenders: Vec<String> =
+        sources().iter().filter(|s| !s.text.starts_with("//!")).map(|s| s.name.clone()).collect();
+    report(&offenders, "these files do not open with //!");
+}
+
+#[test]
+fn names_say_something() {
+    let offenders: Vec<String> = sources()
+        .iter()
+        .filter(|s| {
+            let stem = s.path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let folder = s.path.parent().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+            EMPTY_NAMES.contains(&&*stem) || folder.as_deref() == Some(&*stem)
+        })
+        .map(|s| s.name.clone())
+        .collect();
+    report(&offenders, "these names say nothing, or repeat their folder");
+}
+
+#[test]
+fn generic_paths_name_no_kind() {
+    let mut offenders = vec![];
+    for s in sources().iter().filter(|s| KINDLESS.iter().any(|p| s.name.starts_with(p))) {
+        for (n, line) in production(&s.text).lines().enumerate() {
+            let code = line.split("//").next().unwrap_or(line);
+            if KINDS.iter().any(|kind| code.contains(kind)) {
+                offenders.push(format!("{}:{}: {}", s.name, n + 1, line.trim()));
+            }
+        }
+    }
+    report(&offenders, "kinds are rows; these generic lines name one");
+}
+
+#[test]
+fn nothing_is_left_undone_in_comments() {
+    let mut offenders = vec![];
+    for s in sources().iter().filter(|s| !s.name.ends_with("tidy.rs")) {
+        for (n, line) in s.text.lines().enumerate() {
+            if line.contains("TODO") || line.contains("FIXME") || line.contains("XXX:") {
+                offenders.push(format!("{}:{}: {}", s.name, n + 1, line.trim()));
+            }
+        }
+    }
+    report(&offenders, "open an issue instead");
+}
+
+/// `unsafe` lives in the node agent's system-call module only.
+#[test]
+fn unsafe_stays_in_sys() {
+    let offenders: Vec<String> = sources()
+        .iter()
+        .filter(|s| !s.name.starts_with("kubelet/src/sys"))
+        .filter(|s| s.text.lines().any(|l| l.split("//").next().unwrap_or(l).contains("unsafe {")))
+        .map(|s| s.name.clone())
+        .collect();
+    report(&offenders, "system calls belong in kubelet/src/sys");
+}

@@ -1,0 +1,188 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Kubernetes you can carry: the real Kubernetes API from one file, pods run by the same program.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version = crate::VERSION, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to log: error, warn, info, debug, trace, or a filter such as `coracle_kubelet=debug,info`
+    #[arg(long, global = true, env = "CORACLE_LOG", default_value = "warn", value_name = "FILTER")]
+    pub log: String,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a one-node cluster in the foreground (the default)
+    Up(Box<Up>),
+    /// Stop the cluster's pods; with --purge remove every trace of it
+    Down(Down),
+    /// Import, pull, list and remove the node's images
+    #[command(subcommand)]
+    Image(Image),
+    /// Print the administrator's kubeconfig
+    Kubeconfig(DataDir),
+    /// Run one component alone against an API server
+    #[command(flatten)]
+    Component(Component),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DataDir {
+    /// Where the cluster lives: store, certificates, images, pods
+    /// [default: /var/lib/coracle, or ~/.local/share/coracle without root]
+    #[arg(long, env = "CORACLE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Up {
+    #[command(flatten)]
+    pub data: DataDir,
+
+    /// Serve the control plane alone; run no pods (this is also what happens without root)
+    #[arg(long)]
+    pub no_node: bool,
+
+    /// Address the API server listens on
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    pub bind_address: IpAddr,
+
+    /// Port of the API server
+    #[arg(long, default_value_t = 6443, value_name = "PORT")]
+    pub port: u16,
+
+    /// Port of the node's own HTTPS endpoints (logs, exec, metrics)
+    #[arg(long, default_value_t = 10250, value_name = "PORT")]
+    pub kubelet_port: u16,
+
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// Address other machines and pods reach this node at [default: that of the default route]
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+
+    /// Further names or addresses for the API server's certificate
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+
+    /// Range of ClusterIPs
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
+    pub service_cidr: String,
+
+    /// Range of pod addresses of the whole cluster; each node takes a /24 of it
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub cluster_cidr: String,
+
+    /// ClusterIP of the cluster's DNS [default: the tenth address of the service range]
+    #[arg(long, value_name = "IP")]
+    pub cluster_dns: Option<IpAddr>,
+
+    /// DNS domain of the cluster
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+
+    /// Where to write the administrator's kubeconfig [default: DATA_DIR/kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Registry mirrors, as YAML: `mirrors: {docker.io: [https://mirror.example.com]}`
+    #[arg(long, value_name = "FILE")]
+    pub registries: Option<PathBuf>,
+
+    /// Reach this registry on loopback without TLS (host:port; may be given more than once)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub insecure_loopback_registry: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Down {
+    #[command(flatten)]
+    pub data: DataDir,
+
+    /// Remove everything: containers, mounts, namespaces, links, the nft table, cgroups and the data directory
+    #[arg(long)]
+    pub purge: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Import images from a docker-archive or OCI-layout tar file (`-` for standard input)
+    Import {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Pull images from their registries
+    Pull {
+        #[command(flatten)]
+        data: DataDir,
+        /// Registry mirrors, as for `up`
+        #[arg(long, value_name = "FILE")]
+        registries: Option<PathBuf>,
+        /// Reach this registry on loopback without TLS
+        #[arg(long, value_name = "HOST:PORT")]
+        insecure_loopback_registry: Vec<String>,
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// List images
+    Ls(DataDir),
+    /// Remove images
+    Rm {
+        #[command(flatten)]
+        data: DataDir,
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Component {
+    /// Run the API server alone
+    Apiserver(Box<Up>),
+    /// Run the scheduler alone
+    Scheduler(Client),
+    /// Run the controllers alone
+    Controllers(Client),
+}
+
+/// How a component that runs alone reaches the API server.
+#[derive(Debug, Clone, Args)]
+pub struct Client {
+    /// kubeconfig of the API server to work for
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+}
+
+impl Default for Up {
+    /// What `coracle` without arguments means.
+    fn default() -> Self {
+        match Cli::parse_from(["coracle", "up"]).command {
+            Some(Command::Up(up)) => *up,
+            _ => unreachable!("`up` was just named"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        assert_eq!(Up::default().port, 6443);
+    }
+}

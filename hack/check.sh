@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands: format, lints, scripts, all tests. Ends in one summary line.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+hack/deps tests || exit 1
+failed=0 passed=0 ignored=0
+step() { printf '\n== %s\n' "$1"; shift; "$@" || { echo "FAILED: $*"; failed=$((failed + 1)); }; }
+
+step "format" cargo fmt --all --check
+step "scripts" shellcheck hack/up hack/deps hack/check.sh .ci/run
+step "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
+if command -v cargo-deny >/dev/null; then step "licences and duplicates" cargo deny check licenses bans sources; fi
+
+log=$(mktemp); trap 'rm -f "$log"' EXIT
+printf '\n== tests\n'
+cargo test --workspace --no-fail-fast 2>&1 | tee "$log"
+[ "${PIPESTATUS[0]}" = 0 ] || failed=$((failed + 1))
+while read -r p f i; do
+  passed=$((passed + p)); failed=$((failed + f)); ignored=$((ignored + i))
+done < <(sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/\1 \2 \3/p' "$log")
+
+printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$ignored"
+[ "$failed" = 0 ]
