@@ -9,6 +9,8 @@ pub mod authz;
 pub mod codec;
 pub mod field;
 pub mod field_names;
+pub mod openapi;
+pub mod patch;
 pub mod request;
 pub mod resource;
 pub mod resources;

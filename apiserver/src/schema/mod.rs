@@ -12,8 +12,30 @@ pub struct Schema {}
 
 /// What decoding noticed and `fieldValidation` decides about, in upstream's words: `unknown field "spec.foo"`,
 /// `duplicate field "spec.bar"`.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Noticed(pub Vec<String>);
+
+// === impl Noticed ===
+
+impl Noticed {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The failure that `fieldValidation=Strict` makes of them; `None` where nothing was noticed.
+    pub fn strict_error(&self, gvk: &Gvk) -> Option<Status> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (kind, list) = (&gvk.kind, self.0.join(", "));
+        let version = gvk.api_version();
+        Some(Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {list}"
+        )))
+    }
+}
+
+// === impl Schema ===
 
 impl Schema {
     /// The schema of a built-in kind of v1.36.
