@@ -1,1 +1,7 @@
-//! The specification as tests and benchmarks.
+//! The specification of Coracle as tests and benchmarks: they start clusters, or are aimed at one.
+
+pub mod acceptance;
+pub mod cluster;
+pub mod kubectl;
+pub mod netns;
+pub mod report;

@@ -13,9 +13,28 @@ const HARD_STOP: usize = 800;
 /// The generic paths of the API server: no kind may be named there.
 const KINDLESS: &[&str] = &["apiserver/src/verbs", "apiserver/src/chain.rs", "apiserver/src/store"];
 const KINDS: &[&str] = &[
-    "\"pods\"", "\"Pod\"", "\"services\"", "\"Service\"", "\"deployments\"", "\"Deployment\"", "\"nodes\"", "\"Node\"",
-    "\"namespaces\"", "\"Namespace\"", "\"events\"", "\"Event\"", "\"secrets\"", "\"Secret\"", "\"configmaps\"",
-    "\"ConfigMap\"", "\"leases\"", "\"Lease\"", "\"endpoints\"", "\"Endpoints\"", "\"jobs\"", "\"Job\"",
+    "\"pods\"",
+    "\"Pod\"",
+    "\"services\"",
+    "\"Service\"",
+    "\"deployments\"",
+    "\"Deployment\"",
+    "\"nodes\"",
+    "\"Node\"",
+    "\"namespaces\"",
+    "\"Namespace\"",
+    "\"events\"",
+    "\"Event\"",
+    "\"secrets\"",
+    "\"Secret\"",
+    "\"configmaps\"",
+    "\"ConfigMap\"",
+    "\"leases\"",
+    "\"Lease\"",
+    "\"endpoints\"",
+    "\"Endpoints\"",
+    "\"jobs\"",
+    "\"Job\"",
 ];
 
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "manager", "misc"];

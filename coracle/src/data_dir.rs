@@ -24,7 +24,9 @@ impl Layout {
     pub fn of(data_dir: Option<&Path>) -> Result<Self> {
         let root = nix::unistd::geteuid().is_root();
         let data = match data_dir {
-            Some(dir) => std::path::absolute(dir).with_context(|| format!("data directory {}", dir.display()))?,
+            Some(dir) => {
+                std::path::absolute(dir).with_context(|| format!("data directory {}", dir.display()))?
+            }
             None if root => PathBuf::from("/var/lib/coracle"),
             None => {
                 let home = std::env::var_os("HOME").context("neither --data-dir nor HOME is set")?;
@@ -81,8 +83,13 @@ impl Layout {
         if in_use {
             bail!("{dir} is not empty and not a Coracle data directory: give an empty one with --data-dir");
         }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data).with_context(|| format!("creating {dir}"))?;
-        fs::set_permissions(&self.data, fs::Permissions::from_mode(0o700)).with_context(|| format!("closing {dir}"))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.data)
+            .with_context(|| format!("creating {dir}"))?;
+        fs::set_permissions(&self.data, fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("closing {dir}"))?;
         fs::write(&marker, FORMAT).with_context(|| format!("writing {}", marker.display()))?;
         Ok(false)
     }
@@ -90,7 +97,11 @@ impl Layout {
 
 /// Eight hex digits that tell paths apart (FNV-1a).
 fn short_hash(path: &Path) -> String {
-    let hash = path.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+    let hash = path
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
     format!("{hash:08x}")
 }
 

@@ -1,1 +1,10 @@
 //! The program: command line, composition of the components, and a library entry for tests.
+
+pub mod cli;
+pub mod data_dir;
+pub mod preflight;
+pub mod progress;
+pub mod testing;
+
+/// `v1.36.0+coracle-0.1.0`: the Kubernetes version served, and ours.
+pub const VERSION: &str = concat!("v1.36.0+coracle-", env!("CARGO_PKG_VERSION"));

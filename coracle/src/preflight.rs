@@ -18,7 +18,9 @@ pub fn port_is_free(what: &str, flag: &str, address: SocketAddr) -> Result<()> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!("{what}: {address} is in use: stop the program that listens there, or choose another port with {flag}")
+            bail!(
+                "{what}: {address} is in use: stop the program that listens there, or choose another port with {flag}"
+            )
         }
         Err(e) => Err(e).with_context(|| format!("{what}: cannot listen on {address}")),
     }
@@ -49,13 +51,21 @@ pub fn node_ip() -> Result<IpAddr> {
 pub fn host_name() -> Result<String> {
     let name = nix::unistd::gethostname().context("reading the host's name")?;
     let name = name.to_string_lossy().trim().to_lowercase();
-    if name.is_empty() { bail!("this machine has no host name: give the node's with --node-name") }
+    if name.is_empty() {
+        bail!("this machine has no host name: give the node's with --node-name")
+    }
     Ok(name)
 }
 
 /// What a node needs of root's powers: capability and its bit in the effective set.
-const NEEDED: &[(&str, u32)] =
-    &[("CAP_SYS_ADMIN", 21), ("CAP_NET_ADMIN", 12), ("CAP_SETUID", 7), ("CAP_CHOWN", 0), ("CAP_MKNOD", 27), ("CAP_KILL", 5)];
+const NEEDED: &[(&str, u32)] = &[
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_SETUID", 7),
+    ("CAP_CHOWN", 0),
+    ("CAP_MKNOD", 27),
+    ("CAP_KILL", 5),
+];
 
 fn missing_capability() -> Option<&'static str> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -73,7 +83,10 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let message = format!("{:#}", port_is_free("API server", "--port", address).unwrap_err());
-        assert!(message.contains("is in use") && message.contains("--port") && !message.contains('\n'), "{message}");
+        assert!(
+            message.contains("is in use") && message.contains("--port") && !message.contains('\n'),
+            "{message}"
+        );
         drop(taken);
         port_is_free("API server", "--port", address).unwrap();
     }

@@ -1,0 +1,87 @@
+//! After `coracle down --purge` the machine is as before.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+
+use super::World;
+use crate::kubectl::output_of;
+
+/// What a cluster could leave behind.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Traces(Vec<(&'static str, BTreeSet<String>)>);
+
+// === impl Traces ===
+
+impl Traces {
+    pub fn take() -> Result<Self> {
+        let lines = |text: String| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+        let links = output_of("ip", &["-o", "link"])?;
+        let links = links.lines().filter_map(|l| l.split(':').nth(1)).map(|n| n.trim().to_owned()).collect();
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let mounts = mounts
+            .lines()
+            .filter_map(|l| l.split(' ').nth(1))
+            .filter(|m| !m.starts_with("/run/netns"))
+            .map(str::to_owned)
+            .collect();
+        Ok(Traces(vec![
+            ("nft table", lines(output_of("nft", &["list", "tables"])?)),
+            ("route", lines(output_of("ip", &["route"])?)),
+            ("link", links),
+            ("mount", mounts),
+            ("cgroup", cgroups()),
+            ("process", processes()),
+            ("entry in /run", entries("/run").into_iter().filter(|n| n.contains("coracle")).collect()),
+        ]))
+    }
+}
+
+fn entries(dir: &str) -> BTreeSet<String> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Pod and program groups, in every hierarchy.
+fn cgroups() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut roots = vec!["/sys/fs/cgroup".to_owned()];
+    roots.extend(entries("/sys/fs/cgroup").into_iter().map(|e| format!("/sys/fs/cgroup/{e}")));
+    for root in roots {
+        for name in ["kubepods", "coracle"] {
+            let group = Path::new(&root).join(name);
+            if group.exists() {
+                found.insert(group.to_string_lossy().into_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Processes of the program itself: the server, shims, pauses.
+fn processes() -> BTreeSet<String> {
+    let pids = entries("/proc");
+    let commands = pids.iter().filter(|p| p.bytes().all(|b| b.is_ascii_digit())).filter_map(|pid| {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?.replace('\0', " ");
+        let program = command.split(' ').next()?.rsplit('/').next()?.to_owned();
+        (program == "coracle" || command.contains("coracle shim")).then(|| format!("{pid} {command}"))
+    });
+    commands.collect()
+}
+
+pub(super) fn purged(world: &mut World) -> Result<()> {
+    world.cluster.purge()?;
+    ensure!(!world.cluster.data_dir.exists(), "{} is still there", world.cluster.data_dir.display());
+    let after = Traces::take()?;
+    for ((what, before), (_, after)) in world.before.0.iter().zip(&after.0) {
+        let left: Vec<_> = after.difference(before).collect();
+        ensure!(left.is_empty(), "left behind, {what}: {left:?}");
+    }
+    Ok(())
+}

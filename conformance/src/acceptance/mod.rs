@@ -1,0 +1,152 @@
+//! The acceptance checks: what a user of stock kubectl must see, on a cluster started as a user starts it.
+//!
+//! The checks build on each other in the order of [`run`]: they share one cluster, as a working day does.
+
+mod bad_input;
+mod clients;
+mod commands;
+mod density;
+mod faults;
+mod leftovers;
+mod rollout;
+mod start;
+mod tiers;
+mod web;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::cluster::Cluster;
+use crate::kubectl::{Kubectl, programs};
+use crate::report::{Check, Report};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The program to check [default: beside this one]
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Run only the checks whose name contains this
+    #[arg(default_value = "")]
+    filter: String,
+}
+
+/// What the checks share.
+pub struct World {
+    pub cluster: Cluster,
+    /// Every kubectl to check with; the first is the one most checks use.
+    pub kubectls: Vec<Kubectl>,
+    /// How many containers, links, mounts ... there were before the cluster.
+    pub before: leftovers::Traces,
+}
+
+// === impl World ===
+
+impl World {
+    pub fn kubectl(&self) -> &Kubectl {
+        &self.kubectls[0]
+    }
+}
+
+pub fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
+}
+
+/// A registry on loopback that holds the images of the checks; it ends with this value.
+struct Registry(Child);
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // Already gone is fine.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn registry() -> Result<Registry> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/images");
+    let mut child = Command::new(script)
+        .args(["serve", REGISTRY])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("starting the registry of test images (hack/images serve)")?;
+    let mut line = String::new();
+    let out = child.stdout.take().context("stdout")?;
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line)?;
+    ensure!(line.contains("ready"), "hack/images serve said {line:?}");
+    Ok(Registry(child))
+}
+
+/// Where the test images are served, inside the checks' own network namespace.
+const REGISTRY: &str = "127.0.0.1:5000";
+
+/// Runs all checks (or those that match the filter) and prints how each went.
+pub fn run(options: &Options) -> Result<()> {
+    let program = match &options.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("coracle"),
+    };
+    ensure!(program.is_file(), "{} is not there: build it, or name it with --program", program.display());
+    let kubectls = programs();
+    ensure!(
+        !kubectls.is_empty(),
+        "no kubectl found: install one, or build it with conformance/upstream/build"
+    );
+
+    let scratch = tempfile::Builder::new().prefix("coracle-check-").tempdir()?;
+    let registries = scratch.path().join("registries.yaml");
+    std::fs::write(&registries, format!("mirrors:\n  docker.io: [\"http://{REGISTRY}\"]\n"))?;
+    let _registry = registry()?;
+    let registries = registries.to_string_lossy().into_owned();
+    let flags = ["--registries", &registries, "--insecure-loopback-registry", REGISTRY];
+
+    let before = leftovers::Traces::take()?;
+    let cluster = Cluster::new(&program, &scratch.path().join("data"), &flags);
+    let kubectls = kubectls.iter().map(|p| cluster.kubectl(p)).collect();
+    let mut world = World { cluster, kubectls, before };
+    checks(&mut world, &options.filter)
+}
+
+type Step = (&'static str, fn(&mut World) -> Result<()>);
+
+/// In this order; names begin with the number of the acceptance line they prove.
+const STEPS: &[Step] = &[
+    ("01 start: readyz, node Ready, first pod", start::times),
+    ("02 web: a directory of manifests runs", web::applied),
+    ("02 web: Service by DNS name, spread over pods, NodePort", web::reached),
+    ("02 web: mounted file, environment, live update", web::configured),
+    ("03 kubectl: reading", commands::reading),
+    ("03 kubectl: logs, exec, attach, cp, port-forward", commands::streaming),
+    ("03 kubectl: creating", commands::creating),
+    ("03 kubectl: changing", commands::changing),
+    ("03 kubectl: rollouts", commands::rollouts),
+    ("03 kubectl: nodes", commands::nodes),
+    ("03 kubectl: discovery and access", commands::discovery),
+    ("03 kubectl: what comes later says so", commands::later),
+    ("04 rollout: no request is dropped", rollout::under_load),
+    ("04 rollout: a bad image is undone", rollout::bad_image),
+    ("04 rollout: a crash backs off", rollout::crash),
+    ("04 rollout: out of memory", rollout::out_of_memory),
+    ("05 faults: kill -9 and re-adoption", faults::killed),
+    ("06 tiers: redis by DNS name", tiers::redis),
+    ("06 tiers: guestbook", tiers::guestbook),
+    ("07 clients: kube-rs over TLS and in process", clients::kube_rs),
+    ("08 bad input", bad_input::refused),
+    ("09 density: sixty pods at once, and one at a time", density::sixty),
+    ("10 purge leaves nothing", leftovers::purged),
+];
+
+fn checks(world: &mut World, filter: &str) -> Result<()> {
+    let mut report = Report::default();
+    // Later checks stand on these; a filter does not leave them out.
+    let always = |name: &str| {
+        name.starts_with("01") || name.starts_with("02 web: a directory") || name.starts_with("10")
+    };
+    for (name, step) in STEPS {
+        let filter = if always(name) { "" } else { filter };
+        report.check(filter, Check { name, run: Box::new(|| step(world)) });
+    }
+    report.finish()
+}

@@ -1,0 +1,28 @@
+//! `conformance`: one command for each proof.
+
+use clap::{Parser, Subcommand};
+use coracle_conformance::{acceptance, netns};
+
+/// Checks what Coracle claims.
+#[derive(Parser)]
+#[command(name = "conformance")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the acceptance checks: a real cluster, stock kubectl, real pods (needs root)
+    Acceptance(acceptance::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Acceptance(options) => {
+            // Threads cannot change the network of a whole process, so this comes first.
+            let _namespace = netns::enter_new()?;
+            acceptance::run(&options)
+        }
+    }
+}
