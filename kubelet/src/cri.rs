@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The namespaces and cgroup shared by a pod's containers.
 #[derive(Clone, Debug, PartialEq)]
@@ -235,12 +236,68 @@ pub struct RegistryCredential {
     pub password: String,
 }
 
-/// The three ends of an exec or attach: what the streaming server copies from and to.
-#[derive(Debug)]
+/// The three ends of an exec or attach: what the streaming server copies from and to. Dropping `stdin` closes it.
+#[derive(Default)]
 pub struct StdioPipes {
-    pub stdin: Option<tokio::fs::File>,
-    pub stdout: Option<tokio::fs::File>,
-    pub stderr: Option<tokio::fs::File>,
-    /// The pty master when a TTY was asked for (then `stdin` and `stdout` are clones of it).
-    pub terminal: Option<std::os::fd::OwnedFd>,
+    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Never there with a terminal.
+    pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
+}
+
+/// A command to run in a running container.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExecSpec {
+    pub command: Vec<String>,
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Which of the container's own streams to join. Whether there is a terminal is the container's affair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttachSpec {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// What a finished `exec_sync` gave; the output is bounded (16 KiB, as for upstream's probes), the rest is dropped.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExecOutput {
+    pub code: i32,
+    /// stdout and stderr as they came.
+    pub output: Vec<u8>,
+}
+
+/// What a cgroup used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    pub cpu_usage_nanos: u64,
+    pub memory_usage_bytes: u64,
+    /// Usage without the inactive file cache: what eviction and `kubectl top` look at.
+    pub memory_working_set_bytes: u64,
+    pub memory_rss_bytes: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    pub pids: u64,
+}
+
+/// An operation on something that exists failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("container {0:?} not found")]
+    NotFound(String),
+    #[error("container is not running")]
+    NotRunning,
+    /// The command of an exec could not be started: upstream's exit code 126 or 127 and its message.
+    #[error("{message}")]
+    ExecFailed { code: i32, message: String },
+    #[error("command timed out after {0:?}")]
+    TimedOut(std::time::Duration),
+    #[error("{context}")]
+    Io { context: String, source: std::io::Error },
+    #[error("{0}")]
+    Shim(String),
 }
