@@ -3,6 +3,8 @@
 //! `pods` decides (pure plans), `runtime`, `images`, `volumes`, `net` act, `streaming` serves logs, exec, attach and
 //! port-forward to the API server, `proxy` and `dns` serve the node's pods. All system calls are in `sys`.
 
+mod agent;
+mod config;
 pub mod cri;
 pub mod dns;
 pub mod images;
@@ -16,3 +18,6 @@ pub mod shim;
 pub mod streaming;
 pub mod sys;
 pub mod volumes;
+
+pub use agent::run;
+pub use config::{Config, Serving};

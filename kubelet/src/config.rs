@@ -1,0 +1,86 @@
+//! What the node agent is told at its start.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use k8s_openapi::api::core::v1::Taint;
+
+/// Everything `run` needs. The client may be in-process or reach the API server over TLS; nothing here can tell.
+#[derive(Clone)]
+pub struct Config {
+    /// The Kubernetes API, as `system:node:<node_name>` (or stronger).
+    pub client: kube::Client,
+    pub node_name: String,
+    /// The node's InternalIP; pods of the host network get it.
+    pub node_ip: IpAddr,
+    /// What must outlive a reboot: images, container state, volumes (`/var/lib/coracle`).
+    pub state_dir: PathBuf,
+    /// What must not: sockets, namespace files (`/run/coracle`).
+    pub run_dir: PathBuf,
+    /// Container logs: `<log_dir>/<ns>_<pod>_<uid>/<container>/<attempt>.log` (`/var/log/pods`).
+    pub log_dir: PathBuf,
+    /// Parent cgroup of `kubepods`, `/` for the root.
+    pub cgroup_root: String,
+    /// This node's part of the pod network, e.g. `10.244.0.0/24`. Until the Node has `spec.podCIDR`, this is used.
+    pub pod_cidr: String,
+    /// All pods of the cluster, e.g. `10.244.0.0/16`.
+    pub cluster_cidr: String,
+    /// e.g. `10.96.0.0/12`
+    pub service_cidr: String,
+    /// The address pods find in resolv.conf (`10.96.0.10`).
+    pub cluster_dns: Option<IpAddr>,
+    /// e.g. `cluster.local`
+    pub cluster_domain: String,
+    /// 110 upstream.
+    pub max_pods: u32,
+    /// Labels and taints the node registers with.
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    pub provider_id: Option<String>,
+    pub serving: Serving,
+    /// `v1.36.x+coracle`, printed by `kubectl get nodes`.
+    pub version: String,
+}
+
+/// The HTTPS endpoint of the node.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// 10250 upstream; 0 lets the kernel choose (the Node object tells which).
+    pub port: u16,
+    pub listen: IpAddr,
+    /// PEM chain and key; a self-signed pair is made when absent.
+    pub certificate: Option<(String, String)>,
+    /// PEM bundle of the CAs whose client certificates are accepted (the API server's kubelet client certificate).
+    pub client_ca: Option<String>,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self { port: 10250, listen: IpAddr::from([0, 0, 0, 0]), certificate: None, client_ca: None }
+    }
+}
+
+impl Config {
+    /// A node with upstream's usual values.
+    pub fn new(client: kube::Client, node_name: impl Into<String>, node_ip: IpAddr) -> Self {
+        Self {
+            client,
+            node_name: node_name.into(),
+            node_ip,
+            state_dir: "/var/lib/coracle".into(),
+            run_dir: "/run/coracle".into(),
+            log_dir: "/var/log/pods".into(),
+            cgroup_root: "/".to_owned(),
+            pod_cidr: "10.244.0.0/24".to_owned(),
+            cluster_cidr: "10.244.0.0/16".to_owned(),
+            service_cidr: "10.96.0.0/12".to_owned(),
+            cluster_dns: Some(IpAddr::from([10, 96, 0, 10])),
+            cluster_domain: "cluster.local".to_owned(),
+            max_pods: 110,
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            provider_id: None,
+            serving: Serving::default(),
+            version: "v1.36.0+coracle".to_owned(),
+        }
+    }
+}
