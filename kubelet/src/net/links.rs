@@ -1,0 +1,290 @@
+//! The kernel's side of the pod network: veth pairs, addresses and routes through rtnetlink.
+//!
+//! Nothing here forks or changes the namespace of a runtime thread: work inside a pod's namespace goes through a
+//! netlink socket that a throw-away OS thread opened in there.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use futures::TryStreamExt;
+use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_route::address::AddressScope;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::{AddressMessageBuilder, Error, Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use tokio::task::JoinHandle;
+
+use super::{Cidr, GATEWAY, NetError};
+
+/// Marks the routes that are ours, so that they can be told from the administrator's and removed.
+const ROUTE_PROTOCOL: RouteProtocol = RouteProtocol::Other(0xc7);
+/// Every link on the host side begins with this; the rest is a digest of the pod's uid.
+pub(super) const LINK_PREFIX: &str = "cor";
+const LOOPBACK_INDEX: u32 = 1;
+
+/// A netlink connection in one network namespace.
+pub(super) struct Links {
+    handle: Handle,
+    task: JoinHandle<()>,
+}
+
+/// One of our host routes: where to, and by which link or gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct NodeRoute {
+    pub(super) pods: Cidr,
+    pub(super) node: Ipv4Addr,
+}
+
+// === impl Links ===
+
+impl Links {
+    /// A connection in the namespace of this process.
+    pub(super) fn host() -> Result<Links, NetError> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Links { handle, task: tokio::spawn(connection) })
+    }
+
+    /// A connection inside another namespace. The socket keeps its namespace, whoever uses it.
+    fn inside(netns: &File) -> Result<Links, NetError> {
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::scope(|scope| {
+            let opener = scope.spawn(|| {
+                let _guard = runtime.enter();
+                setns(netns, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from)?;
+                rtnetlink::new_connection()
+            });
+            let (connection, handle, _) = opener.join().expect("opening a socket does not panic")?;
+            Ok(Links { handle, task: runtime.spawn(connection) })
+        })
+    }
+
+    /// Puts an address of host scope on the loopback device: local, but never chosen as a source towards others.
+    pub(super) async fn add_local_address(&self, addr: Ipv4Addr) -> Result<(), NetError> {
+        let mut message =
+            AddressMessageBuilder::<Ipv4Addr>::new().index(LOOPBACK_INDEX).address(addr, 32).build();
+        message.header.scope = AddressScope::Host;
+        let mut request = self.handle.address().add(LOOPBACK_INDEX, IpAddr::V4(addr), 32).replace();
+        *request.message_mut() = message;
+        request.execute().await.map_err(NetError::netlink("add an address to lo"))
+    }
+
+    pub(super) async fn remove_local_address(&self, addr: Ipv4Addr) -> Result<(), NetError> {
+        let message =
+            AddressMessageBuilder::<Ipv4Addr>::new().index(LOOPBACK_INDEX).address(addr, 32).build();
+        ignoring(&[libc::EADDRNOTAVAIL], self.handle.address().del(message).execute().await)
+            .map_err(NetError::netlink("remove an address from lo"))
+    }
+
+    /// Sends what goes to `cidr` from this node to the loopback device, where the service rules catch it first.
+    pub(super) async fn route_to_loopback(&self, cidr: Cidr, source: Ipv4Addr) -> Result<(), NetError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(cidr.address(), cidr.prefix())
+            .output_interface(LOOPBACK_INDEX)
+            .pref_source(source)
+            .scope(RouteScope::Link)
+            .protocol(ROUTE_PROTOCOL)
+            .build();
+        self.handle
+            .route()
+            .add(route)
+            .replace()
+            .execute()
+            .await
+            .map_err(NetError::netlink("route the service range"))
+    }
+
+    /// Makes the pod's veth pair with one end as `eth0` inside `netns`, and configures both ends.
+    pub(super) async fn connect_pod(&self, pod: &PodLink<'_>) -> Result<(), NetError> {
+        let netns =
+            File::open(pod.netns).map_err(|source| NetError::Namespace { path: pod.netns.into(), source })?;
+        let peer = LinkUnspec::new_with_name("eth0").mtu(pod.mtu).up().setns_by_fd(netns.as_raw_fd()).build();
+        let veth = LinkVeth::new(pod.name, "eth0")
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .mtu(pod.mtu)
+            .up()
+            .build();
+        self.handle.link().add(veth).execute().await.map_err(NetError::netlink("add the pod's veth pair"))?;
+        let index = self.index(pod.name).await?.ok_or(NetError::LinkGone)?;
+        let inside = Links::inside(&netns)?;
+        let (inner, outer) = tokio::join!(inside.configure_pod_end(pod.addr), self.route_pod(index, pod));
+        inner.and(outer)
+    }
+
+    async fn configure_pod_end(&self, addr: Ipv4Addr) -> Result<(), NetError> {
+        let lo = LinkUnspec::new_with_index(LOOPBACK_INDEX).up().build();
+        self.handle.link().set(lo).execute().await.map_err(NetError::netlink("set lo up"))?;
+        let eth0 = self.index("eth0").await?.ok_or(NetError::LinkGone)?;
+        self.handle
+            .address()
+            .add(eth0, IpAddr::V4(addr), 32)
+            .execute()
+            .await
+            .map_err(NetError::netlink("give the pod its address"))?;
+        let gateway = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(GATEWAY, 32)
+            .output_interface(eth0)
+            .scope(RouteScope::Link)
+            .build();
+        let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY).output_interface(eth0).build();
+        for route in [gateway, default] {
+            self.handle
+                .route()
+                .add(route)
+                .execute()
+                .await
+                .map_err(NetError::netlink("route inside the pod"))?;
+        }
+        Ok(())
+    }
+
+    async fn route_pod(&self, index: u32, pod: &PodLink<'_>) -> Result<(), NetError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(pod.addr, 32)
+            .output_interface(index)
+            .pref_source(pod.node_ip)
+            .scope(RouteScope::Link)
+            .protocol(ROUTE_PROTOCOL)
+            .build();
+        self.handle
+            .route()
+            .add(route)
+            .replace()
+            .execute()
+            .await
+            .map_err(NetError::netlink("route to the pod"))
+    }
+
+    /// Removes a link with all its routes; its other end goes with it. Absent is fine.
+    pub(super) async fn remove(&self, name: &str) -> Result<(), NetError> {
+        match self.index(name).await? {
+            Some(index) => ignoring(&[libc::ENODEV], self.handle.link().del(index).execute().await)
+                .map_err(NetError::netlink("remove the pod's link")),
+            None => Ok(()),
+        }
+    }
+
+    /// Names of the pod links that exist on the host.
+    pub(super) async fn pod_links(&self) -> Result<Vec<String>, NetError> {
+        let mut list = self.handle.link().get().execute();
+        let mut found = Vec::new();
+        while let Some(link) = list.try_next().await.map_err(NetError::netlink("list links"))? {
+            found.extend(name_of(&link).filter(|name| is_pod_link(name)).map(str::to_owned));
+        }
+        Ok(found)
+    }
+
+    async fn index(&self, name: &str) -> Result<Option<u32>, NetError> {
+        let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
+        let link = ignoring_to_none(libc::ENODEV, found.try_next().await);
+        Ok(link.map_err(NetError::netlink("look up a link"))?.map(|link| link.header.index))
+    }
+
+    pub(super) async fn add_node_route(&self, route: NodeRoute) -> Result<(), NetError> {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(route.pods.address(), route.pods.prefix())
+            .gateway(route.node)
+            .protocol(ROUTE_PROTOCOL)
+            .build();
+        self.handle
+            .route()
+            .add(message)
+            .replace()
+            .execute()
+            .await
+            .map_err(NetError::netlink("route to another node"))
+    }
+
+    pub(super) async fn remove_node_route(&self, route: NodeRoute) -> Result<(), NetError> {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(route.pods.address(), route.pods.prefix())
+            .gateway(route.node)
+            .protocol(ROUTE_PROTOCOL)
+            .build();
+        ignoring(&[libc::ESRCH], self.handle.route().del(message).execute().await)
+            .map_err(NetError::netlink("remove a route to another node"))
+    }
+
+    /// The routes to other nodes that we made, in this run or an earlier one.
+    pub(super) async fn node_routes(&self) -> Result<Vec<NodeRoute>, NetError> {
+        Ok(self.our_routes().await?.iter().filter_map(node_route).collect())
+    }
+
+    /// Removes every route we made: for a purge.
+    pub(super) async fn remove_our_routes(&self) -> Result<(), NetError> {
+        for route in self.our_routes().await? {
+            ignoring(&[libc::ESRCH], self.handle.route().del(route).execute().await)
+                .map_err(NetError::netlink("remove a route"))?;
+        }
+        Ok(())
+    }
+
+    async fn our_routes(&self) -> Result<Vec<RouteMessage>, NetError> {
+        let all = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        let ours = all.try_filter(|route| std::future::ready(route.header.protocol == ROUTE_PROTOCOL));
+        ours.try_collect().await.map_err(NetError::netlink("list routes"))
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a pod's veth pair is made of.
+pub(super) struct PodLink<'a> {
+    pub(super) name: &'a str,
+    pub(super) netns: &'a Path,
+    pub(super) addr: Ipv4Addr,
+    pub(super) node_ip: Ipv4Addr,
+    pub(super) mtu: u32,
+}
+
+fn is_pod_link(name: &str) -> bool {
+    name.strip_prefix(LINK_PREFIX)
+        .is_some_and(|rest| rest.len() == 11 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn name_of(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|a| match a {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+fn node_route(route: &RouteMessage) -> Option<NodeRoute> {
+    let (mut pods, mut node) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(a)) => {
+                pods = Some(Cidr::new(*a, route.header.destination_prefix_length));
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet(a)) => node = Some(*a),
+            _ => {}
+        }
+    }
+    Some(NodeRoute { pods: pods?, node: node? })
+}
+
+fn errno(error: &Error) -> Option<i32> {
+    match error {
+        Error::NetlinkError(message) => message.code.map(|code| -code.get()),
+        _ => None,
+    }
+}
+
+fn ignoring(errnos: &[i32], result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if errno(&error).is_some_and(|e| errnos.contains(&e)) => Ok(()),
+        other => other,
+    }
+}
+
+fn ignoring_to_none<T>(code: i32, result: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Err(error) if errno(&error) == Some(code) => Ok(None),
+        other => other,
+    }
+}
