@@ -117,6 +117,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts the program again when it has ended by itself.
+    pub fn restart_if_gone(&mut self) -> Result<()> {
+        let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+        if let Some(status) = ended {
+            println!(
+                "`coracle up` ended with {status} and is started again; its log: {}",
+                self.log_path().display()
+            );
+            self.child = None;
+            self.up()?;
+        }
+        Ok(())
+    }
+
     /// `coracle down --purge`
     pub fn purge(&mut self) -> Result<()> {
         if self.child.is_some() {

@@ -5,3 +5,4 @@ pub mod cluster;
 pub mod kubectl;
 pub mod netns;
 pub mod report;
+pub mod suite;

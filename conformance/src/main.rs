@@ -1,7 +1,7 @@
 //! `conformance`: one command for each proof.
 
 use clap::{Parser, Subcommand};
-use coracle_conformance::{acceptance, netns};
+use coracle_conformance::{acceptance, netns, suite};
 
 /// Checks what Coracle claims.
 #[derive(Parser)]
@@ -15,6 +15,8 @@ struct Cli {
 enum Command {
     /// Run the acceptance checks: a real cluster, stock kubectl, real pods (needs root)
     Acceptance(acceptance::Options),
+    /// Run upstream's conformance suite, or part of it, against Coracle or any cluster (needs Go once)
+    Suite(suite::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -23,6 +25,10 @@ fn main() -> anyhow::Result<()> {
             // Threads cannot change the network of a whole process, so this comes first.
             let _namespace = netns::enter_new()?;
             acceptance::run(&options)
+        }
+        Command::Suite(options) => {
+            let _namespace = if options.starts_node() { Some(netns::enter_new()?) } else { None };
+            suite::run(&options)
         }
     }
 }
