@@ -6,3 +6,4 @@ pub mod kubectl;
 pub mod netns;
 pub mod report;
 pub mod suite;
+pub mod upstream;

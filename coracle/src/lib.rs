@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod data_dir;
+pub mod image;
 pub mod preflight;
 pub mod progress;
 pub mod testing;
