@@ -6,17 +6,20 @@
 pub mod admission;
 pub mod authn;
 pub mod authz;
+pub mod cluster;
 pub mod codec;
 pub mod field;
 pub mod field_names;
 pub mod openapi;
 pub mod patch;
+pub mod registry;
 pub mod request;
 pub mod resource;
 pub mod resources;
 pub mod schema;
+pub mod server;
 pub mod status;
 pub mod store;
+pub mod verbs;
 
-/// The running server: everything a request may need, shared by all of them.
-pub struct Server {}
+pub use server::{Config, Running, Server};

@@ -138,6 +138,18 @@ pub struct Row {
     pub columns: &'static [Column],
     pub subresources: &'static [Subresource],
     pub strategy: &'static dyn Strategy,
+    /// Whether a `PUT` to a name that does not exist creates the object.
+    pub create_on_update: bool,
+    /// How long an object lives after its last write; `None` is for ever.
+    pub ttl: Option<std::time::Duration>,
+    /// Where this version differs from the stored one.
+    pub conversion: Option<&'static Conversion>,
+}
+
+/// How one served version is made from the stored one, and back. `apiVersion` and `kind` included.
+pub struct Conversion {
+    pub from_storage: fn(&mut Object),
+    pub to_storage: fn(&mut Object),
 }
 
 /// Every verb of a stored kind.
@@ -163,6 +175,9 @@ pub const NAMESPACED: Row = Row {
     columns: &[],
     subresources: &[],
     strategy: &Plain,
+    create_on_update: false,
+    ttl: None,
+    conversion: None,
 };
 
 pub const CLUSTER: Row = Row { scope: Scope::Cluster, ..NAMESPACED };
@@ -253,5 +268,57 @@ pub struct Resource {
     pub columns: Vec<Column>,
     pub subresources: &'static [Subresource],
     pub strategy: &'static dyn Strategy,
+    pub create_on_update: bool,
+    pub ttl: Option<std::time::Duration>,
+    pub conversion: Option<&'static Conversion>,
     pub schema: Arc<Schema>,
+}
+
+// === impl Resource ===
+
+impl From<&'static Row> for Resource {
+    fn from(row: &'static Row) -> Self {
+        let gvk = Gvk::new(row.group, row.version, row.kind);
+        let storage = match row.storage {
+            "" => format!("{}/{}", row.group, row.plural),
+            shared => shared.to_owned(),
+        };
+        Resource {
+            gvr: Gvr::new(row.group, row.version, row.plural),
+            singular: if row.singular.is_empty() { row.kind.to_lowercase() } else { row.singular.to_owned() },
+            list_kind: format!("{}List", row.kind),
+            short: row.short.iter().map(|&s| s.to_owned()).collect(),
+            categories: row.categories.iter().map(|&s| s.to_owned()).collect(),
+            scope: row.scope,
+            verbs: row.verbs.to_vec(),
+            persistence: &row.persistence,
+            storage: storage.into(),
+            status: row.status,
+            generation: row.generation,
+            scale: row.scale,
+            fields: row.fields.to_vec(),
+            columns: row.columns.to_vec(),
+            subresources: row.subresources,
+            strategy: row.strategy,
+            create_on_update: row.create_on_update,
+            ttl: row.ttl,
+            conversion: row.conversion,
+            schema: Schema::builtin(&gvk).expect("every built-in kind is in the schema table"),
+            gvk,
+        }
+    }
+}
+
+impl Resource {
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    pub fn serves(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
 }

@@ -1,0 +1,3 @@
+//! The verbs, each written once for every kind.
+
+pub mod inner;
