@@ -5,7 +5,9 @@
 pub mod gvk;
 pub mod names;
 pub mod object;
+pub mod quantity;
 
 pub use gvk::{Gvk, Gvr};
 pub use k8s_openapi;
 pub use object::Object;
+pub use quantity::Quantity;
