@@ -141,7 +141,7 @@ func printTypes() {
 		if doc == nil {
 			doc = &schema{}
 		}
-		line := "type " + t.Name()
+		line := "type " + ref(t)
 		if doc.MapType != "" {
 			line += " map=" + doc.MapType
 		}

@@ -1,14 +1,47 @@
 //! One schema tree type for every kind, built-in or custom: it drives decoding rules, pruning, strict validation, static
 //! defaults, strategic-merge keys, list types, OpenAPI and the protobuf transcoder.
 
-use std::sync::Arc;
+mod leaf;
+mod normalize;
+mod table;
+mod types;
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use coracle_api::{Gvk, Object};
 
 use crate::status::Status;
+use normalize::{Normalizer, Path};
+pub(crate) use leaf::{print_duration, print_instant};
+pub use types::{Field, Leaf, LeafKind, List, ListKind, MapOf, Merge, Struct, Type, Types};
+pub(crate) use types::{Numbered, TypeId};
+
+static BUILTIN: LazyLock<Arc<Types>> = LazyLock::new(|| Arc::new(table::builtin()));
+
+/// By kind, then by `group/version` (`*` for what every group serves).
+static BUILTIN_KINDS: LazyLock<HashMap<String, Vec<(String, Arc<Schema>)>>> = LazyLock::new(|| {
+    let mut kinds: HashMap<String, Vec<_>> = HashMap::new();
+    for ((group_version, kind), root) in &BUILTIN.kinds {
+        let schema = Arc::new(Schema { types: Arc::clone(&BUILTIN), root: *root });
+        kinds.entry(kind.clone()).or_default().push((group_version.clone(), schema));
+    }
+    kinds
+});
 
 /// The schema of one kind: a root in a shared tree of types.
-pub struct Schema {}
+#[derive(Debug)]
+pub struct Schema {
+    types: Arc<Types>,
+    root: TypeId,
+}
+
+/// One place in a schema, for walking an object beside it.
+#[derive(Clone, Copy)]
+pub struct Node<'a> {
+    pub(crate) types: &'a Types,
+    pub(crate) id: TypeId,
+}
 
 /// What decoding noticed and `fieldValidation` decides about, in upstream's words: `unknown field "spec.foo"`,
 /// `duplicate field "spec.bar"`.
@@ -27,11 +60,7 @@ impl Noticed {
         if self.0.is_empty() {
             return None;
         }
-        let (kind, list) = (&gvk.kind, self.0.join(", "));
-        let version = gvk.api_version();
-        Some(Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {list}"
-        )))
+        Some(unhandled(gvk, &format!("strict decoding error: {}", self.0.join(", "))))
     }
 }
 
@@ -39,14 +68,83 @@ impl Noticed {
 
 impl Schema {
     /// The schema of a built-in kind of v1.36.
-    pub fn builtin(_gvk: &Gvk) -> Option<Arc<Schema>> {
-        Some(Arc::new(Schema {}))
+    pub fn builtin(gvk: &Gvk) -> Option<Arc<Schema>> {
+        let of_kind = BUILTIN_KINDS.get(&gvk.kind)?;
+        let served = |(group_version, _): &&(String, Arc<Schema>)| match group_version.split_once('/') {
+            _ if group_version == "*" => true,
+            Some((group, version)) => group == gvk.group && version == gvk.version,
+            None => gvk.group.is_empty() && *group_version == gvk.version,
+        };
+        of_kind.iter().find(served).map(|(_, schema)| Arc::clone(schema))
+    }
+
+    /// The types of all built-in kinds.
+    pub fn builtin_types() -> &'static Types {
+        &BUILTIN
+    }
+
+    pub fn root(&self) -> Node<'_> {
+        Node { types: &self.types, id: self.root }
     }
 
     /// Brings an object into the form upstream's typed round trip gives it: unknown fields go (and are noticed), nulls and
     /// empty `omitempty` fields go, required empty structs appear, quantities and times are canonical.
     /// A value of the wrong type is a 400 in upstream's words (`json: cannot unmarshal string into Go struct field ...`).
-    pub fn normalize(&self, _object: &mut Object) -> Result<Noticed, Status> {
-        Ok(Noticed::default())
+    pub fn normalize(&self, object: &mut Object) -> Result<Noticed, Status> {
+        let mut normalizer = Normalizer { types: &self.types, noticed: vec![] };
+        match normalizer.value(self.root, &mut object.0, Path::Root) {
+            Ok(()) => Ok(Noticed(normalizer.noticed)),
+            Err(mismatch) => Err(unhandled(&object.gvk(), &mismatch.message())),
+        }
     }
 }
+
+/// The 400 for a body that its kind's Go type does not take.
+pub(crate) fn unhandled(gvk: &Gvk, why: &str) -> Status {
+    let (kind, version) = (&gvk.kind, &gvk.version);
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+}
+
+// === impl Node ===
+
+impl<'a> Node<'a> {
+    pub fn ty(self) -> &'a Type {
+        self.types.get(self.id)
+    }
+
+    pub fn as_struct(self) -> Option<&'a Struct> {
+        match self.ty() {
+            Type::Struct(s) => Some(s),
+            Type::List(_) | Type::Map(_) | Type::Leaf(_) => None,
+        }
+    }
+
+    /// A field of a struct.
+    pub fn field(self, name: &str) -> Option<&'a Field> {
+        self.as_struct()?.field(name)
+    }
+
+    /// What a field holds, or what the values of a map are.
+    pub fn child(self, name: &str) -> Option<Node<'a>> {
+        match self.ty() {
+            Type::Struct(s) => Some(self.at(s.field(name)?.ty)),
+            Type::Map(m) => Some(self.at(m.values)),
+            Type::List(_) | Type::Leaf(_) => None,
+        }
+    }
+
+    /// What a list's items are.
+    pub fn item(self) -> Option<Node<'a>> {
+        match self.ty() {
+            Type::List(l) => Some(self.at(l.items)),
+            Type::Struct(_) | Type::Map(_) | Type::Leaf(_) => None,
+        }
+    }
+
+    pub(crate) fn at(self, id: TypeId) -> Node<'a> {
+        Node { types: self.types, id }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! Single values: what each leaf type accepts, in Go's words, and its canonical form.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coracle_api::quantity;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::normalize::{Mismatch, describe};
+use super::types::{Leaf, LeafKind};
+
+/// 0001-01-01T00:00:00Z.
+const GO_ZERO: i64 = -62_135_596_800;
+
+/// Checks a leaf's value and brings it into the form Go prints.
+pub(super) fn canonicalize(leaf: &Leaf, value: &mut Value) -> Result<(), Mismatch> {
+    match leaf.kind {
+        LeafKind::Raw | LeafKind::Json => Ok(()),
+        LeafKind::Fields | LeafKind::SchemaOrBool | LeafKind::SchemaOrArray | LeafKind::SchemaOrStrings => Ok(()),
+        _ if value.is_null() => {
+            *value = leaf.kind.zero();
+            Ok(())
+        }
+        LeafKind::String if value.is_string() => Ok(()),
+        LeafKind::Bool if value.is_boolean() => Ok(()),
+        LeafKind::String | LeafKind::Bool => Err(Mismatch::of(value, &leaf.go_type)),
+        LeafKind::Int32 => integer(value, &leaf.go_type, i64::from(i32::MIN)..=i64::from(i32::MAX)),
+        LeafKind::Int64 => integer(value, &leaf.go_type, i64::MIN..=i64::MAX),
+        LeafKind::Double => match value {
+            Value::Number(_) => Ok(()),
+            other => Err(Mismatch::of(other, &leaf.go_type)),
+        },
+        LeafKind::Bytes => bytes(value, &leaf.go_type),
+        LeafKind::Quantity => quantity(value),
+        LeafKind::Time => time(value, Precision::Seconds),
+        LeafKind::MicroTime => time(value, Precision::Micros),
+        LeafKind::Duration => duration(value),
+        LeafKind::IntOrString if value.is_string() => Ok(()),
+        LeafKind::IntOrString => integer(value, "int32", i64::from(i32::MIN)..=i64::from(i32::MAX)),
+    }
+}
+
+fn integer(value: &Value, ty: &str, range: std::ops::RangeInclusive<i64>) -> Result<(), Mismatch> {
+    match value {
+        Value::Number(n) if n.as_i64().is_some_and(|n| range.contains(&n)) => Ok(()),
+        Value::Number(n) => Err(Mismatch::described(format!("number {n}"), ty)),
+        other => Err(Mismatch::of(other, ty)),
+    }
+}
+
+fn bytes(value: &mut Value, ty: &str) -> Result<(), Mismatch> {
+    let Value::String(text) = value else { return Err(Mismatch::of(value, ty)) };
+    // Go's decoder skips line ends inside base64.
+    if text.contains(['\n', '\r']) {
+        text.retain(|c| c != '\n' && c != '\r');
+    }
+    match STANDARD.decode(text.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            let at = match e {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len() / 4 * 4,
+            };
+            Err(Mismatch::Words(format!("illegal base64 data at input byte {at}")))
+        }
+    }
+}
+
+fn quantity(value: &mut Value) -> Result<(), Mismatch> {
+    let number;
+    let text = match &*value {
+        Value::String(s) => s.trim(),
+        Value::Number(n) => {
+            number = n.to_string();
+            &number
+        }
+        _ => "{}",
+    };
+    let canonical = quantity::canonical(text).map_err(|e| Mismatch::Words(e.to_string()))?;
+    if value.as_str() != Some(&*canonical) {
+        *value = canonical.into_owned().into();
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Precision {
+    Seconds,
+    Micros,
+}
+
+fn time(value: &mut Value, precision: Precision) -> Result<(), Mismatch> {
+    let Value::String(text) = value else { return Err(Mismatch::of(value, "string")) };
+    if is_canonical_time(text.as_bytes(), precision) {
+        return Ok(());
+    }
+    let at = rfc3339(text).ok_or_else(|| time_error(text, precision))?;
+    // Go prints its zero time as null.
+    *value = if at.as_second() == GO_ZERO { Value::Null } else { print_time(at, precision).into() };
+    Ok(())
+}
+
+fn print_time(at: Timestamp, precision: Precision) -> String {
+    let format = match precision {
+        Precision::Seconds => "%Y-%m-%dT%H:%M:%SZ",
+        Precision::Micros => "%Y-%m-%dT%H:%M:%S.%6fZ",
+    };
+    at.strftime(format).to_string()
+}
+
+/// The instant of an RFC 3339 text; Go takes neither spaces nor lower-case letters.
+fn rfc3339(text: &str) -> Option<Timestamp> {
+    let b = text.as_bytes();
+    let shape = b.len() >= 20 && b[10] == b'T' && b[4] == b'-' && b[7] == b'-' && b[13] == b':' && b[16] == b':';
+    let zone = text.ends_with('Z') || (b.len() > 6 && matches!(b[b.len() - 6], b'+' | b'-') && b[b.len() - 3] == b':');
+    if shape && zone { text.parse().ok() } else { None }
+}
+
+/// `2006-01-02T15:04:05Z` with plausible digits: nothing to do, which is the case for all that the server wrote itself.
+fn is_canonical_time(b: &[u8], precision: Precision) -> bool {
+    let shape: &[u8] = match precision {
+        Precision::Seconds => b"dddd-dd-ddTdd:dd:ddZ",
+        Precision::Micros => b"dddd-dd-ddTdd:dd:dd.ddddddZ",
+    };
+    let two = |at: usize| (b[at] - b'0') * 10 + (b[at + 1] - b'0');
+    b.len() == shape.len()
+        && b.iter().zip(shape).all(|(b, s)| if *s == b'd' { b.is_ascii_digit() } else { b == s })
+        && &b[..3] != b"000"
+        && (1..=12).contains(&two(5))
+        && (1..=28).contains(&two(8))
+        && two(11) < 24
+        && two(14) < 60
+        && two(17) < 60
+}
+
+/// Go's words, naming the first layout element that does not match.
+fn time_error(text: &str, precision: Precision) -> Mismatch {
+    let layout = match precision {
+        Precision::Seconds => "2006-01-02T15:04:05Z07:00",
+        Precision::Micros => "2006-01-02T15:04:05.000000Z07:00",
+    };
+    const ELEMENTS: [(&str, usize, &str); 11] = [
+        ("2006", 4, "d"), ("-", 1, "-"), ("01", 2, "d"), ("-", 1, "-"), ("02", 2, "d"), ("T", 1, "T"),
+        ("15", 2, "d"), (":", 1, ":"), ("04", 2, "d"), (":", 1, ":"), ("05", 2, "d"),
+    ];
+    let mut at = 0;
+    for (name, width, kind) in ELEMENTS {
+        let part = text.get(at..at + width).unwrap_or_default();
+        let fits = match kind {
+            "d" => part.len() == width && part.bytes().all(|b| b.is_ascii_digit()),
+            literal => part == literal,
+        };
+        if !fits {
+            let rest = text.get(at..).unwrap_or_default();
+            return Mismatch::Words(format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {name:?}"));
+        }
+        at += width;
+    }
+    let rest = text.get(at..).unwrap_or_default();
+    match rest {
+        "" => Mismatch::Words(format!("parsing time {text:?} as {layout:?}: cannot parse \"\" as \"Z07:00\"")),
+        "Z" => Mismatch::Words(format!("parsing time {text:?}: day out of range")),
+        rest => Mismatch::Words(format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \"Z07:00\"")),
+    }
+}
+
+fn duration(value: &mut Value) -> Result<(), Mismatch> {
+    let Value::String(text) = &*value else {
+        return Err(Mismatch::described(describe(value).to_owned(), "string"));
+    };
+    let nanos = parse_duration(text).ok_or_else(|| Mismatch::Words(format!("time: invalid duration {text:?}")))?;
+    *value = print_duration(nanos).into();
+    Ok(())
+}
+
+/// Go's `time.ParseDuration`.
+fn parse_duration(text: &str) -> Option<i64> {
+    let (negative, mut rest) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total: f64 = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let scale = match &rest[..unit] {
+            "ns" => 1.0,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        total += number * scale;
+        rest = &rest[unit..];
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "durations beyond the range saturate")]
+    let nanos = total.round() as i64;
+    Some(if negative { -nanos } else { nanos })
+}
+
+/// Go's `Duration.String`.
+pub(crate) fn print_duration(nanos: i64) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let n = nanos.unsigned_abs();
+    let fraction = |whole: u64, rest: u64, width: usize, unit: &str| {
+        let digits = format!("{rest:0width$}");
+        match digits.trim_end_matches('0') {
+            "" => format!("{sign}{whole}{unit}"),
+            digits => format!("{sign}{whole}.{digits}{unit}"),
+        }
+    };
+    match n {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{sign}{n}ns"),
+        1_000..1_000_000 => fraction(n / 1_000, n % 1_000, 3, "\u{b5}s"),
+        1_000_000..1_000_000_000 => fraction(n / 1_000_000, n % 1_000_000, 6, "ms"),
+        _ => {
+            let (seconds, rest) = (n / 1_000_000_000, n % 1_000_000_000);
+            let tail = fraction(seconds % 60, rest, 9, "s");
+            let tail = tail.trim_start_matches('-');
+            match (seconds / 3600, seconds / 60 % 60) {
+                (0, 0) => format!("{sign}{tail}"),
+                (0, m) => format!("{sign}{m}m{tail}"),
+                (h, m) => format!("{sign}{h}h{m}m{tail}"),
+            }
+        }
+    }
+}
+
+/// The RFC 3339 text of seconds and nanoseconds since the epoch, with as many digits as the type has.
+pub(crate) fn print_instant(seconds: i64, nanos: i32, micro: bool) -> Option<String> {
+    let precision = if micro { Precision::Micros } else { Precision::Seconds };
+    Some(print_time(Timestamp::new(seconds, nanos).ok()?, precision))
+}

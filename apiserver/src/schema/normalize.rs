@@ -1,0 +1,244 @@
+//! One pass over an object that leaves exactly what upstream's round trip through Go types leaves.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value};
+
+use super::leaf;
+use super::types::{Field, Leaf, Struct, Type, TypeId, Types};
+
+/// Upstream reports at most this many unknown and duplicate fields.
+pub(super) const MAX_NOTICED: usize = 100;
+
+/// A value that does not fit its type.
+pub(super) enum Mismatch {
+    /// `cannot unmarshal <value> into Go struct field <struct>.<path> of type <ty>`
+    Type { value: String, ty: String, place: Place },
+    /// A decoder's own words, reported as they are.
+    Words(String),
+}
+
+/// Where a mismatch is: the innermost struct, and the fields from the root in reverse order.
+#[derive(Default)]
+pub(super) struct Place {
+    owner: String,
+    reversed: Vec<String>,
+}
+
+/// The way from the root to the value at hand, for naming unknown fields.
+#[derive(Clone, Copy)]
+pub(super) enum Path<'a> {
+    Root,
+    Key(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+}
+
+pub(super) struct Normalizer<'a> {
+    pub(super) types: &'a Types,
+    pub(super) noticed: Vec<String>,
+}
+
+// === impl Mismatch ===
+
+impl Mismatch {
+    pub(super) fn of(value: &Value, ty: &str) -> Self {
+        Mismatch::described(describe(value).to_owned(), ty)
+    }
+
+    pub(super) fn described(value: String, ty: &str) -> Self {
+        Mismatch::Type { value, ty: ty.to_owned(), place: Place::default() }
+    }
+
+    /// Adds the field through which the mismatch was reached.
+    fn within(mut self, owner: &Struct, field: &Field) -> Self {
+        if let Mismatch::Type { place, .. } = &mut self {
+            if place.owner.is_empty() {
+                place.owner = owner.go.to_string();
+            }
+            place.reversed.push(field.name.to_string());
+            if !field.embedded.is_empty() && &*field.embedded != "TypeMeta" {
+                place.reversed.push(field.embedded.to_string());
+            }
+        }
+        self
+    }
+
+    /// In Go's words.
+    pub(super) fn message(&self) -> String {
+        match self {
+            Mismatch::Words(words) => words.clone(),
+            Mismatch::Type { value, ty, place } if place.owner.is_empty() => {
+                format!("json: cannot unmarshal {value} into Go value of type {ty}")
+            }
+            Mismatch::Type { value, ty, place } => {
+                let mut text = format!("json: cannot unmarshal {value} into Go struct field {}", place.owner);
+                for name in place.reversed.iter().rev() {
+                    text.push('.');
+                    text.push_str(name);
+                }
+                text.push_str(" of type ");
+                text.push_str(ty);
+                text
+            }
+        }
+    }
+}
+
+// === impl Path ===
+
+impl Path<'_> {
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        self.write(&mut text);
+        text
+    }
+
+    fn write(&self, text: &mut String) {
+        match self {
+            Path::Root => {}
+            Path::Key(parent, key) => {
+                parent.write(text);
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(key);
+            }
+            Path::Index(parent, i) => {
+                parent.write(text);
+                write!(text, "[{i}]").expect("a String takes everything");
+            }
+        }
+    }
+}
+
+// === impl Normalizer ===
+
+impl Normalizer<'_> {
+    pub(super) fn value(&mut self, id: TypeId, value: &mut Value, path: Path<'_>) -> Result<(), Mismatch> {
+        match self.types.get(id) {
+            Type::Leaf(leaf) => self.leaf(leaf, value, path),
+            Type::Struct(s) => match value {
+                Value::Object(map) => self.structure(s, map, path),
+                Value::Null => {
+                    *value = self.types.zero(id);
+                    Ok(())
+                }
+                other => Err(Mismatch::of(other, &s.go_type)),
+            },
+            Type::List(list) => match value {
+                Value::Array(items) => items
+                    .iter_mut()
+                    .enumerate()
+                    .try_for_each(|(i, item)| self.value(list.items, item, Path::Index(&path, i))),
+                Value::Null => Ok(()),
+                other => Err(Mismatch::of(other, &list.go_type)),
+            },
+            Type::Map(of) => match value {
+                Value::Object(map) => map
+                    .iter_mut()
+                    .try_for_each(|(key, value)| self.value(of.values, value, Path::Key(&path, key))),
+                Value::Null => Ok(()),
+                other => Err(Mismatch::of(other, &of.go_type)),
+            },
+        }
+    }
+
+    fn structure(&mut self, s: &Struct, map: &mut Map<String, Value>, path: Path<'_>) -> Result<(), Mismatch> {
+        let mut failed = None;
+        map.retain(|key, value| {
+            if failed.is_some() {
+                return true;
+            }
+            let here = Path::Key(&path, key);
+            let Some(field) = s.field(key) else {
+                self.notice("unknown", &here);
+                return false;
+            };
+            self.field(field, value, here).unwrap_or_else(|mismatch| {
+                failed = Some(mismatch.within(s, field));
+                true
+            })
+        });
+        if let Some(mismatch) = failed {
+            return Err(mismatch);
+        }
+        for &i in &s.always {
+            let field = &s.fields[usize::from(i)];
+            if !map.contains_key(&*field.name) {
+                map.insert(field.name.to_string(), self.types.absent(field));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the field stays.
+    fn field(&mut self, field: &Field, value: &mut Value, path: Path<'_>) -> Result<bool, Mismatch> {
+        if field.pointer && value.is_null() {
+            return Ok(!field.omit_empty && !field.omit_zero);
+        }
+        self.value(field.ty, value, path)?;
+        if field.omit_empty && !field.pointer {
+            return Ok(!is_empty(value) || self.types.always(field));
+        }
+        if field.omit_zero {
+            return Ok(!value.is_null());
+        }
+        if !field.pointer && is_empty_collection(value, self.types.get(field.ty)) {
+            // Storage does not tell an empty list from none.
+            *value = Value::Null;
+        }
+        Ok(true)
+    }
+
+    fn leaf(&mut self, leaf: &Leaf, value: &mut Value, path: Path<'_>) -> Result<(), Mismatch> {
+        use super::types::LeafKind::*;
+        let props = self.types.schema_props;
+        match (leaf.kind, &mut *value) {
+            (SchemaOrBool | SchemaOrArray, Value::Object(_)) => self.value(props, value, path),
+            (SchemaOrArray, Value::Array(items)) => items
+                .iter_mut()
+                .enumerate()
+                .try_for_each(|(i, item)| self.value(props, item, Path::Index(&path, i))),
+            (SchemaOrStrings, Value::Object(_)) => self.value(props, value, path),
+            _ => leaf::canonicalize(leaf, value),
+        }
+    }
+
+    fn notice(&mut self, what: &str, path: &Path<'_>) {
+        if self.noticed.len() < MAX_NOTICED {
+            self.noticed.push(format!("{what} field {:?}", path.text()));
+        }
+    }
+}
+
+/// What JSON's kinds are called in Go's decoding errors.
+pub(super) fn describe(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// What Go's `omitempty` leaves out.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(b) => !b,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::String(s) => s.is_empty(),
+        Value::Array(a) => a.is_empty(),
+        Value::Object(o) => o.is_empty(),
+    }
+}
+
+fn is_empty_collection(value: &Value, ty: &Type) -> bool {
+    match ty {
+        Type::List(_) => value.as_array().is_some_and(Vec::is_empty),
+        Type::Map(_) => value.as_object().is_some_and(Map::is_empty),
+        Type::Struct(_) | Type::Leaf(_) => false,
+    }
+}
