@@ -1,1 +1,59 @@
 //! The controllers: one runtime, one file per reconciler.
+//!
+//! Every controller is an ordinary client of the API: it reads shared caches, decides with pure functions and writes
+//! through the API server. Nothing here knows who serves the API.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
+mod catalog;
+mod claims;
+mod deployment;
+mod pods;
+mod replicaset;
+mod root_ca;
+mod runtime;
+mod selector;
+mod service_account;
+
+use tokio_util::sync::CancellationToken;
+
+/// What the controllers need to know.
+pub struct Config {
+    /// The way to the API server; its user needs the rights of `system:kube-controller-manager`.
+    pub client: kube::Client,
+    /// Names of controllers to run, as upstream's `--controllers`: `*` for all, `-name` to leave one out.
+    pub controllers: Vec<String>,
+    /// PEM bundle published as `kube-root-ca.crt` in every namespace; the publisher rests without it.
+    pub root_ca: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("unknown controller {0:?}; there are: {known}", known = controller_names().join(", "))]
+    UnknownController(String),
+}
+
+// === impl Config ===
+
+impl Config {
+    /// All controllers.
+    pub fn new(client: kube::Client) -> Self {
+        Config { client, controllers: vec!["*".to_owned()], root_ca: None }
+    }
+}
+
+/// Upstream's names of the controllers there are.
+pub fn controller_names() -> Vec<&'static str> {
+    catalog::CONTROLLERS.iter().map(|c| c.name).collect()
+}
+
+/// Runs the chosen controllers until `shutdown`; returns when all of them have stopped.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let chosen = catalog::choose(&config.controllers)?;
+    let mut runtime = runtime::Runtime::new(config.client.clone(), shutdown);
+    for controller in chosen {
+        (controller.start)(&mut runtime, &config);
+    }
+    runtime.run().await;
+    Ok(())
+}

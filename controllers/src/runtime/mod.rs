@@ -1,0 +1,157 @@
+//! What every controller runs on: shared watches fill caches, changes become keys, keys wait in a queue that never
+//! holds one twice, and a reconcile of a key is run again with back-off until it succeeds.
+//!
+//! ```text
+//! watch -> Cache<K> -> handler(old, new) -> Queue -> reconcile(key) -> Writer -> API server
+//!             ^                                            |
+//!             +------ the key rests until the cache has seen its own writes (fence)
+//! ```
+
+mod cache;
+mod events;
+mod key;
+mod queue;
+mod worker;
+mod writer;
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, future};
+use parking_lot::RwLock;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use cache::{Cache, Kind};
+pub(crate) use events::Recorder;
+pub(crate) use key::Key;
+pub(crate) use queue::Queue;
+pub(crate) use worker::{Next, Reconcile};
+pub(crate) use writer::{Writer, is_conflict, is_exists, is_not_found, reason_of};
+
+/// The caches in use, by the type they hold. Frozen once the controllers have been set up.
+#[derive(Clone, Default)]
+pub(crate) struct Caches(Arc<RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>>);
+
+/// Collects controllers, then runs them.
+pub(crate) struct Runtime {
+    client: kube::Client,
+    shutdown: CancellationToken,
+    caches: Caches,
+    recorder: events::Sink,
+    /// The watches and the workers, started together by `run`.
+    tasks: Vec<BoxFuture<'static, ()>>,
+    /// The caches asked for since the last worker was added: it waits for these before its first key.
+    needed: Vec<BoxFuture<'static, ()>>,
+}
+
+// === impl Caches ===
+
+impl Caches {
+    pub(crate) fn get<K: Kind>(&self) -> Option<Arc<Cache<K>>> {
+        let cache = self.0.read().get(&TypeId::of::<K>()).cloned()?;
+        Some(cache.downcast().expect("stored under its own type"))
+    }
+}
+
+// === impl Runtime ===
+
+impl Runtime {
+    pub(crate) fn new(client: kube::Client, shutdown: CancellationToken) -> Self {
+        let (recorder, deliver) = events::sink(client.clone(), shutdown.clone());
+        Runtime {
+            client,
+            shutdown,
+            caches: Caches::default(),
+            recorder,
+            tasks: vec![deliver.boxed()],
+            needed: Vec::new(),
+        }
+    }
+
+    pub(crate) fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    pub(crate) fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    /// The shared cache of a kind; its watch is made on the first call.
+    pub(crate) fn cache<K: Kind>(&mut self) -> Arc<Cache<K>> {
+        let cache = self.caches.get::<K>().unwrap_or_else(|| {
+            let cache = Arc::new(Cache::<K>::default());
+            self.caches.0.write().insert(TypeId::of::<K>(), cache.clone());
+            let follow = cache.clone().follow(self.client.clone(), self.shutdown.clone());
+            self.tasks.push(follow.boxed());
+            cache
+        });
+        let waiting = cache.clone();
+        self.needed.push(async move { waiting.synced().await }.boxed());
+        cache
+    }
+
+    pub(crate) fn recorder(&self, component: &'static str) -> Recorder {
+        Recorder::new(component, self.recorder.clone())
+    }
+
+    pub(crate) fn writer(&self) -> Writer {
+        Writer::new(self.client.clone(), self.caches.clone())
+    }
+
+    /// Runs a reconciler over the keys of a queue, at most `concurrency` at a time, once the caches it asked for
+    /// are filled.
+    pub(crate) fn work<R: Reconcile>(
+        &mut self,
+        name: &'static str,
+        queue: Queue,
+        concurrency: usize,
+        reconciler: R,
+    ) {
+        let needed = std::mem::take(&mut self.needed);
+        let worker =
+            worker::Worker { name, queue, concurrency, client: self.client.clone(), caches: self.caches.clone() };
+        let shutdown = self.shutdown.clone();
+        let run = async move {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = future::join_all(needed) => {}
+            }
+            worker.run(Arc::new(reconciler), shutdown).await;
+        };
+        self.tasks.push(run.boxed());
+    }
+
+    /// Runs a loop that is no reconciler of keys, under the same rule as `work`.
+    pub(crate) fn task(&mut self, run: impl Future<Output = ()> + Send + 'static) {
+        let needed = std::mem::take(&mut self.needed);
+        let shutdown = self.shutdown.clone();
+        let run = async move {
+            let all = async {
+                future::join_all(needed).await;
+                run.await;
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = all => {}
+            }
+        };
+        self.tasks.push(run.boxed());
+    }
+
+    /// Runs everything until shutdown; returns when every task has ended.
+    pub(crate) async fn run(self) {
+        let mut running = JoinSet::new();
+        for task in self.tasks {
+            running.spawn(task);
+        }
+        while let Some(ended) = running.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a controller task panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Takes keys from a queue and reconciles them, several at a time, one run per key.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Caches, Key, Queue, Writer, is_conflict};
+
+/// What a reconcile that succeeded asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Next {
+    Done,
+    /// Run again after this time, though nothing may have changed.
+    After(Duration),
+}
+
+/// Brings what one key names to its desired state. Safe to run at any moment, any number of times.
+pub(crate) trait Reconcile: Send + Sync + 'static {
+    fn reconcile(&self, key: &Key, api: &Writer) -> impl Future<Output = anyhow::Result<Next>> + Send;
+}
+
+pub(super) struct Worker {
+    pub(super) name: &'static str,
+    pub(super) queue: Queue,
+    pub(super) concurrency: usize,
+    pub(super) client: kube::Client,
+    pub(super) caches: Caches,
+}
+
+// === impl Next ===
+
+impl Next {
+    /// The sooner of two wishes.
+    pub(crate) fn or(self, other: Next) -> Next {
+        match (self, other) {
+            (Next::After(a), Next::After(b)) => Next::After(a.min(b)),
+            (Next::Done, next) | (next, Next::Done) => next,
+        }
+    }
+}
+
+impl From<Option<Duration>> for Next {
+    fn from(delay: Option<Duration>) -> Self {
+        delay.map_or(Next::Done, Next::After)
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) async fn run<R: Reconcile>(self, reconciler: Arc<R>, shutdown: CancellationToken) {
+        let slots = Arc::new(Semaphore::new(self.concurrency));
+        let worker = Arc::new(self);
+        let mut running = JoinSet::new();
+        loop {
+            let key = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(_) = running.join_next(), if !running.is_empty() => continue,
+                key = worker.queue.next() => key,
+            };
+            let slot = tokio::select! {
+                () = shutdown.cancelled() => break,
+                slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
+            };
+            let (worker, reconciler) = (worker.clone(), reconciler.clone());
+            running.spawn(async move {
+                let api = Writer::new(worker.client.clone(), worker.caches.clone());
+                let result = reconciler.reconcile(&key, &api).await;
+                drop(slot);
+                // The fence: until the caches show what we wrote, another run would decide on old facts.
+                api.settled().await;
+                worker.finish(key, result);
+            });
+        }
+        running.shutdown().await;
+    }
+
+    fn finish(&self, key: Key, result: anyhow::Result<Next>) {
+        match result {
+            Ok(next) => {
+                self.queue.done(&key);
+                if let Next::After(delay) = next {
+                    self.queue.add_after(key, delay);
+                }
+            }
+            Err(error) => {
+                let delay = self.queue.retry(&key, rand::random());
+                let conflict = error.downcast_ref::<kube::Error>().is_some_and(is_conflict);
+                if conflict {
+                    tracing::debug!(controller = self.name, %key, ?delay, "conflict, trying again");
+                } else {
+                    tracing::warn!(controller = self.name, %key, ?delay, error = format!("{error:#}"), "reconcile");
+                }
+            }
+        }
+    }
+}
