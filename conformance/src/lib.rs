@@ -1,6 +1,7 @@
 //! The specification of Coracle as tests and benchmarks: they start clusters, or are aimed at one.
 
 pub mod acceptance;
+pub mod bench;
 pub mod cluster;
 pub mod kubectl;
 pub mod netns;

@@ -1,0 +1,152 @@
+//! A lean HTTP/2 client over TLS: little more than hyper, so that what is measured is the server.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kube::config::Kubeconfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// Where a cluster's API server is, and how to be its administrator.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    uri: Uri,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+/// One HTTP/2 connection; clones share it.
+#[derive(Clone)]
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    authority: String,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// The current context of a kubeconfig with client certificates.
+    pub(super) fn of(kubeconfig: &Path) -> Result<Self> {
+        let config = Kubeconfig::read_from(kubeconfig)?;
+        let cluster =
+            config.clusters.first().and_then(|c| c.cluster.clone()).context("kubeconfig has no cluster")?;
+        let user =
+            config.auth_infos.first().and_then(|u| u.auth_info.clone()).context("kubeconfig has no user")?;
+        // As JSON the fields have the names of the file, and secrets can be read.
+        let (cluster, user) = (serde_json::to_value(cluster)?, serde_json::to_value(user)?);
+        let certificate = pem(&user, "client-certificate")?;
+        let key = pem(&user, "client-key")?;
+        let ca = pem(&cluster, "certificate-authority")?;
+
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&ca) {
+            roots.add(certificate?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<Vec<_>, _>>()?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&key)?)?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let server = cluster["server"].as_str().context("the cluster has no server")?;
+        Ok(Endpoint { uri: server.parse()?, tls: Arc::new(tls) })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.uri.port_u16().unwrap_or(443)
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection> {
+        let host = self.uri.host().context("the server has no host")?.to_owned();
+        let tcp = TcpStream::connect((host.as_str(), self.port())).await?;
+        tcp.set_nodelay(true)?;
+        let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
+        let tls = connector.connect(ServerName::try_from(host.clone())?, tcp).await?;
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(4 << 20)
+            .handshake(TokioIo::new(tls))
+            .await?;
+        tokio::spawn(async move {
+            // The requests on it report the failure.
+            let _ = connection.await;
+        });
+        Ok(Connection { sender, authority: format!("{host}:{}", self.port()) })
+    }
+}
+
+/// A PEM text given in the kubeconfig itself (`<name>-data`) or by the name of a file.
+fn pem(section: &Value, name: &str) -> Result<Vec<u8>> {
+    if let Some(data) = section[format!("{name}-data")].as_str() {
+        return Ok(base64::engine::general_purpose::STANDARD.decode(data)?);
+    }
+    let file = section[name].as_str().with_context(|| format!("the kubeconfig has no {name}"))?;
+    std::fs::read(file).with_context(|| format!("reading {file}"))
+}
+
+// === impl Connection ===
+
+impl Connection {
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Bytes,
+    ) -> Result<http::Response<Incoming>> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.authority))
+            .header("accept", accept)
+            .header("content-type", "application/json")
+            .body(Full::new(body))?;
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
+    }
+
+    /// One request, its whole answer; anything but success is an error.
+    pub(super) async fn call(
+        &mut self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Bytes,
+    ) -> Result<Bytes> {
+        let response = self.send(method, path, accept, body).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&body));
+        Ok(body)
+    }
+
+    /// A request whose answer is read as it comes; gives the number of bytes.
+    pub(super) async fn drain(&mut self, path: &str, accept: &str) -> Result<usize> {
+        let mut body = self.send(Method::GET, path, accept, Bytes::new()).await?.into_body();
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            bytes += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        Ok(bytes)
+    }
+
+    /// An endless answer.
+    pub(super) async fn stream(&mut self, path: &str) -> Result<Incoming> {
+        let response = self.send(Method::GET, path, JSON, Bytes::new()).await?;
+        ensure!(response.status() == StatusCode::OK, "{path}: {}", response.status());
+        Ok(response.into_body())
+    }
+}
+
+pub(super) const JSON: &str = "application/json";
+pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+pub(super) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
