@@ -1,0 +1,74 @@
+//! An object encoded but for its revision, which only the writer knows.
+
+use bytes::Bytes;
+use coracle_api::Object;
+use serde_json::{Map, Value};
+
+use super::world::Index;
+use crate::resource::SelectableField;
+
+/// JSON in two halves: the digits of `metadata.resourceVersion` go between them.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    json: Vec<u8>,
+    split: usize,
+    index: Index,
+}
+
+// === impl Draft ===
+
+impl Draft {
+    /// Encodes an object. A `resourceVersion` it has is left out.
+    pub fn new(object: &Object, fields: &[SelectableField]) -> Self {
+        let mut draft = Draft { json: Vec::with_capacity(1024), split: 0, index: Index::of(object, fields) };
+        draft.json.push(b'{');
+        let nothing = Map::new();
+        let members = object.0.as_object().unwrap_or(&nothing);
+        let mut first = true;
+        for (key, value) in members {
+            draft.key(&mut first, key);
+            match key.as_str() {
+                "metadata" => draft.metadata(value),
+                _ => write(&mut draft.json, value),
+            }
+        }
+        draft.json.push(b'}');
+        draft
+    }
+
+    pub(super) fn encode(&self, revision: u64) -> Bytes {
+        let digits = revision.to_string();
+        let (head, tail) = self.json.split_at(self.split);
+        [head, digits.as_bytes(), tail].concat().into()
+    }
+
+    pub(super) fn into_index(self) -> Index {
+        self.index
+    }
+
+    fn metadata(&mut self, metadata: &Value) {
+        self.json.extend_from_slice(b"{\"resourceVersion\":\"");
+        self.split = self.json.len();
+        self.json.push(b'"');
+        let mut first = false;
+        for (key, value) in metadata.as_object().into_iter().flatten() {
+            if key != "resourceVersion" {
+                self.key(&mut first, key);
+                write(&mut self.json, value);
+            }
+        }
+        self.json.push(b'}');
+    }
+
+    fn key(&mut self, first: &mut bool, key: &str) {
+        if !std::mem::take(first) {
+            self.json.push(b',');
+        }
+        write(&mut self.json, key);
+        self.json.push(b':');
+    }
+}
+
+fn write(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("JSON values can be written to memory");
+}

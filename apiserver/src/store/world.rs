@@ -1,0 +1,210 @@
+//! What is there now: one shelf per resource, with its objects in key order and a ring of its newest events.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_api::Object;
+use parking_lot::RwLock;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::backend::Record;
+use super::cursor::Event;
+use super::draft::Draft;
+use crate::resource::SelectableField;
+
+/// Bounds of one ring. What falls out is still in the log.
+const RING_EVENTS: usize = 2048;
+const RING_BYTES: usize = 8 << 20;
+
+/// One object as it is handed out: never parsed again on the way to a client.
+#[derive(Debug)]
+pub struct Stored {
+    pub revision: u64,
+    /// `namespace/name`, or `name` for cluster-wide kinds.
+    pub key: Arc<str>,
+    /// The object as JSON, its revision inside.
+    pub value: Bytes,
+    pub index: Index,
+}
+
+/// What selectors look at.
+#[derive(Debug, Default, Clone)]
+pub struct Index {
+    labels: Box<[(Box<str>, Box<str>)]>,
+    /// In the order of the resource's selectable fields.
+    fields: Box<[Box<str>]>,
+}
+
+/// A list: a point in the log.
+pub struct View {
+    pub revision: u64,
+    pub items: Vec<Arc<Stored>>,
+}
+
+/// Everything of one resource.
+pub(super) struct Shelf {
+    pub(super) name: Arc<str>,
+    fields: Vec<SelectableField>,
+    state: RwLock<State>,
+    newest: watch::Sender<u64>,
+}
+
+struct State {
+    live: BTreeMap<Arc<str>, Arc<Stored>>,
+    ring: VecDeque<Event>,
+    ring_bytes: usize,
+    /// The newest revision that is not in the ring (or never was).
+    floor: u64,
+    newest: u64,
+}
+
+// === impl Stored ===
+
+impl Stored {
+    /// Parses the object. The store holds only what it has encoded itself.
+    pub fn object(&self) -> Object {
+        Object(serde_json::from_slice(&self.value).unwrap_or(Value::Null))
+    }
+
+    /// Empty for cluster-wide kinds.
+    pub fn namespace(&self) -> &str {
+        self.key.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    pub fn name(&self) -> &str {
+        self.key.split_once('/').map_or(&*self.key, |(_, name)| name)
+    }
+}
+
+// === impl Index ===
+
+impl Index {
+    pub(super) fn of(object: &Object, fields: &[SelectableField]) -> Self {
+        let labels = object.labels().into_iter().flatten();
+        let mut labels: Box<[_]> =
+            labels.map(|(k, v)| (k.as_str().into(), v.as_str().unwrap_or_default().into())).collect();
+        labels.sort_unstable();
+        Index { labels, fields: fields.iter().map(|f| field_value(object, f).into()).collect() }
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let at = self.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
+        Some(&self.labels[at].1)
+    }
+
+    /// The value of the n-th selectable field.
+    pub fn field(&self, at: usize) -> &str {
+        self.fields.get(at).map_or("", |f| f)
+    }
+}
+
+/// What a field selector compares with.
+pub fn field_value(object: &Object, field: &SelectableField) -> String {
+    match object.at(field.path) {
+        Some(Value::String(s)) => s.clone(),
+        Some(other) => other.to_string(),
+        None => field.absent.to_owned(),
+    }
+}
+
+// === impl Shelf ===
+
+impl Shelf {
+    pub(super) fn new(name: Arc<str>, fields: Vec<SelectableField>, origin: u64) -> Self {
+        let state =
+            State { live: BTreeMap::new(), ring: VecDeque::new(), ring_bytes: 0, floor: origin, newest: 0 };
+        Shelf { name, fields, state: RwLock::new(state), newest: watch::Sender::new(0) }
+    }
+
+    pub(super) fn draft(&self, object: &Object) -> Draft {
+        Draft::new(object, &self.fields)
+    }
+
+    /// Makes a log line an object of the world.
+    pub(super) fn revive(&self, revision: u64, key: Arc<str>, value: Bytes) -> Arc<Stored> {
+        let object = Object(serde_json::from_slice(&value).unwrap_or(Value::Null));
+        Arc::new(Stored { revision, key, index: Index::of(&object, &self.fields), value })
+    }
+
+    pub(super) fn load(&self, record: Record) {
+        let stored = self.revive(record.revision, record.key, record.value);
+        let mut state = self.state.write();
+        state.newest = state.newest.max(stored.revision);
+        state.live.insert(stored.key.clone(), stored);
+    }
+
+    pub(super) fn set_origin(&self, revision: u64) {
+        self.state.write().floor = revision;
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Arc<Stored>> {
+        self.state.read().live.get(key).cloned()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.state.read().live.len()
+    }
+
+    pub(super) fn newest(&self) -> u64 {
+        self.state.read().newest
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// `head` must have been read before: all that was published up to it is then in this view.
+    pub(super) fn list(&self, prefix: &str, start: &str, head: u64) -> View {
+        let from = match start {
+            "" => Bound::Included(prefix),
+            start => Bound::Excluded(start),
+        };
+        let state = self.state.read();
+        let range = state.live.range::<str, _>((from, Bound::Unbounded));
+        let items = range.take_while(|(key, _)| key.starts_with(prefix)).map(|(_, s)| s.clone()).collect();
+        View { revision: head.max(state.newest), items }
+    }
+
+    /// Events of the ring after a revision, at most `limit`; `Err` is the floor where the ring does not reach back so far.
+    pub(super) fn events(&self, after: u64, prefix: &str, limit: usize) -> Result<Vec<Event>, u64> {
+        let state = self.state.read();
+        if after < state.floor {
+            return Err(state.floor);
+        }
+        let at = state.ring.partition_point(|e| e.revision <= after);
+        Ok(state.ring.range(at..).filter(|e| e.object.key.starts_with(prefix)).take(limit).cloned().collect())
+    }
+
+    /// Makes a batch of committed changes visible, all at once.
+    pub(super) fn publish(&self, changes: impl Iterator<Item = (Arc<Stored>, bool)>) {
+        let mut state = self.state.write();
+        for (stored, deleted) in changes {
+            let previous = match deleted {
+                true => state.live.remove(&stored.key),
+                false => state.live.insert(stored.key.clone(), stored.clone()),
+            };
+            state.newest = stored.revision;
+            state.remember(Event { revision: stored.revision, deleted, object: stored, previous });
+        }
+        let newest = state.newest;
+        drop(state);
+        self.newest.send_replace(newest);
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn remember(&mut self, event: Event) {
+        self.ring_bytes += event.object.value.len();
+        self.ring.push_back(event);
+        while self.ring.len() > RING_EVENTS || (self.ring_bytes > RING_BYTES && self.ring.len() > 1) {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.ring_bytes -= oldest.object.value.len();
+            self.floor = oldest.revision;
+        }
+    }
+}
