@@ -2,10 +2,16 @@
 //!
 //! No I/O, no async, no clock: everything here is a value or a pure function over values.
 
+pub mod conditions;
 pub mod gvk;
 pub mod names;
 pub mod object;
+pub mod selector;
+pub mod pod;
 pub mod quantity;
+pub mod resources;
+pub mod taint;
+pub mod time;
 
 pub use gvk::{Gvk, Gvr};
 pub use k8s_openapi;
