@@ -1,1 +1,121 @@
-//! May they: RBAC and the node authorizer.
+//! Who may do what: `system:masters`, the node authorizer, RBAC; in this order, the first that allows decides.
+
+use coracle_api::names::{GROUP_MASTERS, GROUP_NODES};
+use coracle_api::Gvr;
+use serde_json::json;
+
+use crate::authn::User;
+use crate::cluster::Cluster;
+use crate::request::RequestInfo;
+use crate::status::Status;
+
+mod index;
+mod node;
+mod rules;
+
+pub use index::Rbac;
+pub use rules::{PolicyRule, uncovered};
+
+/// The answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Allow(String),
+    /// Nobody allowed it; the reason is for the client (mostly empty).
+    Deny(String),
+}
+
+/// What is asked, by a request or an access review.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub verb: &'a str,
+    pub is_resource: bool,
+    pub group: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub path: &'a str,
+    /// The raw query of a request: field selectors narrow what a node may list.
+    pub query: &'a str,
+}
+
+/// All authorizers in their order.
+#[derive(Default)]
+pub struct Authorizer {
+    pub rbac: Rbac,
+}
+
+// === impl Asked ===
+
+impl<'a> From<&'a RequestInfo> for Asked<'a> {
+    fn from(r: &'a RequestInfo) -> Self {
+        Asked {
+            verb: &r.verb,
+            is_resource: r.is_resource,
+            group: &r.group,
+            resource: &r.resource,
+            subresource: &r.subresource,
+            namespace: &r.namespace,
+            name: &r.name,
+            path: &r.path,
+            query: &r.query,
+        }
+    }
+}
+
+// === impl Authorizer ===
+
+impl Authorizer {
+    pub fn authorize(&self, cluster: &dyn Cluster, user: &User, info: &RequestInfo) -> Decision {
+        self.decide(cluster, user, &Asked::from(info))
+    }
+
+    pub fn decide(&self, cluster: &dyn Cluster, user: &User, asked: &Asked<'_>) -> Decision {
+        if user.in_group(GROUP_MASTERS) {
+            return Decision::Allow(String::new());
+        }
+        let mut reason = String::new();
+        if user.in_group(GROUP_NODES)
+            && let Some(node) = user.name.strip_prefix("system:node:")
+        {
+            match node::decide(cluster, node, asked) {
+                Decision::Allow(why) => return Decision::Allow(why),
+                Decision::Deny(why) => reason = why,
+            }
+        }
+        match self.rbac.decide(cluster, user, asked) {
+            Decision::Deny(why) if why.is_empty() => Decision::Deny(reason),
+            Decision::Deny(why) if !reason.is_empty() => Decision::Deny(format!("[{reason}, {why}]")),
+            decision => decision,
+        }
+    }
+}
+
+/// The 403 a refused client sees.
+pub fn refused(user: &User, asked: &Asked<'_>, version: &str, reason: &str) -> Status {
+    let mut what = if asked.is_resource {
+        let resource = match asked.subresource {
+            "" => asked.resource.to_owned(),
+            sub => format!("{}/{sub}", asked.resource),
+        };
+        let place = match asked.namespace {
+            "" => "at the cluster scope".to_owned(),
+            ns => format!("in the namespace {ns:?}"),
+        };
+        format!(
+            "User {:?} cannot {} resource {resource:?} in API group {:?} {place}",
+            user.name, asked.verb, asked.group
+        )
+    } else {
+        format!("User {:?} cannot {} path {:?}", user.name, asked.verb, asked.path)
+    };
+    if !reason.is_empty() {
+        what = format!("{what}: {reason}");
+    }
+    if asked.is_resource {
+        return Status::forbidden(&Gvr::new(asked.group, version, asked.resource), asked.name, &what);
+    }
+    let mut status = Status::new(403, "Forbidden", format!("forbidden: {what}"));
+    status.0.details = Some(json!({}));
+    status
+}

@@ -1,0 +1,69 @@
+//! What access control and admission read of the cluster. A seam, so that plugins can be tested without a server; they
+//! write through the server itself.
+
+use coracle_api::{Gvr, Object};
+
+use crate::Server;
+
+/// Reads are in memory, and see every acknowledged write.
+pub trait Cluster: Send + Sync {
+    /// An object by key; the empty namespace for cluster-scoped kinds.
+    fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Object>;
+
+    /// All objects of a namespace, or of all namespaces where it is empty.
+    fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object>;
+
+    /// A number that differs whenever any object of the kind has changed in between.
+    fn generation(&self, gvr: &Gvr) -> u64;
+}
+
+impl Cluster for Server {
+    fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Object> {
+        Server::get(self, gvr, namespace, name).ok()
+    }
+
+    fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object> {
+        Server::list(self, gvr, namespace).unwrap_or_default()
+    }
+
+    fn generation(&self, gvr: &Gvr) -> u64 {
+        self.store.resource_revision(&format!("{}/{}", gvr.group, gvr.resource))
+    }
+}
+
+/// A core/v1 resource.
+pub fn core(plural: &str) -> Gvr {
+    Gvr::new("", "v1", plural)
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use serde_json::Value;
+
+    /// A cluster that never changes.
+    pub(crate) struct Fixed(Vec<(String, Object)>);
+
+    impl Fixed {
+        /// Objects as (group, plural, JSON).
+        pub(crate) fn new(objects: Vec<(&str, &str, Value)>) -> Self {
+            Fixed(objects.into_iter().map(|(g, p, o)| (format!("{g}/{p}"), Object(o))).collect())
+        }
+    }
+
+    impl Cluster for Fixed {
+        fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Object> {
+            Cluster::list(self, gvr, namespace).into_iter().find(|o| o.name() == name && o.namespace() == namespace)
+        }
+
+        fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object> {
+            let storage = format!("{}/{}", gvr.group, gvr.resource);
+            let there = |o: &Object| namespace.is_empty() || o.namespace() == namespace;
+            self.0.iter().filter(|(s, o)| *s == storage && there(o)).map(|(_, o)| o.clone()).collect()
+        }
+
+        fn generation(&self, _gvr: &Gvr) -> u64 {
+            1
+        }
+    }
+}

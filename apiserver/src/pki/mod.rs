@@ -1,0 +1,361 @@
+//! The cluster's certificates and keys: made at the first start, kept in one private directory, renewed before they expire.
+
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::{Span, Timestamp, tz::TimeZone};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+
+mod kubeconfig;
+mod signing;
+mod tls;
+
+pub use kubeconfig::kubeconfig;
+pub use signing::{SigningKey, openid_configuration};
+pub use tls::{ServingCertificate, node_client, server_config};
+
+/// How long a leaf certificate lives, and how long before its end it is replaced.
+const LEAF_DAYS: i64 = 365;
+const RENEW_DAYS: i64 = 60;
+const CA_DAYS: i64 = 3650;
+
+/// What went wrong with a certificate or its file.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("{path}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("make a certificate")]
+    Make(#[from] rcgen::Error),
+    #[error("{0} holds no usable certificate or key")]
+    Unusable(String),
+    #[error("TLS configuration")]
+    Tls(#[from] rustls::Error),
+    #[error("client certificate verifier")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// A certificate with its private key, both PEM.
+#[derive(Clone)]
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// What a leaf certificate is for.
+#[derive(Clone, Debug, Default)]
+pub struct Leaf {
+    /// File name without ending.
+    pub file: String,
+    pub common_name: String,
+    pub organization: Option<String>,
+    /// DNS names of a serving certificate.
+    pub dns: Vec<String>,
+    pub ips: Vec<IpAddr>,
+    pub client: bool,
+    pub server: bool,
+}
+
+/// The certificate authority of a cluster and the directory of what it has signed. Without a directory everything lives in
+/// memory (tests).
+pub struct Pki {
+    dir: Option<PathBuf>,
+    ca: Identity,
+    signing: Arc<SigningKey>,
+}
+
+// === impl Leaf ===
+
+impl Leaf {
+    /// A user: its name and its group.
+    pub fn client(file: &str, user: &str, group: Option<&str>) -> Self {
+        Leaf {
+            file: file.to_owned(),
+            common_name: user.to_owned(),
+            organization: group.map(str::to_owned),
+            client: true,
+            ..Leaf::default()
+        }
+    }
+
+    pub fn admin() -> Self {
+        Leaf::client("admin", "kubernetes-admin", Some("system:masters"))
+    }
+
+    pub fn scheduler() -> Self {
+        Leaf::client("scheduler", "system:kube-scheduler", None)
+    }
+
+    pub fn controller_manager() -> Self {
+        Leaf::client("controller-manager", "system:kube-controller-manager", None)
+    }
+
+    /// The API server as a client of the kubelets.
+    pub fn kubelet_client() -> Self {
+        Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters"))
+    }
+
+    /// A kubelet as a client of the API server.
+    pub fn node(name: &str) -> Self {
+        Leaf::client(&format!("node-{name}"), &format!("system:node:{name}"), Some("system:nodes"))
+    }
+
+    /// A kubelet's own endpoint.
+    pub fn kubelet_server(name: &str, ips: &[IpAddr]) -> Self {
+        Leaf {
+            file: format!("kubelet-{name}"),
+            common_name: format!("system:node:{name}"),
+            organization: Some("system:nodes".to_owned()),
+            dns: vec![name.to_owned()],
+            ips: ips.to_vec(),
+            server: true,
+            ..Leaf::default()
+        }
+    }
+
+    /// The API server's endpoint, under all names clients know it by.
+    pub fn api_server(host: &str, ips: &[IpAddr], cluster_domain: &str) -> Self {
+        let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+        let mut dns: Vec<String> = service.into_iter().collect();
+        dns.push(format!("kubernetes.default.svc.{cluster_domain}"));
+        dns.push("localhost".to_owned());
+        if !host.is_empty() && host != "localhost" {
+            dns.push(host.to_owned());
+        }
+        let mut all: Vec<IpAddr> = vec![IpAddr::from([127, 0, 0, 1])];
+        all.extend(ips.iter().filter(|ip| !ip.is_unspecified() && !ip.is_loopback()));
+        all.sort();
+        all.dedup();
+        Leaf {
+            file: "apiserver".to_owned(),
+            common_name: "kube-apiserver".to_owned(),
+            dns,
+            ips: all,
+            server: true,
+            ..Leaf::default()
+        }
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+        CertificateDer::pem_slice_iter(self.certificate.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|e| PkiError::Unusable(e.to_string()))
+    }
+
+    pub fn key(&self) -> Result<PrivateKeyDer<'static>, PkiError> {
+        PrivatePkcs8KeyDer::from_pem_slice(self.key.as_bytes())
+            .map(PrivateKeyDer::Pkcs8)
+            .map_err(|e| PkiError::Unusable(e.to_string()))
+    }
+
+    /// Whether the certificate still serves: signed by `ca`, for the same names, and not near its end.
+    fn serves(&self, leaf: &Leaf, ca: &Identity, now: Timestamp) -> bool {
+        let (Ok(chain), Ok(ca)) = (self.chain(), ca.chain()) else { return false };
+        let (Some(der), Some(ca)) = (chain.first(), ca.first()) else { return false };
+        let parsed = (x509_parser::parse_x509_certificate(der), x509_parser::parse_x509_certificate(ca));
+        let (Ok((_, cert)), Ok((_, ca))) = parsed else { return false };
+        let left = cert.validity().not_after.timestamp() - now.as_second();
+        left > RENEW_DAYS * 86_400
+            && cert.verify_signature(Some(ca.public_key())).is_ok()
+            && names_of(&cert).is_some_and(|names| names == wanted_names(leaf))
+    }
+}
+
+fn wanted_names(leaf: &Leaf) -> Vec<String> {
+    let mut names: Vec<String> = leaf.dns.iter().cloned().chain(leaf.ips.iter().map(ToString::to_string)).collect();
+    names.sort();
+    names
+}
+
+fn names_of(cert: &x509_parser::certificate::X509Certificate<'_>) -> Option<Vec<String>> {
+    use x509_parser::extensions::GeneralName;
+    let mut names = vec![];
+    for name in cert.subject_alternative_name().ok()?.iter().flat_map(|ext| &ext.value.general_names) {
+        match name {
+            GeneralName::DNSName(dns) => names.push((*dns).to_owned()),
+            GeneralName::IPAddress(bytes) => match *bytes {
+                [a, b, c, d] => names.push(IpAddr::from([*a, *b, *c, *d]).to_string()),
+                v6 => names.push(IpAddr::from(<[u8; 16]>::try_from(v6).ok()?).to_string()),
+            },
+            _ => {}
+        }
+    }
+    names.sort();
+    Some(names)
+}
+
+// === impl Pki ===
+
+impl Pki {
+    /// Opens the directory, making the authority and the signing key where they are not there yet.
+    pub fn open(dir: &Path, now: Timestamp) -> Result<Self, PkiError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| file_error(dir, e))?;
+        let ca = match read_identity(dir, "ca")? {
+            Some(ca) => ca,
+            None => {
+                let ca = new_authority("kubernetes-ca", now)?;
+                write_identity(dir, "ca", &ca)?;
+                ca
+            }
+        };
+        let path = dir.join("sa.key");
+        let signing = match fs::read_to_string(&path) {
+            Ok(pem) => pem,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let pem = KeyPair::generate()?.serialize_pem();
+                write_private(&path, &pem)?;
+                pem
+            }
+            Err(e) => return Err(file_error(&path, e)),
+        };
+        Ok(Pki { dir: Some(dir.to_owned()), ca, signing: Arc::new(SigningKey::from_pem(&signing)?) })
+    }
+
+    /// An authority that is forgotten with the process.
+    pub fn ephemeral(now: Timestamp) -> Result<Self, PkiError> {
+        let signing = SigningKey::from_pem(&KeyPair::generate()?.serialize_pem())?;
+        Ok(Pki { dir: None, ca: new_authority("kubernetes-ca", now)?, signing: Arc::new(signing) })
+    }
+
+    /// The authority's certificate, PEM: what clients trust.
+    pub fn ca(&self) -> &str {
+        &self.ca.certificate
+    }
+
+    pub fn ca_chain(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+        self.ca.chain()
+    }
+
+    /// What signs service-account tokens.
+    pub fn signing_key(&self) -> Arc<SigningKey> {
+        self.signing.clone()
+    }
+
+    /// The stored certificate where it still serves, else a new one in its place.
+    pub fn issue(&self, leaf: &Leaf, now: Timestamp) -> Result<Identity, PkiError> {
+        if let Some(dir) = &self.dir
+            && let Some(found) = read_identity(dir, &leaf.file)?
+            && found.serves(leaf, &self.ca, now)
+        {
+            return Ok(found);
+        }
+        let made = self.sign(leaf, now)?;
+        if let Some(dir) = &self.dir {
+            write_identity(dir, &leaf.file, &made)?;
+        }
+        Ok(made)
+    }
+
+    fn sign(&self, leaf: &Leaf, now: Timestamp) -> Result<Identity, PkiError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(leaf.dns.clone())?;
+        params.subject_alt_names.extend(leaf.ips.iter().map(|ip| SanType::IpAddress(*ip)));
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, leaf.common_name.as_str());
+        if let Some(group) = &leaf.organization {
+            params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        if leaf.client {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        if leaf.server {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, now, LEAF_DAYS);
+        let certificate = params.signed_by(&key, &self.issuer()?)?;
+        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, KeyPair>, PkiError> {
+        Ok(Issuer::from_ca_cert_pem(&self.ca.certificate, KeyPair::from_pem(&self.ca.key)?)?)
+    }
+}
+
+fn new_authority(name: &str, now: Timestamp) -> Result<Identity, PkiError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.key_usages =
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut params, now, CA_DAYS);
+    let certificate = params.self_signed(&key)?;
+    Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// From the day before (clocks differ) until the given number of days from now.
+fn set_validity(params: &mut CertificateParams, now: Timestamp, days: i64) {
+    let today = now.to_zoned(TimeZone::UTC).date();
+    let shifted = |days: i64| today.saturating_add(Span::new().days(days));
+    let ymd = |d: jiff::civil::Date| rcgen::date_time_ymd(i32::from(d.year()), d.month().unsigned_abs(), d.day().unsigned_abs());
+    params.not_before = ymd(shifted(-1));
+    params.not_after = ymd(shifted(days));
+}
+
+fn read_identity(dir: &Path, file: &str) -> Result<Option<Identity>, PkiError> {
+    let read = |ending: &str| {
+        let path = dir.join(format!("{file}.{ending}"));
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(file_error(&path, e)),
+        }
+    };
+    Ok(read("crt")?.zip(read("key")?).map(|(certificate, key)| Identity { certificate, key }))
+}
+
+fn write_identity(dir: &Path, file: &str, identity: &Identity) -> Result<(), PkiError> {
+    write_private(&dir.join(format!("{file}.key")), &identity.key)?;
+    write_private(&dir.join(format!("{file}.crt")), &identity.certificate)
+}
+
+/// Writes a file only its owner may read, whole or not at all.
+pub fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
+    let temporary = path.with_extension("new");
+    let write = || {
+        let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|e| file_error(path, e))
+}
+
+fn file_error(path: &Path, source: std::io::Error) -> PkiError {
+    PkiError::File { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_kept_and_renewed_when_near_their_end_or_renamed() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let pki = Pki::open(dir.path(), now).unwrap();
+        let leaf = Leaf::api_server("host", &["10.96.0.1".parse().unwrap()], "cluster.local");
+        let first = pki.issue(&leaf, now).unwrap();
+        let again = Pki::open(dir.path(), now).unwrap();
+        assert_eq!(again.ca(), pki.ca());
+        assert_eq!(again.issue(&leaf, now).unwrap().certificate, first.certificate);
+        let later = now + jiff::SignedDuration::from_hours(24 * (LEAF_DAYS - RENEW_DAYS + 1));
+        assert_ne!(again.issue(&leaf, later).unwrap().certificate, first.certificate, "near its end");
+        let renamed = Leaf::api_server("other", &[], "cluster.local");
+        assert_ne!(again.issue(&renamed, now).unwrap().certificate, first.certificate, "other names");
+    }
+}

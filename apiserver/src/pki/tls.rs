@@ -1,0 +1,75 @@
+//! rustls configurations made of the cluster's certificates.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::{Identity, Pki, PkiError};
+
+/// The certificate a listener shows; replaced while it listens when it nears its end.
+pub struct ServingCertificate(RwLock<Arc<CertifiedKey>>);
+
+// === impl ServingCertificate ===
+
+impl ServingCertificate {
+    pub fn new(identity: &Identity) -> Result<Arc<Self>, PkiError> {
+        Ok(Arc::new(ServingCertificate(RwLock::new(certified(identity)?))))
+    }
+
+    pub fn replace(&self, identity: &Identity) -> Result<(), PkiError> {
+        let key = certified(identity)?;
+        *self.0.write() = key;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServingCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+}
+
+impl std::fmt::Debug for ServingCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServingCertificate")
+    }
+}
+
+fn certified(identity: &Identity) -> Result<Arc<CertifiedKey>, PkiError> {
+    let provider = rustls::crypto::ring::default_provider();
+    Ok(Arc::new(CertifiedKey::from_der(identity.chain()?, identity.key()?, &provider)?))
+}
+
+fn roots(pki: &Pki) -> Result<Arc<RootCertStore>, PkiError> {
+    let mut roots = RootCertStore::empty();
+    for der in pki.ca_chain()? {
+        roots.add(der)?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// A listener that shows `certificate` and asks for (but does not demand) a client certificate of the cluster's authority.
+pub fn server_config(pki: &Pki, certificate: Arc<ServingCertificate>) -> Result<Arc<ServerConfig>, PkiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(pki)?, provider.clone()).allow_unauthenticated().build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The API server as a client of kubelets: HTTP/1.1 only, since what goes there is mostly upgraded.
+pub fn node_client(pki: &Pki, identity: &Identity) -> Result<Arc<ClientConfig>, PkiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(pki)?)
+        .with_client_auth_cert(identity.chain()?, identity.key()?)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
