@@ -1,0 +1,296 @@
+//! The loop: changes come in, one pod at a time is decided on, bindings go out without waiting for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::{EventType, Recorder, Reporter};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::Config;
+use crate::bind;
+use crate::cluster::Cluster;
+use crate::decide::{Unschedulable, schedule};
+use crate::feed::{Change, follow};
+use crate::pod::{Key, PodInfo};
+use crate::queue::Queue;
+
+/// Changes that may wait while a decision is made.
+const PENDING_CHANGES: usize = 1024;
+
+enum Update {
+    Pod(Change<Pod>),
+    Node(Change<Node>),
+    Namespace(Change<Namespace>),
+    Claim(Change<PersistentVolumeClaim>),
+    Volume(Change<PersistentVolume>),
+    Class(Change<StorageClass>),
+}
+
+/// A binding that is over.
+struct Bound {
+    pod: Arc<PodInfo>,
+    ok: bool,
+}
+
+struct Loop {
+    config: Config,
+    recorder: Recorder,
+    cluster: Cluster,
+    queue: Queue,
+    /// Pods that are on a node as far as we know: bound, or assumed while their binding is on the way.
+    placed: HashMap<Key, Arc<PodInfo>>,
+    writes: JoinSet<Option<Bound>>,
+    rng: SmallRng,
+    unsynced: usize,
+}
+
+/// Schedules pods until `shutdown`; returns when the writes that are on the way are done.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (sender, mut updates) = mpsc::channel(PENDING_CHANGES);
+    let mut watches = JoinSet::new();
+    let unsynced = start_watches(&mut watches, &config.client, &sender);
+    drop(sender);
+    let reporter =
+        Reporter { controller: config.scheduler_name.clone(), instance: Some(config.instance.clone()) };
+    let mut state = Loop {
+        recorder: Recorder::new(config.client.clone(), reporter),
+        config,
+        cluster: Cluster::default(),
+        queue: Queue::default(),
+        placed: HashMap::new(),
+        writes: JoinSet::new(),
+        rng: SmallRng::from_os_rng(),
+        unsynced,
+    };
+    loop {
+        let timer = state.queue.next_timer();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            update = updates.recv() => match update {
+                Some(update) => state.apply(update),
+                None => anyhow::bail!("the scheduler's watches ended"),
+            },
+            Some(done) = state.writes.join_next() => state.settle(done),
+            () = sleep_until(timer) => state.queue.tick(Instant::now()),
+            () = std::future::ready(()), if state.unsynced == 0 && state.queue.is_ready() => state.try_next(),
+        }
+    }
+    while state.writes.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn start_watches(watches: &mut JoinSet<()>, client: &Client, into: &mpsc::Sender<Update>) -> usize {
+    let all = watcher::Config::default;
+    // Pods that are over hold nothing.
+    let pods = all().fields("status.phase!=Succeeded,status.phase!=Failed");
+    watches.spawn(follow(Api::all(client.clone()), pods, into.clone(), Update::Pod));
+    watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Node));
+    watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Namespace));
+    watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Claim));
+    watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Volume));
+    watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Class));
+    watches.len()
+}
+
+// === impl Loop ===
+
+impl Loop {
+    fn apply(&mut self, update: Update) {
+        let helps = match update {
+            Update::Pod(change) => return self.apply_pod(change),
+            Update::Node(Change::Set(node)) => self.cluster.set_node(&node),
+            Update::Node(Change::Gone((_, name))) => {
+                self.cluster.remove_node(&name);
+                false
+            }
+            Update::Namespace(Change::Set(n)) => {
+                let labels = n.metadata.labels.unwrap_or_default();
+                self.cluster.namespaces.insert(n.metadata.name.unwrap_or_default(), labels);
+                false
+            }
+            Update::Namespace(Change::Gone((_, name))) => {
+                self.cluster.namespaces.remove(&name).is_some_and(|_| false)
+            }
+            Update::Claim(Change::Set(c)) => {
+                let key = (
+                    c.metadata.namespace.clone().unwrap_or_default(),
+                    c.metadata.name.clone().unwrap_or_default(),
+                );
+                self.cluster.volumes.set_claim(key, Some(&c));
+                true
+            }
+            Update::Claim(Change::Gone(key)) => {
+                self.cluster.volumes.set_claim(key, None);
+                false
+            }
+            Update::Volume(Change::Set(v)) => {
+                self.cluster.volumes.set_volume(v.metadata.name.clone().unwrap_or_default(), Some(&v));
+                true
+            }
+            Update::Volume(Change::Gone((_, name))) => {
+                self.cluster.volumes.set_volume(name, None);
+                false
+            }
+            Update::Class(Change::Set(c)) => {
+                self.cluster.volumes.set_class(c.metadata.name.clone().unwrap_or_default(), Some(&c));
+                true
+            }
+            Update::Class(Change::Gone((_, name))) => {
+                self.cluster.volumes.set_class(name, None);
+                false
+            }
+            Update::Node(Change::Synced)
+            | Update::Namespace(Change::Synced)
+            | Update::Claim(Change::Synced)
+            | Update::Volume(Change::Synced)
+            | Update::Class(Change::Synced) => {
+                self.unsynced -= 1;
+                false
+            }
+        };
+        if helps {
+            self.queue.wake(Instant::now(), |_| true);
+        }
+    }
+
+    fn apply_pod(&mut self, change: Change<Pod>) {
+        let now = Instant::now();
+        let pod = match change {
+            Change::Synced => return self.unsynced -= 1,
+            Change::Gone(key) => return self.forget(&key),
+            Change::Set(pod) => Arc::new(PodInfo::new(&pod)),
+        };
+        let key = pod.key.clone();
+        // The same name with another uid is another pod.
+        let other = self.placed.get(&key).or(self.queue.get(&key)).is_some_and(|old| old.uid != pod.uid);
+        if other || pod.finished {
+            self.forget(&key);
+        }
+        if pod.holds_node() {
+            self.queue.remove(&key);
+            let old = self.placed.insert(key, pod.clone());
+            if let Some(old) = &old {
+                self.cluster.remove_pod(old);
+            }
+            self.cluster.add_pod(pod);
+            if old.is_none() {
+                // A pod that others want to be near may have come.
+                self.queue.wake(now, |p| !p.affinity.is_empty());
+            }
+        } else if pod.node_name.is_empty() && !pod.finished && !self.placed.contains_key(&key) {
+            self.offer(pod, now);
+        }
+    }
+
+    fn offer(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        if pod.scheduler_name != self.config.scheduler_name || pod.deleting {
+            self.queue.remove(&pod.key);
+            return;
+        }
+        // Our own reports come back as changes; only a new spec or new labels are worth a new try.
+        match self.queue.get(&pod.key) {
+            Some(old) if old.generation == pod.generation && old.labels == pod.labels => {
+                self.queue.refresh(pod)
+            }
+            _ => self.queue.offer(pod, now),
+        }
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.queue.remove(key);
+        if let Some(pod) = self.placed.remove(key) {
+            self.cluster.remove_pod(&pod);
+            self.queue.wake(Instant::now(), |_| true);
+        }
+    }
+
+    fn try_next(&mut self) {
+        let Some(pod) = self.queue.pop() else { return };
+        match schedule(&pod, &self.cluster, &mut self.rng) {
+            Ok(node) => self.assume_and_bind(&pod, node),
+            Err(why) => self.refuse(pod, &why),
+        }
+    }
+
+    fn assume_and_bind(&mut self, pod: &Arc<PodInfo>, node: String) {
+        debug!(pod = ?pod.key, %node, "scheduled");
+        self.queue.remove(&pod.key);
+        let assumed = pod.assumed_on(&node);
+        self.placed.insert(pod.key.clone(), assumed.clone());
+        self.cluster.add_pod(assumed.clone());
+        let (client, recorder) = (self.config.client.clone(), self.recorder.clone());
+        self.writes.spawn(async move {
+            let ok = match bind::bind(&client, &assumed, &node).await {
+                Ok(()) => {
+                    let note = format!("Successfully assigned {}/{} to {node}", assumed.key.0, assumed.key.1);
+                    bind::event(&recorder, &assumed, EventType::Normal, ["Scheduled", "Binding", &note])
+                        .await;
+                    true
+                }
+                Err(error) => {
+                    let note = format!("running Bind plugin \"DefaultBinder\": {error}");
+                    bind::event(
+                        &recorder,
+                        &assumed,
+                        EventType::Warning,
+                        ["FailedScheduling", "Scheduling", &note],
+                    )
+                    .await;
+                    bind::report_unscheduled(&client, &assumed, "SchedulerError", &note, Timestamp::now())
+                        .await;
+                    false
+                }
+            };
+            Some(Bound { pod: assumed, ok })
+        });
+    }
+
+    fn refuse(&mut self, pod: Arc<PodInfo>, why: &Unschedulable) {
+        self.queue.failed(&pod.key, true, Instant::now());
+        let message = why.message(&why.preemption_in_vain(pod.never_preempts));
+        let (client, recorder) = (self.config.client.clone(), self.recorder.clone());
+        self.writes.spawn(async move {
+            bind::event(&recorder, &pod, EventType::Warning, ["FailedScheduling", "Scheduling", &message])
+                .await;
+            bind::report_unscheduled(&client, &pod, "Unschedulable", &message, Timestamp::now()).await;
+            None
+        });
+    }
+
+    /// A failed binding gives the node's room back, and the pod another try after its back-off.
+    fn settle(&mut self, done: Result<Option<Bound>, tokio::task::JoinError>) {
+        let bound = match done {
+            Ok(Some(bound)) if !bound.ok => bound,
+            Ok(_) => return,
+            Err(error) => return warn!(%error, "a write of the scheduler was lost"),
+        };
+        let key = bound.pod.key.clone();
+        if self.placed.get(&key).is_none_or(|p| !Arc::ptr_eq(p, &bound.pod)) {
+            return;
+        }
+        self.forget(&key);
+        let now = Instant::now();
+        let pending = PodInfo { node_name: String::new(), ..PodInfo::clone(&bound.pod) };
+        self.queue.offer(Arc::new(pending), now);
+        self.queue.failed(&key, false, now);
+    }
+}
