@@ -1,7 +1,11 @@
 //! Bytes to objects and back: JSON, YAML, protobuf, Table, PartialObjectMetadata.
 
 mod decode;
+mod go_syntax;
+pub(crate) mod json;
 mod negotiate;
+mod protobuf;
+pub(crate) mod yaml;
 
-pub use decode::{Decoded, decode};
-pub use negotiate::{Accepted, Encoding, Form, negotiate};
+pub use decode::{Decoded, decode, merge_noticed};
+pub use negotiate::{Accepted, Encoding, Form, negotiate, negotiate_stream};

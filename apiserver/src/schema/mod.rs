@@ -12,7 +12,8 @@ use std::sync::{Arc, LazyLock};
 use coracle_api::{Gvk, Object};
 
 use crate::status::Status;
-use normalize::{Normalizer, Path};
+use normalize::Normalizer;
+pub(crate) use normalize::{MAX_NOTICED, Path, describe};
 pub(crate) use leaf::{print_duration, print_instant};
 pub use types::{Field, Leaf, LeafKind, List, ListKind, MapOf, Merge, Struct, Type, Types};
 pub(crate) use types::{Numbered, TypeId};

@@ -8,7 +8,7 @@ use super::leaf;
 use super::types::{Field, Leaf, Struct, Type, TypeId, Types};
 
 /// Upstream reports at most this many unknown and duplicate fields.
-pub(super) const MAX_NOTICED: usize = 100;
+pub(crate) const MAX_NOTICED: usize = 100;
 
 /// A value that does not fit its type.
 pub(super) enum Mismatch {
@@ -27,7 +27,7 @@ pub(super) struct Place {
 
 /// The way from the root to the value at hand, for naming unknown fields.
 #[derive(Clone, Copy)]
-pub(super) enum Path<'a> {
+pub(crate) enum Path<'a> {
     Root,
     Key(&'a Path<'a>, &'a str),
     Index(&'a Path<'a>, usize),
@@ -45,7 +45,7 @@ impl Mismatch {
         Mismatch::described(describe(value).to_owned(), ty)
     }
 
-    pub(super) fn described(value: String, ty: &str) -> Self {
+    pub(crate) fn described(value: String, ty: &str) -> Self {
         Mismatch::Type { value, ty: ty.to_owned(), place: Place::default() }
     }
 
@@ -87,7 +87,7 @@ impl Mismatch {
 // === impl Path ===
 
 impl Path<'_> {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         self.write(&mut text);
         text
@@ -212,7 +212,7 @@ impl Normalizer<'_> {
 }
 
 /// What JSON's kinds are called in Go's decoding errors.
-pub(super) fn describe(value: &Value) -> &'static str {
+pub(crate) fn describe(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -1,0 +1,138 @@
+//! JSON bodies: a parse that notices duplicate fields, and Go's words for what is malformed.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::go_syntax;
+pub(super) use crate::schema::describe;
+use crate::schema::{MAX_NOTICED, Noticed, Path};
+
+/// The value of a body and its duplicate fields. Go replaces bad UTF-8 instead of refusing it.
+pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
+    let text = String::from_utf8_lossy(body);
+    let duplicates = RefCell::new(Vec::new());
+    let value = read(&text, &|path| {
+        let mut list = duplicates.borrow_mut();
+        if list.len() < MAX_NOTICED {
+            let notice = format!("duplicate field {:?}", path.text());
+            if !list.contains(&notice) {
+                list.push(notice);
+            }
+        }
+    }, &|_| {});
+    match value {
+        Ok(value) => Ok((value, Noticed(duplicates.into_inner()))),
+        Err(e) => Err(go_syntax::error(text.as_bytes()).unwrap_or_else(|| e.to_string())),
+    }
+}
+
+/// Sorts notices by where in the body their field stands; those it does not find stay at the front.
+pub(super) fn order_as_in(body: &[u8], notices: &mut [String]) {
+    let text: Cow<'_, str> = String::from_utf8_lossy(body);
+    let seen: RefCell<HashMap<String, usize>> = RefCell::default();
+    let count = |path: Path<'_>| {
+        let mut seen = seen.borrow_mut();
+        let at = seen.len() + 1;
+        // A duplicate is noticed where it comes for the second time.
+        for what in ["unknown", "duplicate"] {
+            let notice = format!("{what} field {:?}", path.text());
+            if notices.contains(&notice) && (what == "duplicate" || !seen.contains_key(&notice)) {
+                seen.insert(notice, at);
+            }
+        }
+        let filler = format!("#{at}");
+        seen.insert(filler, 0);
+    };
+    if read(&text, &|_| {}, &count).is_ok() {
+        let seen = seen.into_inner();
+        notices.sort_by_key(|notice| seen.get(notice).copied().unwrap_or_default());
+    }
+}
+
+type OnKey<'a> = &'a dyn Fn(Path<'_>);
+
+fn read(text: &str, duplicate: OnKey<'_>, each: OnKey<'_>) -> serde_json::Result<Value> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = Node { path: Path::Root, duplicate, each }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+/// One value on the way down, knowing its path.
+#[derive(Clone, Copy)]
+struct Node<'a> {
+    path: Path<'a>,
+    duplicate: OnKey<'a>,
+    each: OnKey<'a>,
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(Value::Bool(v))
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+        Ok(v.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element_seed(Node { path: Path::Index(&self.path, items.len()), ..self })? {
+            items.push(item);
+        }
+        Ok(items.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            let path = Path::Key(&self.path, &key);
+            (self.each)(path);
+            if map.contains_key(&key) {
+                (self.duplicate)(path);
+            }
+            let value = access.next_value_seed(Node { path, ..self })?;
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}

@@ -1,0 +1,9 @@
+//! Kubernetes' protobuf form, transcoded to and from JSON by the schema table: no message type is compiled in.
+
+mod decode;
+mod wire;
+
+pub(super) use decode::decode;
+
+/// What every protobuf body of Kubernetes begins with; a `runtime.Unknown` message follows.
+const MAGIC: &[u8] = b"k8s\0";
