@@ -3,6 +3,7 @@
 //! A request reads top to bottom: `server` -> `chain` (`request::parse`, `authn`, `authz`, limits) -> `verbs` ->
 //! `codec`, `schema`, `admission`, the row's `Strategy`, `store`. Only `resources/` knows any kind by name.
 
+pub mod access;
 pub mod admission;
 pub mod authn;
 pub mod authz;
@@ -12,6 +13,7 @@ pub mod field;
 pub mod field_names;
 pub mod openapi;
 pub mod patch;
+pub mod pki;
 pub mod registry;
 pub mod request;
 pub mod resource;

@@ -1,11 +1,21 @@
 //! Admission: one ordered list of plugins that may change, then refuse, what is about to be written.
+//!
+//! A plugin is a function from what is asked and what the cluster holds to a changed object or a refusal.
 
-use coracle_api::Object;
+use coracle_api::{Gvr, Object};
 
+use crate::Server;
 use crate::authn::User;
 use crate::cluster::Cluster;
 use crate::resource::Resource;
-use crate::status::Result;
+use crate::status::{Result, Status};
+
+mod defaults;
+mod escalation;
+mod namespace;
+mod node_restriction;
+mod priority;
+mod service_account;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -26,4 +36,90 @@ pub struct Attributes<'a> {
     /// Empty while `generateName` has not been resolved.
     pub name: &'a str,
     pub dry_run: bool,
+}
+
+type Mutator = fn(&dyn Cluster, &Attributes<'_>, &mut Object, Option<&Object>) -> Result<()>;
+type Validator = fn(&Server, &Attributes<'_>, Option<&Object>, Option<&Object>) -> Result<()>;
+
+/// Plugins that change objects, in upstream's order.
+const MUTATORS: &[Mutator] = &[
+    service_account::mutate,
+    defaults::taint_new_node,
+    priority::mutate,
+    defaults::toleration_seconds,
+    defaults::storage_class,
+    defaults::in_use_protection,
+    defaults::runtime_class,
+    defaults::ingress_class,
+];
+
+/// Plugins that only refuse. `new` is absent on delete.
+const VALIDATORS: &[Validator] = &[node_restriction::validate, priority::validate, escalation::validate];
+
+/// All plugins in their order.
+#[derive(Default)]
+pub struct Chain {}
+
+// === impl Chain ===
+
+impl Chain {
+    /// Before anything else is done for a write: whether its namespace takes it; then every change of the object.
+    /// For create and update.
+    pub async fn mutate(
+        &self,
+        server: &Server,
+        what: &Attributes<'_>,
+        new: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<()> {
+        namespace::admit(server, what)?;
+        for plugin in MUTATORS {
+            plugin(server, what, new, old)?;
+        }
+        Ok(())
+    }
+
+    /// The last word before the commit; for create, update and (without `new`) delete. Answers warnings for the client.
+    pub async fn validate(
+        &self,
+        server: &Server,
+        what: &Attributes<'_>,
+        new: Option<&Object>,
+        old: Option<&Object>,
+    ) -> Result<Vec<String>> {
+        if what.operation == Operation::Delete {
+            namespace::admit(server, what)?;
+        }
+        for plugin in VALIDATORS {
+            plugin(server, what, new, old)?;
+        }
+        Ok(vec![])
+    }
+}
+
+// === impl Attributes ===
+
+impl Attributes<'_> {
+    /// Whether this is about the main endpoint of a kind, named by group and plural.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.subresource.is_empty() && self.resource.gvr.group == group && self.resource.gvr.resource == plural
+    }
+
+    pub fn creates(&self, group: &str, plural: &str) -> bool {
+        self.operation == Operation::Create && self.is(group, plural)
+    }
+
+    /// `pods "x" is forbidden: <why>`
+    pub fn refuse(&self, why: impl AsRef<str>) -> Status {
+        self.refuse_named(self.name, why)
+    }
+
+    pub fn refuse_named(&self, name: &str, why: impl AsRef<str>) -> Status {
+        Status::forbidden(&self.resource.gvr, name, why.as_ref())
+    }
+}
+
+/// A resource by group, version and plural.
+fn gvr(group: &str, version: &str, plural: &str) -> Gvr {
+    Gvr::new(group, version, plural)
 }

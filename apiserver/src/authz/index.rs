@@ -12,7 +12,7 @@ use super::{Asked, Decision};
 use crate::authn::User;
 use crate::cluster::Cluster;
 
-pub const GROUP: &str = "rbac.authorization.k8s.io";
+const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// The RBAC authorizer.
 #[derive(Default)]

@@ -24,6 +24,8 @@ pub struct Config {
     pub max_reads: usize,
     pub max_writes: usize,
     pub request_timeout: Duration,
+    /// The cluster's certificates; `None` makes some that are forgotten with the process (tests).
+    pub pki: Option<Arc<crate::pki::Pki>>,
 }
 
 /// An address and the TLS identity shown there. There is no plain-text listener.
@@ -38,6 +40,8 @@ pub struct Server {
     pub config: Config,
     pub registry: Registry,
     pub store: Store,
+    /// Certificates, authentication, authorisation, admission.
+    pub access: crate::access::Access,
 }
 
 /// Why a server did not start.
@@ -70,6 +74,7 @@ impl Default for Config {
             max_reads: 400,
             max_writes: 200,
             request_timeout: Duration::from_secs(60),
+            pki: None,
         }
     }
 }
