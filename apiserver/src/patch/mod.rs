@@ -1,8 +1,14 @@
 //! Patches: pure functions from an object and a patch to the changed object.
 
-use coracle_api::Object;
+mod strategic;
 
-use crate::schema::Schema;
+use coracle_api::Object;
+use json_patch::{AddOperation, Patch, PatchOperation};
+use serde_json::{Map, Value};
+
+use crate::codec::json;
+use crate::field::{Cause, FieldError};
+use crate::schema::{Noticed, Schema, describe};
 use crate::status::{Result, Status};
 
 /// The patch languages, by media type.
@@ -15,6 +21,19 @@ pub enum PatchKind {
     Apply,
 }
 
+/// A patched object in the form its kind's schema gives it.
+#[derive(Debug)]
+pub struct Patched {
+    pub object: Object,
+    /// Duplicate fields of the patch and unknown fields of the result.
+    pub noticed: Noticed,
+    /// What upstream shows of the patch in an error: the result for JSON and merge patches, else the patch.
+    shown: String,
+}
+
+/// Upstream's limit on the operations of a JSON patch.
+const MAX_OPERATIONS: usize = 10_000;
+
 // === impl PatchKind ===
 
 impl PatchKind {
@@ -25,26 +44,152 @@ impl PatchKind {
             "application/merge-patch+json" => Ok(PatchKind::Merge),
             "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
             "application/apply-patch+yaml" => Ok(PatchKind::Apply),
-            other => Err(Status::unsupported_media_type(format!(
+            _ => Err(Status::unsupported_media_type(
                 "the body of the request was in an unknown format - accepted media types include: \
                  application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json, application/apply-patch+yaml ({other})"
-            ))),
+                 application/strategic-merge-patch+json, application/apply-patch+yaml, \
+                 application/apply-patch+cbor",
+            )),
+        }
+    }
+}
+
+// === impl Patched ===
+
+impl Patched {
+    /// The failure that `fieldValidation=Strict` makes of what was noticed.
+    pub fn strict_error(&self) -> Option<Status> {
+        if self.noticed.is_empty() {
+            return None;
+        }
+        Some(invalid(&self.shown, &format!("strict decoding error: {}", self.noticed.0.join(", "))))
+    }
+}
+
+/// Applies a patch and brings the result into its kind's form.
+pub fn apply_normalized(kind: PatchKind, original: &Object, patch: &[u8], schema: &Schema) -> Result<Patched> {
+    let (mut object, noticed, patch_value) = change(kind, original, patch, schema)?;
+    // Where something is wrong the result is shown as it was before normalizing, which is made once more for that.
+    let shown = || match kind {
+        PatchKind::Strategic => strategic::go_value(&patch_value),
+        PatchKind::Json | PatchKind::Merge | PatchKind::Apply => {
+            change(kind, original, patch, schema).map(|(object, _, _)| object.0.to_string()).unwrap_or_default()
+        }
+    };
+    match schema.round_trip(&mut object) {
+        Err(why) => Err(invalid(&shown(), &why)),
+        Ok(unknown) if noticed.is_empty() && unknown.is_empty() => {
+            Ok(Patched { object, noticed, shown: String::new() })
+        }
+        Ok(unknown) => {
+            let mut all = noticed;
+            all.0.extend(unknown.0);
+            Ok(Patched { object, noticed: all, shown: shown() })
         }
     }
 }
 
 /// Applies a patch. The answer has the shape the patch gave it: `Schema::normalize` comes after.
-pub fn apply(kind: PatchKind, original: &Object, patch: &[u8], _schema: &Schema) -> Result<Object> {
-    let patch: serde_json::Value = serde_json::from_slice(patch).map_err(|e| Status::bad_request(e.to_string()))?;
+pub fn apply(kind: PatchKind, original: &Object, patch: &[u8], schema: &Schema) -> Result<Object> {
+    Ok(change(kind, original, patch, schema)?.0)
+}
+
+fn change(
+    kind: PatchKind,
+    original: &Object,
+    patch: &[u8],
+    schema: &Schema,
+) -> Result<(Object, Noticed, Value)> {
     let mut object = original.clone();
     match kind {
-        PatchKind::Merge | PatchKind::Strategic | PatchKind::Apply => json_patch::merge(&mut object.0, &patch),
         PatchKind::Json => {
-            let operations: json_patch::Patch =
-                serde_json::from_value(patch).map_err(|e| Status::bad_request(e.to_string()))?;
-            json_patch::patch(&mut object.0, &operations).map_err(|e| Status::new(422, "Invalid", e.to_string()))?;
+            let noticed = apply_operations(&mut object.0, patch)?;
+            Ok((object, noticed, Value::Null))
+        }
+        PatchKind::Merge => {
+            let (patch, noticed) = object_patch(patch, "error decoding patch: ")?;
+            json_patch::merge(&mut object.0, &patch);
+            Ok((object, noticed, patch))
+        }
+        PatchKind::Strategic => {
+            let (patch, noticed) = object_patch(patch, "")?;
+            let Value::Object(map) = patch.clone() else { return Ok((object, noticed, patch)) };
+            if let Value::Object(original) = &mut object.0 {
+                strategic::merge(original, map, schema.root())?;
+            }
+            Ok((object, noticed, patch))
+        }
+        PatchKind::Apply => Err(Status::internal("server-side apply is not a patch of the stored object")),
+    }
+}
+
+fn object_patch(patch: &[u8], prefix: &str) -> Result<(Value, Noticed)> {
+    let (value, noticed) = json::parse(patch).map_err(|e| Status::bad_request(format!("{prefix}{e}")))?;
+    match value {
+        Value::Object(_) => Ok((value, noticed)),
+        Value::Null => Ok((Value::Object(Map::new()), noticed)),
+        other => {
+            let found = describe(&other);
+            let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+            Err(Status::bad_request(format!("{prefix}{why}")))
         }
     }
-    Ok(object)
 }
+
+// === JSON patch ===
+
+fn apply_operations(document: &mut Value, patch: &[u8]) -> Result<Noticed> {
+    let (value, noticed) =
+        json::parse(patch).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    let Value::Array(operations) = &value else {
+        let why =
+            format!("json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp", describe(&value));
+        return Err(Status::bad_request(format!("error decoding patch: {why}")));
+    };
+    if operations.len() > MAX_OPERATIONS {
+        let n = operations.len();
+        return Err(Status::request_entity_too_large(format!(
+            "Request entity is too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {n}"
+        )));
+    }
+    let Patch(operations) = serde_json::from_value(value).map_err(|_| rejected())?;
+    for operation in operations {
+        let operation = replace_may_add(document, operation);
+        json_patch::patch(document, &[operation]).map_err(|_| rejected())?;
+    }
+    let notices = noticed.0.into_iter().map(|notice| format!("json patch {notice}")).collect();
+    Ok(Noticed(notices))
+}
+
+/// Upstream's `replace` of a field that an object does not have adds it.
+fn replace_may_add(document: &Value, operation: PatchOperation) -> PatchOperation {
+    match operation {
+        PatchOperation::Replace(replace) => {
+            let parent = replace.path.parent().and_then(|p| document.pointer(p.as_str()));
+            if parent.is_some_and(Value::is_object) && document.pointer(replace.path.as_str()).is_none() {
+                return PatchOperation::Add(AddOperation { path: replace.path, value: replace.value });
+            }
+            PatchOperation::Replace(replace)
+        }
+        other => other,
+    }
+}
+
+/// Upstream's answer to operations that cannot be applied.
+fn rejected() -> Status {
+    Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
+}
+
+/// The 422 for a result that does not fit its kind; upstream names neither kind nor object here.
+fn invalid(shown: &str, why: &str) -> Status {
+    let error = FieldError {
+        field: "patch".to_owned(),
+        cause: Cause::Invalid,
+        value: format!("{shown:?}"),
+        detail: why.to_owned(),
+    };
+    Status::invalid(&coracle_api::Gvk::new("", "", ""), "", &[error])
+}
+
+#[cfg(test)]
+mod tests;

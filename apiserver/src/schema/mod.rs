@@ -92,10 +92,15 @@ impl Schema {
     /// empty `omitempty` fields go, required empty structs appear, quantities and times are canonical.
     /// A value of the wrong type is a 400 in upstream's words (`json: cannot unmarshal string into Go struct field ...`).
     pub fn normalize(&self, object: &mut Object) -> Result<Noticed, Status> {
+        self.round_trip(object).map_err(|why| unhandled(&object.gvk(), &why))
+    }
+
+    /// [`Schema::normalize`] with nothing but Go's own words in the error.
+    pub fn round_trip(&self, object: &mut Object) -> Result<Noticed, String> {
         let mut normalizer = Normalizer { types: &self.types, noticed: vec![] };
         match normalizer.value(self.root, &mut object.0, Path::Root) {
             Ok(()) => Ok(Noticed(normalizer.noticed)),
-            Err(mismatch) => Err(unhandled(&object.gvk(), &mismatch.message())),
+            Err(mismatch) => Err(mismatch.message()),
         }
     }
 }

@@ -151,11 +151,6 @@ impl Types {
         &self.all[id as usize]
     }
 
-    pub(crate) fn kind(&self, group_version: &str, kind: &str) -> Option<TypeId> {
-        let find = |gv: &str| self.kinds.get(&(gv.to_owned(), kind.to_owned())).copied();
-        find(group_version).or_else(|| find("*"))
-    }
-
     /// The value that Go's zero value of a type is in JSON.
     pub(crate) fn zero(&self, id: TypeId) -> Value {
         match self.get(id) {
