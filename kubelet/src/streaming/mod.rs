@@ -1,1 +1,309 @@
-//! The HTTPS endpoints of a node: logs, exec, attach, port-forward, stats, metrics.
+//! The HTTPS endpoints of a node, under upstream's kubelet paths: logs, exec, attach, port-forward, health, pods, metrics.
+//!
+//! Every request is judged (`access`) before anything else; nothing is served in plain text.
+
+mod access;
+mod channels;
+mod logs;
+mod port_forward;
+mod sessions;
+mod spdy;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use futures::StreamExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Serving;
+use crate::cri::ContainerRecord;
+use crate::runtime::Runtime;
+use access::{Access, Caller};
+
+/// What the endpoints ask of the pod side.
+pub trait Pods: Send + Sync + 'static {
+    /// The newest container of that name in a pod (`previous`: the one before it).
+    fn container(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        previous: bool,
+    ) -> Result<ContainerRecord, Absent>;
+
+    /// The network namespace file of a pod; `None` for a pod in the host's network.
+    fn network(&self, namespace: &str, pod: &str) -> Result<Option<PathBuf>, Absent>;
+
+    /// Is cancelled when the container has ended and its log is complete.
+    fn ended(&self, container_id: &str) -> CancellationToken;
+
+    /// `GET /pods`: a `PodList` as JSON.
+    fn list(&self) -> serde_json::Value;
+
+    /// `GET /stats/summary`, as JSON.
+    fn summary(&self) -> futures::future::BoxFuture<'_, serde_json::Value>;
+
+    /// `GET /metrics/resource`, in Prometheus' text form.
+    fn metrics(&self) -> futures::future::BoxFuture<'_, String>;
+}
+
+/// What was asked for and is not on this node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Absent {
+    #[error("pod does not exist")]
+    Pod,
+    #[error("container not found ({0:?})")]
+    Container(String),
+    #[error("previous terminated container {container:?} in pod {pod:?} not found")]
+    Previous { container: String, pod: String },
+    #[error("container {container:?} in pod {pod:?} is waiting to start: {reason}")]
+    Waiting { container: String, pod: String, reason: String },
+}
+
+/// The endpoints' view of the node.
+#[derive(Clone)]
+pub struct Endpoints {
+    pub runtime: Runtime,
+    pub pods: Arc<dyn Pods>,
+}
+
+#[derive(Clone)]
+struct Node {
+    endpoints: Endpoints,
+    access: Arc<Access>,
+}
+
+/// A bound listener; `serve` runs it.
+pub struct Listener {
+    tcp: TcpListener,
+    tls: TlsAcceptor,
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Binds and prepares TLS.
+    pub async fn bind(serving: &Serving, names: Vec<String>) -> Result<Self> {
+        let address = SocketAddr::new(serving.listen, serving.port);
+        let tcp = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+        Ok(Listener { tcp, tls: TlsAcceptor::from(Arc::new(tls(serving, names)?)) })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.tcp.local_addr().map(|a| a.port()).unwrap_or_default()
+    }
+
+    /// Serves until `shutdown`; open sessions are cut off then.
+    pub async fn serve(
+        self,
+        endpoints: Endpoints,
+        client: kube::Client,
+        node_name: String,
+        shutdown: CancellationToken,
+    ) {
+        let node = Node { endpoints, access: Arc::new(Access::new(client, node_name)) };
+        let router = router(node);
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let socket = tokio::select! {
+                accepted = self.tcp.accept() => match accepted {
+                    Ok((socket, _)) => socket,
+                    Err(e) => {
+                        tracing::warn!("accept: {e}");
+                        continue;
+                    }
+                },
+                Some(_) = connections.join_next() => continue,
+                () = shutdown.cancelled() => return,
+            };
+            connections.spawn(connection(socket, self.tls.clone(), router.clone()));
+        }
+    }
+}
+
+async fn connection(socket: tokio::net::TcpStream, tls: TlsAcceptor, router: Router) {
+    // Without it small answers wait; that it fails is no reason not to serve.
+    let _ = socket.set_nodelay(true);
+    let stream = match tls.accept(socket).await {
+        Ok(stream) => stream,
+        Err(e) => return tracing::debug!("TLS handshake: {e}"),
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let caller = certificates.and_then(|c| c.first()).and_then(|c| Caller::of_certificate(c));
+    let service = TowerToHyperService::new(router.layer(axum::Extension(caller)));
+    let served = auto::Builder::new(TokioExecutor::new())
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await;
+    if let Err(e) = served {
+        tracing::debug!("connection: {e}");
+    }
+}
+
+fn tls(serving: &Serving, names: Vec<String>) -> Result<rustls::ServerConfig> {
+    let (chain, key) = match &serving.certificate {
+        Some((chain, key)) => (chain.clone(), key.clone()),
+        None => {
+            let own = rcgen::generate_simple_self_signed(names).context("a serving certificate")?;
+            (own.cert.pem(), own.signing_key.serialize_pem())
+        }
+    };
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .context("serving certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("serving key")?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
+    let config = match &serving.client_ca {
+        Some(bundle) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+                roots.add(certificate.context("client CA")?)?;
+            }
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            config.with_client_cert_verifier(verifier.allow_unauthenticated().build()?)
+        }
+        None => config.with_no_client_auth(),
+    };
+    Ok(config.with_single_cert(chain, key)?)
+}
+
+fn router(node: Node) -> Router {
+    let sessions = |name: &str| {
+        [
+            format!("/{name}/{{namespace}}/{{pod}}/{{container}}"),
+            format!("/{name}/{{namespace}}/{{pod}}/{{uid}}/{{container}}"),
+        ]
+    };
+    let mut router = Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/pods", get(pods))
+        .route("/stats/summary", get(summary))
+        .route("/metrics", get(metrics))
+        .route("/metrics/resource", get(metrics))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .route("/portForward/{namespace}/{pod}", any(sessions::port_forward))
+        .route("/portForward/{namespace}/{pod}/{uid}", any(sessions::port_forward));
+    for path in sessions("exec") {
+        router = router.route(&path, any(sessions::exec));
+    }
+    for path in sessions("attach") {
+        router = router.route(&path, any(sessions::attach));
+    }
+    router.layer(middleware::from_fn_with_state(node.clone(), judge)).with_state(node)
+}
+
+async fn judge(State(node): State<Node>, request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Option<Caller>>().cloned().flatten();
+    let authorization =
+        request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let verdict =
+        node.access.check(caller.as_ref(), authorization.as_deref(), request.method(), request.uri().path());
+    match verdict.await {
+        Ok(()) => next.run(request).await,
+        Err((status, message)) => (status, message).into_response(),
+    }
+}
+
+async fn pods(State(node): State<Node>) -> Response {
+    json(&node.endpoints.pods.list())
+}
+
+async fn summary(State(node): State<Node>) -> Response {
+    json(&node.endpoints.pods.summary().await)
+}
+
+async fn metrics(State(node): State<Node>) -> Response {
+    let text = node.endpoints.pods.metrics().await;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+fn json(value: &serde_json::Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+/// The decoded pairs of a query string.
+fn query(uri: &axum::http::Uri) -> Vec<(String, String)> {
+    let decode = |text: &str| percent_decode(&text.replace('+', " "));
+    let pairs = uri.query().unwrap_or_default().split('&').filter(|p| !p.is_empty());
+    pairs.map(|p| p.split_once('=').unwrap_or((p, ""))).map(|(n, v)| (decode(n), decode(v))).collect()
+}
+
+fn percent_decode(text: &str) -> String {
+    let (bytes, mut out, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The answer to a request for something that is not here, with upstream's codes.
+fn absent(absent: &Absent) -> Response {
+    let status = match absent {
+        Absent::Pod => StatusCode::NOT_FOUND,
+        Absent::Container(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Absent::Previous { .. } | Absent::Waiting { .. } => StatusCode::BAD_REQUEST,
+    };
+    (status, absent.to_string()).into_response()
+}
+
+async fn container_logs(
+    State(node): State<Node>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    request: Request,
+) -> Response {
+    let options = match logs::LogOptions::parse(&query(request.uri()), jiff::Timestamp::now()) {
+        Ok(options) => options,
+        Err(message) => return (StatusCode::BAD_REQUEST, message).into_response(),
+    };
+    let record = match node.endpoints.pods.container(&namespace, &pod, &container, options.previous) {
+        Ok(record) => record,
+        Err(why) => return absent(&why),
+    };
+    let ended = node.endpoints.pods.ended(&record.id);
+    let log = boxed(logs::read(record.log_path, options, ended));
+    if !sessions::is_websocket(&request) {
+        return ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(log)).into_response();
+    }
+    let (mut parts, _) = request.into_parts();
+    match axum::extract::WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(upgrade) => upgrade
+            .protocols(["binary.k8s.io", "base64.binary.k8s.io"])
+            .on_upgrade(|socket| sessions::send_log(socket, log)),
+        Err(rejection) => rejection.into_response(),
+    }
+}
+
+/// Boxed so that both carriers of a log are the same to their callers.
+type LogStream = futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>;
+
+fn boxed(log: impl futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static) -> LogStream {
+    log.boxed()
+}

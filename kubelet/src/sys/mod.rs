@@ -1,3 +1,8 @@
 //! System calls: the only place with unsafe code.
 
+pub mod fds;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod inotify;
 pub mod terminal;
