@@ -17,6 +17,10 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     },
     Controller { name: "deployment-controller", start: crate::deployment::start },
     Controller { name: "serviceaccount-controller", start: crate::service_account::start },
+    Controller { name: "endpointslice-controller", start: crate::endpoints::start_slices },
+    Controller { name: "endpoints-controller", start: crate::endpoints::start_legacy },
+    Controller { name: "endpointslice-mirroring-controller", start: crate::endpoints::start_mirror },
+    Controller { name: "namespace-controller", start: crate::namespace::start },
     Controller { name: "root-ca-certificate-publisher-controller", start: crate::root_ca::start },
 ];
 

@@ -8,6 +8,9 @@
 mod catalog;
 mod claims;
 mod deployment;
+mod discovery;
+mod endpoints;
+mod namespace;
 mod pods;
 mod replicaset;
 mod root_ca;

@@ -96,9 +96,7 @@ impl Reconcile for Controller {
             deployment = api.replace_status(&deployment).await?;
         }
         let view = View { deployment, ..view };
-        if view.is_paused() {
-            self.resize(view, api).await
-        } else if view.is_scaling() {
+        if view.is_paused() || view.is_scaling() {
             self.resize(view, api).await
         } else if view.is_recreate() {
             self.recreate(view, api).await
@@ -189,8 +187,13 @@ impl Controller {
             return Ok(deployment);
         }
         let patch = json!({"metadata": {"uid": uid(&deployment), "annotations": {revision::REVISION: revision}}});
-        let patched: Deployment = api.merge(&Key::of(&deployment), patch).await?;
-        Ok(patched)
+        // Through the status first: there a new annotation does not count as a new generation.
+        let key = Key::of(&deployment);
+        let patched: Deployment = api.merge_status(&key, patch.clone()).await?;
+        if revision::text(&patched) == revision {
+            return Ok(patched);
+        }
+        Ok(api.merge(&key, patch).await?)
     }
 
     /// Creates the ReplicaSet of the present template unless it exists. None: the name is taken by another template;
