@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod codec;
 pub mod field;
 pub mod field_names;
+pub mod ip_allocator;
 pub mod openapi;
 pub mod patch;
 pub mod pki;

@@ -140,6 +140,12 @@ pub struct Row {
     pub strategy: &'static dyn Strategy,
     /// Whether a `PUT` to a name that does not exist creates the object.
     pub create_on_update: bool,
+    /// Whether an update must name the `resourceVersion` it is made from.
+    pub conditional_update: bool,
+    /// Whether a client may write the status with `create` (nodes register themselves with theirs).
+    pub status_on_create: bool,
+    /// Whether a delete answers the deleted object, not a `Status`.
+    pub returns_deleted: bool,
     /// How long an object lives after its last write; `None` is for ever.
     pub ttl: Option<std::time::Duration>,
     /// Where this version differs from the stored one.
@@ -176,6 +182,9 @@ pub const NAMESPACED: Row = Row {
     subresources: &[],
     strategy: &Plain,
     create_on_update: false,
+    conditional_update: false,
+    status_on_create: false,
+    returns_deleted: false,
     ttl: None,
     conversion: None,
 };
@@ -238,6 +247,18 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// Whether a deleted object stays although no `metadata.finalizers` and no grace period hold it (namespaces, until
+    /// `spec.finalizers` are gone). May mark the object, e.g. with a terminating phase. Asked when a delete begins and
+    /// after every later write of an object that is being deleted.
+    fn holds_deletion(&self, _object: &mut Object) -> bool {
+        false
+    }
+
+    /// Whether something besides finalizers keeps an object that is being deleted.
+    fn held(&self, _object: &Object) -> bool {
+        false
+    }
+
     /// `propagationPolicy` when the client names none: `background` for most kinds.
     fn default_orphan(&self) -> bool {
         false
@@ -269,6 +290,9 @@ pub struct Resource {
     pub subresources: &'static [Subresource],
     pub strategy: &'static dyn Strategy,
     pub create_on_update: bool,
+    pub conditional_update: bool,
+    pub status_on_create: bool,
+    pub returns_deleted: bool,
     pub ttl: Option<std::time::Duration>,
     pub conversion: Option<&'static Conversion>,
     pub schema: Arc<Schema>,
@@ -301,6 +325,9 @@ impl From<&'static Row> for Resource {
             subresources: row.subresources,
             strategy: row.strategy,
             create_on_update: row.create_on_update,
+            conditional_update: row.conditional_update,
+            status_on_create: row.status_on_create,
+            returns_deleted: row.returns_deleted,
             ttl: row.ttl,
             conversion: row.conversion,
             schema: Schema::builtin(&gvk).expect("every built-in kind is in the schema table"),

@@ -4,8 +4,10 @@ mod decode;
 mod go_syntax;
 pub(crate) mod json;
 mod negotiate;
+mod table;
 mod protobuf;
 pub(crate) mod yaml;
 
 pub use decode::{Decoded, decode, merge_noticed};
 pub use negotiate::{Accepted, Encoding, Form, negotiate, negotiate_stream};
+pub use table::{IncludeObject, partial_metadata, table};

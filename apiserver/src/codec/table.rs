@@ -17,7 +17,13 @@ pub enum IncludeObject {
 
 /// The columns of a kind that names none, as a custom resource may.
 const NAME_AND_AGE: [Column; 2] = [
-    Column { name: "Name", kind: "string", format: "name", priority: 0, cell: Cell::Path(&["metadata", "name"]) },
+    Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        priority: 0,
+        cell: Cell::Path(&["metadata", "name"]),
+    },
     Column { name: "Age", kind: "date", format: "", priority: 0, cell: Cell::Age },
 ];
 

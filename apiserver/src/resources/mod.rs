@@ -8,17 +8,21 @@ mod apiregistration;
 mod apps;
 mod autoscaling;
 mod batch;
+mod columns;
 mod coordination;
 mod core;
+mod defaulting;
 mod discovery;
 mod events;
 mod flowcontrol;
 mod networking;
 mod node;
+mod pod_spec;
 mod policy;
 mod resource;
 mod scheduling;
 mod storage;
+mod validation;
 
 /// The rows of all groups.
 static GROUPS: &[&[Row]] = &[

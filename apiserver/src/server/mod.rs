@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ip_allocator::ServiceAllocator;
 use crate::registry::Registry;
 use crate::store::{History, OpenError, Store};
 
@@ -40,6 +41,8 @@ pub struct Server {
     pub config: Config,
     pub registry: Registry,
     pub store: Store,
+    /// Which cluster IPs and node ports are taken.
+    pub services: ServiceAllocator,
     /// Certificates, authentication, authorisation, admission.
     pub access: crate::access::Access,
 }

@@ -1,0 +1,135 @@
+//! authorization.k8s.io: what may somebody do?
+
+use std::sync::Arc;
+
+use coracle_api::{Gvk, Object};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+
+use crate::Server;
+use crate::authn::User;
+use crate::authz::{Asked, Decision};
+use crate::field::FieldError;
+use crate::resource::{CLUSTER, Call, Invocation, NAMESPACED, Persistence, Row};
+use crate::status::{Result, Status};
+
+const GROUP: &str = "authorization.k8s.io";
+
+pub(super) const ROWS: &[Row] = &[
+    Row { group: GROUP, kind: "LocalSubjectAccessReview", plural: "localsubjectaccessreviews", verbs: &["create"],
+        persistence: Persistence::Computed(&Review { own: false }), ..NAMESPACED },
+    Row { group: GROUP, kind: "SelfSubjectAccessReview", plural: "selfsubjectaccessreviews", verbs: &["create"],
+        persistence: Persistence::Computed(&Review { own: true }), ..CLUSTER },
+    Row { group: GROUP, kind: "SelfSubjectRulesReview", plural: "selfsubjectrulesreviews", verbs: &["create"],
+        persistence: Persistence::Computed(&Rules), ..CLUSTER },
+    Row { group: GROUP, kind: "SubjectAccessReview", plural: "subjectaccessreviews", verbs: &["create"],
+        persistence: Persistence::Computed(&Review { own: false }), ..CLUSTER },
+];
+
+/// One question, about oneself or about anybody.
+struct Review {
+    own: bool,
+}
+
+impl Call for Review {
+    fn call<'a>(&'a self, server: &'a Arc<Server>, call: Invocation<'a>) -> BoxFuture<'a, Result<Object>> {
+        async move {
+            let mut answer = call.body;
+            let errors = review_errors(&answer, self.own, call.namespace);
+            if !errors.is_empty() {
+                let kind: &Gvk = &call.resource.gvk;
+                return Err(Status::invalid(kind, "", &errors));
+            }
+            let somebody = if self.own { call.user.clone() } else { subject(&answer) };
+            let decision = server.access.authz.decide(&**server, &somebody, &asked(&answer));
+            let (allowed, reason) = match decision {
+                Decision::Allow(why) => (true, why),
+                Decision::Deny(why) => (false, why),
+            };
+            let mut status = json!({"allowed": allowed});
+            if !reason.is_empty() {
+                status["reason"] = reason.into();
+            }
+            answer.set(&["status"], status);
+            Ok(answer)
+        }
+        .boxed()
+    }
+}
+
+fn review_errors(review: &Object, own: bool, namespace: &str) -> Vec<FieldError> {
+    let has = |field: &str| review.at(&["spec", field]).is_some();
+    let mut errors = vec![];
+    if has("resourceAttributes") && has("nonResourceAttributes") {
+        let value = review.at(&["spec", "nonResourceAttributes"]).cloned().unwrap_or_default();
+        let why = "cannot be specified in combination with resourceAttributes";
+        errors.push(FieldError::invalid("spec.nonResourceAttributes", &value, why));
+    }
+    if !has("resourceAttributes") && !has("nonResourceAttributes") {
+        let value = review.at(&["spec", "resourceAttributes"]).cloned().unwrap_or_default();
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        errors.push(FieldError::invalid("spec.resourceAttributes", &value, why));
+    }
+    if !own && review.str_at(&["spec", "user"]).is_empty() && review.items_at(&["spec", "groups"]).is_empty() {
+        errors.push(FieldError::invalid("spec.user", &json!(""), "at least one of user or group must be specified"));
+    }
+    let asked = review.str_at(&["spec", "resourceAttributes", "namespace"]);
+    if !namespace.is_empty() && asked != namespace {
+        let why = "must match metadata.namespace";
+        errors.push(FieldError::invalid("spec.resourceAttributes.namespace", &json!(asked), why));
+    }
+    errors
+}
+
+fn subject(review: &Object) -> User {
+    let extra = review.at(&["spec", "extra"]).cloned().unwrap_or_default();
+    User {
+        name: review.str_at(&["spec", "user"]).to_owned(),
+        uid: review.str_at(&["spec", "uid"]).to_owned(),
+        groups: review.items_at(&["spec", "groups"]).iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        extra: serde_json::from_value(extra).unwrap_or_default(),
+    }
+}
+
+fn asked(review: &Object) -> Asked<'_> {
+    let is_resource = review.at(&["spec", "resourceAttributes"]).is_some();
+    let text = |field: &str| {
+        let part = if is_resource { "resourceAttributes" } else { "nonResourceAttributes" };
+        review.str_at(&["spec", part, field])
+    };
+    Asked {
+        verb: text("verb"),
+        is_resource,
+        group: text("group"),
+        resource: text("resource"),
+        subresource: text("subresource"),
+        namespace: text("namespace"),
+        name: text("name"),
+        path: text("path"),
+        query: "",
+    }
+}
+
+/// All a user may do in a namespace.
+struct Rules;
+
+impl Call for Rules {
+    fn call<'a>(&'a self, server: &'a Arc<Server>, call: Invocation<'a>) -> BoxFuture<'a, Result<Object>> {
+        async move {
+            let mut answer = call.body;
+            let namespace = answer.str_at(&["spec", "namespace"]).to_owned();
+            if namespace.is_empty() {
+                return Err(Status::bad_request("no namespace on request"));
+            }
+            let rules = server.access.authz.rbac.rules_of(&**server, call.user, &namespace);
+            let (urls, resources): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| !r.non_resource_urls.is_empty());
+            answer.set(
+                &["status"],
+                json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false}),
+            );
+            Ok(answer)
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,136 @@
+//! Nodes: what they can take, their taints, and how they show.
+
+use coracle_api::{Object, conditions};
+use serde_json::{Value, json};
+
+use super::super::columns::{AGE, NAME, or, path, rule, wide};
+use super::super::pod_spec::round_up_to_millis;
+use super::proxy;
+use crate::field::FieldError;
+use crate::resource::{CLUSTER, Column, Row, SelectableField, Strategy, WriteContext};
+
+pub(super) const ROW: Row = Row {
+    kind: "Node",
+    plural: "nodes",
+    short: &["no"],
+    status: true,
+    fields: &[SelectableField {
+        label: "spec.unschedulable",
+        path: &["spec", "unschedulable"],
+        absent: "false",
+    }],
+    columns: COLUMNS,
+    subresources: &[proxy("NodeProxyOptions")],
+    strategy: &Nodes,
+    ..CLUSTER
+};
+
+const COLUMNS: &[Column] = &[
+    NAME,
+    rule("Status", |o, _| status(o)),
+    rule("Roles", |o, _| roles(o)),
+    AGE,
+    path("Version", &["status", "nodeInfo", "kubeletVersion"]),
+    wide(rule("Internal-IP", |o, _| address(o, "InternalIP"))),
+    wide(rule("External-IP", |o, _| address(o, "ExternalIP"))),
+    wide(rule("OS-Image", |o, _| or(o, &["status", "nodeInfo", "osImage"], "<unknown>"))),
+    wide(rule("Kernel-Version", |o, _| kernel(o))),
+    wide(rule("Container-Runtime", |o, _| {
+        or(o, &["status", "nodeInfo", "containerRuntimeVersion"], "<unknown>")
+    })),
+];
+
+struct Nodes;
+
+impl Strategy for Nodes {
+    fn default(&self, new: &mut Object) {
+        for list in ["capacity", "allocatable"] {
+            if let Some(list) = new.0.get_mut("status").and_then(|s| s.get_mut(list)) {
+                round_up_to_millis(list);
+            }
+        }
+        if let Some(capacity) = new.at(&["status", "capacity"]).cloned() {
+            new.set_default(&["status", "allocatable"], capacity);
+        }
+    }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = vec![];
+        for (i, taint) in new.items_at(&["spec", "taints"]).iter().enumerate() {
+            taint_errors(&format!("metadata.taints[{i}]"), taint, &mut errors);
+        }
+        let (was, is) = (old.map(|o| o.str_at(&["spec", "podCIDR"])), new.str_at(&["spec", "podCIDR"]));
+        if was.is_some_and(|was| !was.is_empty() && was != is) {
+            let detail = "node updates may not change podCIDR except from \"\" to valid";
+            errors.push(FieldError::forbidden("spec.podCIDRs", detail));
+        }
+        let (was, is) = (old.map(|o| o.str_at(&["spec", "providerID"])), new.str_at(&["spec", "providerID"]));
+        if was.is_some_and(|was| !was.is_empty() && was != is) {
+            let detail = "node updates may not change providerID except from \"\" to valid";
+            errors.push(FieldError::forbidden("spec.providerID", detail));
+        }
+        errors
+    }
+}
+
+fn taint_errors(at: &str, taint: &Value, errors: &mut Vec<FieldError>) {
+    let text = |key: &str| taint[key].as_str().unwrap_or_default();
+    for detail in crate::field_names::qualified_name(text("key")) {
+        errors.push(FieldError::invalid(format!("{at}.key"), &json!(text("key")), detail));
+    }
+    for detail in crate::field_names::label_value(text("value")) {
+        errors.push(FieldError::invalid(format!("{at}.value"), &json!(text("value")), detail));
+    }
+    let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    match text("effect") {
+        "" => errors.push(FieldError::required(format!("{at}.effect"), "")),
+        known if effects.contains(&known) => {}
+        other => errors.push(FieldError::not_supported(format!("{at}.effect"), &json!(other), &effects)),
+    }
+}
+
+fn status(o: &Object) -> Value {
+    let ready = conditions::find(o.items_at(&["status", "conditions"]), "Ready");
+    let word = match ready {
+        Some(c) if c["status"] == "True" => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    };
+    match o.bool_at(&["spec", "unschedulable"]) {
+        Some(true) => json!(format!("{word},SchedulingDisabled")),
+        _ => json!(word),
+    }
+}
+
+fn roles(o: &Object) -> Value {
+    let mut roles: Vec<&str> = o
+        .labels()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) => Some(role),
+            None if key == "kubernetes.io/role" => value.as_str(),
+            None => None,
+        })
+        .filter(|role| !role.is_empty())
+        .collect();
+    roles.sort_unstable();
+    roles.dedup();
+    if roles.is_empty() { json!("<none>") } else { json!(roles.join(",")) }
+}
+
+fn address(o: &Object, kind: &str) -> Value {
+    let all = o.items_at(&["status", "addresses"]);
+    all.iter().find(|a| a["type"] == kind).map_or(json!("<none>"), |a| a["address"].clone())
+}
+
+fn kernel(o: &Object) -> Value {
+    let version = match o.str_at(&["status", "nodeInfo", "kernelVersion"]) {
+        "" => "<unknown>",
+        version => version,
+    };
+    match o.str_at(&["status", "nodeInfo", "architecture"]) {
+        "" => json!(version),
+        architecture => json!(format!("{version} ({architecture})")),
+    }
+}

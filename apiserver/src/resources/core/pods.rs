@@ -1,0 +1,156 @@
+//! Pods: lifecycle of the object, its subresources and selectable fields.
+
+use coracle_api::{Object, resources};
+use serde_json::json;
+
+use super::super::pod_spec;
+use super::{field, part, proxy};
+use crate::field::FieldError;
+use crate::resource::{
+    Connect, NAMESPACED, Row, SelectableField, Strategy, Subresource, SubresourceHandler, WriteContext,
+};
+
+pub(super) const ROW: Row = Row {
+    kind: "Pod",
+    plural: "pods",
+    short: &["po"],
+    categories: &["all"],
+    status: true,
+    generation: true,
+    fields: FIELDS,
+    columns: super::pod_columns::COLUMNS,
+    subresources: SUBRESOURCES,
+    strategy: &Pods,
+    ..NAMESPACED
+};
+
+const FIELDS: &[SelectableField] = &[
+    field("spec.nodeName", &["spec", "nodeName"]),
+    field("spec.restartPolicy", &["spec", "restartPolicy"]),
+    field("spec.schedulerName", &["spec", "schedulerName"]),
+    field("spec.serviceAccountName", &["spec", "serviceAccountName"]),
+    SelectableField { label: "spec.hostNetwork", path: &["spec", "hostNetwork"], absent: "false" },
+    field("status.phase", &["status", "phase"]),
+    field("status.podIP", &["status", "podIP"]),
+    field("status.podIPs", &["status", "podIP"]),
+    field("status.nominatedNodeName", &["status", "nominatedNodeName"]),
+    field("spec.host", &["spec", "nodeName"]),
+];
+
+const SUBRESOURCES: &[Subresource] = &[
+    connect("attach", "PodAttachOptions", Connect::Attach),
+    part("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
+    connect("exec", "PodExecOptions", Connect::Exec),
+    Subresource {
+        name: "log",
+        kind: ("", "v1", "Pod"),
+        verbs: &["get"],
+        handler: SubresourceHandler::Connect(Connect::Log),
+    },
+    connect("portforward", "PodPortForwardOptions", Connect::PortForward),
+    proxy("PodProxyOptions"),
+    part("resize", "Pod", &["get", "patch", "update"]),
+];
+
+/// A raw connection to a container; both methods open it.
+const fn connect(name: &'static str, kind: &'static str, connect: Connect) -> Subresource {
+    Subresource {
+        name,
+        kind: ("", "v1", kind),
+        verbs: &["create", "get"],
+        handler: SubresourceHandler::Connect(connect),
+    }
+}
+
+struct Pods;
+
+impl Strategy for Pods {
+    fn default(&self, new: &mut Object) {
+        pod_spec::pod(&mut new.0);
+    }
+
+    fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+        if old.is_some() {
+            if cx.subresource.is_empty() {
+                keep_qos(new, old);
+            }
+            return;
+        }
+        let spec = new.at(&["spec"]).cloned().unwrap_or_default();
+        let class = resources::qos_class(&spec).name();
+        new.set(&["status"], json!({"phase": "Pending", "qosClass": class}));
+        if !new.items_at(&["spec", "schedulingGates"]).is_empty() {
+            let condition = json!({"type": "PodScheduled", "status": "False", "lastProbeTime": null,
+                "lastTransitionTime": null, "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates"});
+            new.set(&["status", "conditions"], json!([condition]));
+        }
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        match (cx.subresource, old) {
+            ("", None) => pod_spec::validate_pod(new),
+            ("", Some(old)) => pod_spec::validate_pod_update(new, old),
+            _ => vec![],
+        }
+    }
+
+    fn isolate(&self, subresource: &str, new: &mut Object, old: &Object) {
+        let wanted = new.clone();
+        let resource_version = wanted.at(&["metadata", "resourceVersion"]).cloned();
+        *new = old.clone();
+        if let Some(version) = resource_version {
+            new.set(&["metadata", "resourceVersion"], version);
+        }
+        match subresource {
+            "ephemeralcontainers" => {
+                if let Some(all) = wanted.at(&["spec", "ephemeralContainers"]) {
+                    new.set(&["spec", "ephemeralContainers"], all.clone());
+                }
+            }
+            "resize" => {
+                for list in ["containers", "initContainers"] {
+                    resize(new, &wanted, list);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A pod that no node runs, or that is over, goes at once.
+    fn grace_period(&self, old: &Object, requested: Option<i64>) -> Option<i64> {
+        let spec = old.i64_at(&["spec", "terminationGracePeriodSeconds"]);
+        let seconds = requested.or(spec).unwrap_or(30);
+        if coracle_api::pod::node_name(old).is_empty() || coracle_api::pod::is_terminal(old) {
+            return None;
+        }
+        match seconds {
+            0 => None,
+            negative if negative < 0 => Some(1),
+            seconds => Some(seconds),
+        }
+    }
+}
+
+/// Resources and resize policies of the containers the new object names; nothing else.
+fn resize(new: &mut Object, wanted: &Object, list: &str) {
+    let Some(containers) = new.entry(&["spec", list]).as_array_mut() else {
+        new.remove(&["spec", list]);
+        return;
+    };
+    for container in containers {
+        let same = wanted.items_at(&["spec", list]).iter().find(|c| c["name"] == container["name"]);
+        for key in ["resources", "resizePolicy"] {
+            if let Some(value) = same.map(|c| &c[key]).filter(|v| !v.is_null()) {
+                container[key] = value.clone();
+            }
+        }
+    }
+}
+
+/// The class is decided once; later writers cannot change it.
+fn keep_qos(new: &mut Object, old: Option<&Object>) {
+    if let Some(class) = old.and_then(|o| o.at(&["status", "qosClass"])) {
+        new.set(&["status", "qosClass"], class.clone());
+    }
+}

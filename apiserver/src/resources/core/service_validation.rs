@@ -1,0 +1,221 @@
+//! What is wrong with a Service.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use coracle_api::Object;
+use serde_json::{Value, json};
+
+use super::services::{has_address, is_headless};
+use crate::field::FieldError;
+use crate::field_names::{dns1123_label, dns1123_subdomain, port_name, port_number, qualified_name};
+use crate::resources::validation::{Errors, labels};
+
+const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
+const POLICIES: [&str; 2] = ["Cluster", "Local"];
+const IP_RULE: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+
+pub(super) fn service(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    if let Some(old) = old {
+        unchanged_address(new, old, &mut errors);
+    }
+    let kind = new.str_at(&["spec", "type"]);
+    let all = new.items_at(&["spec", "ports"]);
+    if all.is_empty() && !is_headless(new) && kind != "ExternalName" {
+        errors.required("spec.ports", "");
+    }
+    match kind {
+        "LoadBalancer" | "NodePort" if is_headless(new) => {
+            let detail = format!("may not be set to 'None' for {kind} services");
+            errors.invalid("spec.clusterIPs[0]", "None", detail);
+        }
+        "ExternalName" => external_name(new, &mut errors),
+        _ => {}
+    }
+    let mut names = HashSet::new();
+    for (i, p) in all.iter().enumerate() {
+        port(&format!("spec.ports[{i}]"), p, all.len() > 1, &mut names, &mut errors);
+    }
+    labels("spec.selector", new.at(&["spec", "selector"]), &mut errors);
+    affinity(new, &mut errors);
+    if has_address(new) {
+        addresses(new, &mut errors);
+    }
+    for (i, ip) in new.items_at(&["spec", "externalIPs"]).iter().enumerate() {
+        external_ip(&format!("spec.externalIPs[{i}]"), ip.as_str().unwrap_or_default(), &mut errors);
+    }
+    errors.one_of("spec.type", kind, &TYPES);
+    duplicates(kind, all, &mut errors);
+    traffic(new, kind, &mut errors);
+    errors.0
+}
+
+/// The primary address stays for the life of a Service, unless it comes from or goes to `ExternalName`.
+fn unchanged_address(new: &Object, old: &Object, errors: &mut Errors) {
+    let first = |o: &Object| o.items_at(&["spec", "clusterIPs"]).first().cloned();
+    let (Some(was), is) = (first(old), first(new)) else { return };
+    if has_address(new) && has_address(old) && is.as_ref() != Some(&was) {
+        let ips = new.at(&["spec", "clusterIPs"]).cloned().unwrap_or(Value::Null);
+        match is {
+            Some(_) => errors.invalid("spec.clusterIPs[0]", ips, "may not change once set"),
+            None => errors.invalid("spec.clusterIPs[0]", ips, "primary clusterIP can not be unset"),
+        }
+    }
+}
+
+fn external_name(new: &Object, errors: &mut Errors) {
+    for key in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if new.at(&["spec", key]).is_some_and(|v| v.as_array().is_none_or(|a| !a.is_empty())) {
+            errors.forbidden(format!("spec.{key}"), "may not be set for ExternalName services");
+        }
+    }
+    let name = new.str_at(&["spec", "externalName"]);
+    match name.strip_suffix('.').unwrap_or(name) {
+        "" => errors.required("spec.externalName", ""),
+        name => errors.all_invalid("spec.externalName", name, dns1123_subdomain(name)),
+    }
+}
+
+fn port(at: &str, p: &Value, needs_name: bool, names: &mut HashSet<String>, errors: &mut Errors) {
+    match p["name"].as_str().unwrap_or_default() {
+        "" if needs_name => errors.required(format!("{at}.name"), ""),
+        "" => {}
+        name => {
+            errors.all_invalid(format!("{at}.name"), name, dns1123_label(name));
+            if !names.insert(name.to_owned()) {
+                errors.duplicate(format!("{at}.name"), name);
+            }
+        }
+    }
+    let number = p["port"].as_i64().unwrap_or(0);
+    errors.all_invalid(format!("{at}.port"), number, port_number(number));
+    errors.one_of(format!("{at}.protocol"), p["protocol"].as_str().unwrap_or_default(), &PROTOCOLS);
+    match &p["targetPort"] {
+        Value::String(name) => errors.all_invalid(format!("{at}.targetPort"), &**name, port_name(name)),
+        number => {
+            let number = number.as_i64().unwrap_or(0);
+            errors.all_invalid(format!("{at}.targetPort"), number, port_number(number));
+        }
+    }
+    if let Some(protocol) = p["appProtocol"].as_str() {
+        errors.all_invalid(format!("{at}.appProtocol"), protocol, qualified_name(protocol));
+    }
+}
+
+fn affinity(new: &Object, errors: &mut Errors) {
+    let affinity = new.str_at(&["spec", "sessionAffinity"]);
+    errors.one_of("spec.sessionAffinity", affinity, &["ClientIP", "None"]);
+    let at = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    let seconds = new.i64_at(&["spec", "sessionAffinityConfig", "clientIP", "timeoutSeconds"]);
+    if let Some(seconds) = seconds.filter(|s| affinity == "ClientIP" && !(1..=86_400).contains(s)) {
+        errors.invalid(at, seconds, "must be greater than 0 and less than 86400");
+    }
+}
+
+fn addresses(new: &Object, errors: &mut Errors) {
+    let (ip, ips) = (new.str_at(&["spec", "clusterIP"]), new.items_at(&["spec", "clusterIPs"]));
+    let list = json!(ips);
+    if !ip.is_empty() && ips.first().is_some_and(|first| first != ip) {
+        errors.invalid("spec.clusterIPs", list.clone(), "first value must match `clusterIP`");
+    } else if ip.is_empty() && !ips.is_empty() {
+        errors.invalid("spec.clusterIPs", list.clone(), "must be empty when `clusterIP` is not specified");
+    }
+    let policy = new.str_at(&["spec", "ipFamilyPolicy"]);
+    errors.one_of("spec.ipFamilyPolicy", policy, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
+    for (i, ip) in ips.iter().enumerate() {
+        let ip = ip.as_str().unwrap_or_default();
+        if i == 0 && ip == "None" {
+            if ips.len() > 1 {
+                errors.invalid("spec.clusterIPs", list.clone(), "'None' must be the first and only value");
+            }
+        } else if ip.parse::<IpAddr>().is_err() {
+            errors.invalid(format!("spec.clusterIPs[{i}]"), ip, IP_RULE);
+        }
+    }
+    if ips.len() > 2 {
+        errors.invalid("spec.clusterIPs", list, "may only hold up to 2 values");
+    }
+    single_stack(new, policy, errors);
+}
+
+/// The cluster serves IPv4 only; a headless Service without selector is free of that.
+fn single_stack(new: &Object, policy: &str, errors: &mut Errors) {
+    let no_selector = new.at(&["spec", "selector"]).is_none_or(|s| *s == json!({}));
+    for (i, family) in new.items_at(&["spec", "ipFamilies"]).iter().enumerate() {
+        let name = family.as_str().unwrap_or_default();
+        errors.one_of(format!("spec.ipFamilies[{i}]"), name, &["IPv4", "IPv6"]);
+        if name == "IPv6" && !(is_headless(new) && no_selector) {
+            errors.invalid(format!("spec.ipFamilies[{i}]"), name, "not configured on this cluster");
+        }
+    }
+    if policy == "RequireDualStack" && !(is_headless(new) && no_selector) {
+        let detail = "this cluster is not configured for dual-stack services";
+        errors.invalid("spec.ipFamilyPolicy", policy, detail);
+    }
+}
+
+fn external_ip(at: &str, text: &str, errors: &mut Errors) {
+    match text.parse::<IpAddr>() {
+        Err(_) => errors.invalid(at, text, IP_RULE),
+        Ok(ip) if ip.is_unspecified() => {
+            errors.invalid(at, text, format!("may not be unspecified ({text})"));
+        }
+        Ok(ip) if ip.is_loopback() => {
+            errors.invalid(at, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+        }
+        Ok(ip) if ip.is_multicast() => {
+            errors.invalid(
+                at,
+                text,
+                "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+            );
+        }
+        Ok(_) => {}
+    }
+}
+
+fn duplicates(kind: &str, all: &[Value], errors: &mut Errors) {
+    let (mut node_ports, mut ports) = (HashSet::new(), HashSet::new());
+    for (i, p) in all.iter().enumerate() {
+        let number = p["nodePort"].as_i64().unwrap_or(0);
+        if number != 0 && kind == "ClusterIP" {
+            let detail = "may not be used when `type` is 'ClusterIP'";
+            errors.forbidden(format!("spec.ports[{i}].nodePort"), detail);
+        }
+        if number != 0 && !node_ports.insert((p["protocol"].as_str(), number)) {
+            errors.duplicate(format!("spec.ports[{i}].nodePort"), number);
+        }
+    }
+    for (i, p) in all.iter().enumerate() {
+        if !ports.insert((p["protocol"].as_str(), p["port"].as_i64())) {
+            let key = format!(
+                "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{},\"TargetPort\":0,\"NodePort\":0}}",
+                p["protocol"], p["port"]
+            );
+            errors.duplicate_text(format!("spec.ports[{i}]"), key);
+        }
+    }
+}
+
+fn traffic(new: &Object, kind: &str, errors: &mut Errors) {
+    let external = matches!(kind, "NodePort" | "LoadBalancer")
+        || (kind == "ClusterIP" && !new.items_at(&["spec", "externalIPs"]).is_empty());
+    let allocate = new.at(&["spec", "allocateLoadBalancerNodePorts"]);
+    if allocate.is_some() && kind != "LoadBalancer" {
+        let detail = "may only be used when `type` is 'LoadBalancer'";
+        errors.forbidden("spec.allocateLoadBalancerNodePorts", detail);
+    }
+    match (external, new.str_at(&["spec", "externalTrafficPolicy"])) {
+        (false, "") => {}
+        (false, policy) => {
+            let detail = "may only be set for externally-accessible services";
+            errors.invalid("spec.externalTrafficPolicy", policy, detail);
+        }
+        (true, policy) => errors.one_of("spec.externalTrafficPolicy", policy, &POLICIES),
+    }
+    if let Some(policy) = new.at(&["spec", "internalTrafficPolicy"]).and_then(Value::as_str) {
+        errors.one_of("spec.internalTrafficPolicy", policy, &POLICIES);
+    }
+}

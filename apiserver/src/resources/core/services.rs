@@ -1,0 +1,362 @@
+//! Services: their defaults, and the addresses and ports they hold.
+
+use std::net::Ipv4Addr;
+
+use coracle_api::{Gvk, Object};
+use serde_json::{Value, json};
+
+use super::super::defaulting::{each, fill, fill_zero, object};
+use super::{field, proxy};
+use crate::Server;
+use crate::field::FieldError;
+use crate::ip_allocator::{Claims, Ledger};
+use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
+use crate::status::{Result, Status};
+
+pub(super) const ROW: Row = Row {
+    kind: "Service",
+    plural: "services",
+    short: &["svc"],
+    categories: &["all"],
+    status: true,
+    fields: &[field("spec.clusterIP", &["spec", "clusterIP"]), field("spec.type", &["spec", "type"])],
+    columns: super::service_columns::COLUMNS,
+    subresources: &[proxy("ServiceProxyOptions")],
+    strategy: &Services,
+    create_on_update: true,
+    ..NAMESPACED
+};
+
+/// How long a client sticks to a pod unless the Service says otherwise.
+const CLIENT_IP_SECONDS: i32 = 10_800;
+
+struct Services;
+
+impl Strategy for Services {
+    fn default(&self, new: &mut Object) {
+        let spec = object(&mut new.0, "spec");
+        fill_zero(spec, "sessionAffinity", "None");
+        if spec["sessionAffinity"] == "ClientIP" {
+            let client = object(object(spec, "sessionAffinityConfig"), "clientIP");
+            fill(client, "timeoutSeconds", CLIENT_IP_SECONDS);
+        } else if spec["sessionAffinity"] == "None"
+            && let Some(spec) = spec.as_object_mut()
+        {
+            spec.remove("sessionAffinityConfig");
+        }
+        fill_zero(spec, "type", "ClusterIP");
+        each(spec, "ports", |port| {
+            fill_zero(port, "protocol", "TCP");
+            let number = port["port"].clone();
+            fill_zero(port, "targetPort", number);
+        });
+        let kind = spec["type"].as_str().unwrap_or_default().to_owned();
+        let external_ips = spec["externalIPs"].as_array().is_some_and(|ips| !ips.is_empty());
+        let external = matches!(kind.as_str(), "NodePort" | "LoadBalancer");
+        if external || (kind == "ClusterIP" && external_ips) {
+            fill_zero(spec, "externalTrafficPolicy", "Cluster");
+        }
+        if external || kind == "ClusterIP" {
+            fill(spec, "internalTrafficPolicy", "Cluster");
+        }
+        if kind == "LoadBalancer" {
+            fill(spec, "allocateLoadBalancerNodePorts", true);
+            if let Some(status) = new.0.get_mut("status").and_then(|s| s.get_mut("loadBalancer")) {
+                each(status, "ingress", |i| {
+                    if !i["ip"].is_null() {
+                        fill(i, "ipMode", "VIP");
+                    }
+                });
+            }
+        }
+    }
+
+    fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+        if !cx.subresource.is_empty() {
+            return;
+        }
+        match old {
+            None => new.set(&["status"], json!({"loadBalancer": {}})),
+            Some(old) => inherit(new, old),
+        }
+        let ip = new.str_at(&["spec", "clusterIP"]).to_owned();
+        if !ip.is_empty() && new.items_at(&["spec", "clusterIPs"]).is_empty() {
+            new.set(&["spec", "clusterIPs"], json!([ip]));
+        }
+        if has_address(new) {
+            families(new);
+        }
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        match cx.subresource {
+            "" => super::service_validation::service(new, old),
+            _ => vec![],
+        }
+    }
+
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        crate::field_names::dns1123_label(name)
+    }
+
+    fn commit(&self, server: &Server, new: &mut Object, old: Option<&Object>) -> Result<(), Status> {
+        let before = old.map(claims).unwrap_or_default();
+        let result = server.services.with(
+            || stored(server),
+            |ledger| match allocate(ledger, new, &before) {
+                Ok(()) => {
+                    ledger.release(&before.without(&claims(new)));
+                    Ok(())
+                }
+                Err((error, taken)) => {
+                    ledger.release(&taken);
+                    Err(error)
+                }
+            },
+        );
+        result.map_err(|e| Status::invalid(&Gvk::new("", "v1", "Service"), new.name(), &[e]))
+    }
+
+    fn rollback(&self, server: &Server, new: &Object, old: Option<&Object>) {
+        let (before, after) = (old.map(claims).unwrap_or_default(), claims(new));
+        server.services.with(
+            || stored(server),
+            |ledger| {
+                ledger.release(&after.without(&before));
+                ledger.restore(&before);
+            },
+        );
+    }
+
+    fn deleted(&self, server: &Server, old: &Object) {
+        server.services.with(|| stored(server), |ledger| ledger.release(&claims(old)));
+    }
+}
+
+/// Whether the type has a cluster IP (or `None`).
+pub(super) fn has_address(o: &Object) -> bool {
+    o.str_at(&["spec", "type"]) != "ExternalName"
+}
+
+pub(super) fn is_headless(o: &Object) -> bool {
+    o.str_at(&["spec", "clusterIP"]) == "None"
+}
+
+fn needs_node_ports(o: &Object) -> bool {
+    match o.str_at(&["spec", "type"]) {
+        "NodePort" => true,
+        "LoadBalancer" => o.bool_at(&["spec", "allocateLoadBalancerNodePorts"]).unwrap_or(true),
+        _ => false,
+    }
+}
+
+fn may_have_node_ports(o: &Object) -> bool {
+    matches!(o.str_at(&["spec", "type"]), "NodePort" | "LoadBalancer")
+}
+
+fn needs_health_check_port(o: &Object) -> bool {
+    o.str_at(&["spec", "type"]) == "LoadBalancer" && o.str_at(&["spec", "externalTrafficPolicy"]) == "Local"
+}
+
+/// What a PUT that names no addresses and ports keeps, and what a change of type gives up.
+fn inherit(new: &mut Object, old: &Object) {
+    if has_address(new) && has_address(old) {
+        let names_none = new.str_at(&["spec", "clusterIP"]).is_empty();
+        if names_none && new.items_at(&["spec", "clusterIPs"]).is_empty() {
+            for key in ["clusterIP", "clusterIPs"] {
+                copy(new, old, key);
+            }
+        } else if new.str_at(&["spec", "clusterIP"]) != old.str_at(&["spec", "clusterIP"])
+            && new.items_at(&["spec", "clusterIPs"]) == old.items_at(&["spec", "clusterIPs"])
+        {
+            let ip = json!([new.str_at(&["spec", "clusterIP"])]);
+            new.set(&["spec", "clusterIPs"], ip);
+        }
+        for key in ["ipFamilies", "ipFamilyPolicy"] {
+            if new.at(&["spec", key]).is_none() {
+                copy(new, old, key);
+            }
+        }
+    } else if has_address(old) {
+        for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if new.at(&["spec", key]) == old.at(&["spec", key]) {
+                new.remove(&["spec", key]);
+            }
+        }
+    }
+    if needs_node_ports(new) && may_have_node_ports(old) {
+        keep_node_ports(new, old);
+    } else if may_have_node_ports(old) && !may_have_node_ports(new) {
+        let before = node_ports(old);
+        each(object(&mut new.0, "spec"), "ports", |port| {
+            if port["nodePort"].as_i64().is_some_and(|p| before.contains(&p))
+                && let Some(port) = port.as_object_mut()
+            {
+                port.remove("nodePort");
+            }
+        });
+    }
+    if needs_health_check_port(new) && needs_health_check_port(old) {
+        if new.at(&["spec", "healthCheckNodePort"]).is_none() {
+            copy(new, old, "healthCheckNodePort");
+        }
+    } else if needs_health_check_port(old) {
+        new.remove(&["spec", "healthCheckNodePort"]);
+    }
+    if old.str_at(&["spec", "type"]) == "LoadBalancer" && new.str_at(&["spec", "type"]) != "LoadBalancer" {
+        for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if new.at(&["spec", key]) == old.at(&["spec", key]) {
+                new.remove(&["spec", key]);
+            }
+        }
+    }
+}
+
+fn copy(new: &mut Object, old: &Object, key: &str) {
+    if let Some(value) = old.at(&["spec", key]) {
+        new.set(&["spec", key], value.clone());
+    }
+}
+
+fn node_ports(o: &Object) -> Vec<i64> {
+    o.items_at(&["spec", "ports"]).iter().filter_map(|p| p["nodePort"].as_i64()).filter(|&p| p != 0).collect()
+}
+
+/// Ports that were there before (same protocol and number) keep their node port.
+fn keep_node_ports(new: &mut Object, old: &Object) {
+    let before = old.items_at(&["spec", "ports"]);
+    let mut used = node_ports(new);
+    each(object(&mut new.0, "spec"), "ports", |port| {
+        let same = |p: &&Value| p["protocol"] == port["protocol"] && p["port"] == port["port"];
+        let kept = before.iter().find(same).and_then(|p| p["nodePort"].as_i64()).unwrap_or(0);
+        if kept != 0 && port["nodePort"].as_i64().unwrap_or(0) == 0 && !used.contains(&kept) {
+            port["nodePort"] = json!(kept);
+            used.push(kept);
+        }
+    });
+}
+
+/// The cluster has one family. Only a headless Service without selector may name both, as its endpoints are its own affair.
+fn families(new: &mut Object) {
+    let free = is_headless(new)
+        && new.at(&["spec", "selector"]).and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
+    let both = free && new.at(&["spec", "ipFamilyPolicy"]).is_none_or(|p| p != "SingleStack");
+    if free
+        && new.at(&["spec", "ipFamilyPolicy"]).is_none()
+        && new.items_at(&["spec", "ipFamilies"]).is_empty()
+    {
+        new.set(&["spec", "ipFamilyPolicy"], "RequireDualStack");
+    }
+    new.set_default(&["spec", "ipFamilyPolicy"], "SingleStack");
+    if new.items_at(&["spec", "ipFamilies"]).is_empty() {
+        new.set(&["spec", "ipFamilies"], if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
+    }
+}
+
+/// What a Service holds.
+fn claims(o: &Object) -> Claims {
+    let ips = o.items_at(&["spec", "clusterIPs"]).iter();
+    let health = o.i64_at(&["spec", "healthCheckNodePort"]);
+    Claims {
+        ips: ips.filter_map(|ip| ip.as_str()?.parse().ok()).collect(),
+        ports: node_ports(o).into_iter().chain(health).filter_map(|p| u16::try_from(p).ok()).collect(),
+    }
+}
+
+/// What all stored Services hold.
+fn stored(server: &Server) -> Claims {
+    let mut all = Claims::default();
+    for service in server.store.list("/services", "", "").items {
+        let own = claims(&service.object());
+        all.ips.extend(own.ips);
+        all.ports.extend(own.ports);
+    }
+    all
+}
+
+/// Takes what the Service asks for by number, then finds what it leaves open. On failure answers what it took so far.
+fn allocate(ledger: &mut Ledger<'_>, new: &mut Object, before: &Claims) -> Result<(), (FieldError, Claims)> {
+    let mut taken = Claims::default();
+    addresses(ledger, new, before, &mut taken)
+        .and_then(|()| ports(ledger, new, before, &mut taken))
+        .map_err(|error| (error, taken))
+}
+
+fn addresses(
+    ledger: &mut Ledger<'_>,
+    new: &mut Object,
+    before: &Claims,
+    taken: &mut Claims,
+) -> Result<(), FieldError> {
+    if !has_address(new) || is_headless(new) {
+        return Ok(());
+    }
+    let asked = new.at(&["spec", "clusterIPs"]).cloned().unwrap_or_else(|| json!([]));
+    let fail = |text: String| FieldError::invalid("spec.clusterIPs", &asked, text);
+    let ips = new.items_at(&["spec", "clusterIPs"]).iter();
+    let numbers: Vec<Ipv4Addr> = ips.filter_map(|ip| ip.as_str()?.parse().ok()).collect();
+    for &ip in &numbers {
+        if !before.ips.contains(&ip) {
+            ledger.take_ip(ip).map_err(|e| fail(format!("failed to allocate IP {ip}: {e}")))?;
+            taken.ips.insert(ip);
+        }
+    }
+    if numbers.is_empty() {
+        let ip = ledger.any_ip().map_err(|e| fail(format!("failed to allocate a serviceIP: {e}")))?;
+        taken.ips.insert(ip);
+        new.set(&["spec", "clusterIP"], ip.to_string());
+        new.set(&["spec", "clusterIPs"], json!([ip.to_string()]));
+    }
+    Ok(())
+}
+
+fn ports(
+    ledger: &mut Ledger<'_>,
+    new: &mut Object,
+    before: &Claims,
+    taken: &mut Claims,
+) -> Result<(), FieldError> {
+    let open = needs_node_ports(new);
+    let may = may_have_node_ports(new);
+    let health = needs_health_check_port(new);
+    let spec = object(&mut new.0, "spec");
+    let empty = &mut vec![];
+    let all = spec.get_mut("ports").and_then(Value::as_array_mut).unwrap_or(empty);
+    // By number first: an open port must not land on a number asked for further down.
+    for (i, port) in all.iter().enumerate().filter(|_| may) {
+        let number = port["nodePort"].as_i64().unwrap_or(0);
+        let known =
+            u16::try_from(number).is_ok_and(|n| before.ports.contains(&n) || taken.ports.contains(&n));
+        if number != 0 && !known {
+            let at = format!("spec.ports[{i}].nodePort");
+            let fail = |e: crate::ip_allocator::AllocationError| {
+                FieldError::invalid(at, &json!(number), e.to_string())
+            };
+            taken.ports.insert(ledger.take_port(number).map_err(fail)?);
+        }
+    }
+    for (i, port) in all.iter_mut().enumerate().filter(|_| open) {
+        if port["nodePort"].as_i64().unwrap_or(0) == 0 {
+            let at = format!("spec.ports[{i}].nodePort");
+            let number = ledger.any_port().map_err(|e| {
+                FieldError::invalid(at, &json!(0), format!("failed to allocate a nodePort: {e}"))
+            })?;
+            taken.ports.insert(number);
+            port["nodePort"] = json!(number);
+        }
+    }
+    if health {
+        let asked = spec["healthCheckNodePort"].as_i64().unwrap_or(0);
+        let known = u16::try_from(asked).is_ok_and(|n| before.ports.contains(&n));
+        if !known {
+            let number = if asked == 0 { ledger.any_port() } else { ledger.take_port(asked) };
+            let number = number.map_err(|e| {
+                let text = format!("failed to allocate requested HealthCheck NodePort {asked}: {e}");
+                FieldError::invalid("spec.healthCheckNodePort", &json!(asked), text)
+            })?;
+            taken.ports.insert(number);
+            spec["healthCheckNodePort"] = json!(number);
+        }
+    }
+    Ok(())
+}

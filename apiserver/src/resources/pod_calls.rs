@@ -1,0 +1,213 @@
+//! What can be done to a pod besides writing it: binding it to a node, evicting it.
+
+use std::sync::Arc;
+
+use coracle_api::{Gvr, Object};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::Server;
+use crate::cluster::core;
+use crate::resource::{Call, Invocation};
+use crate::status::{Result, Status};
+use crate::verbs::inner::Deletion;
+
+/// `pods/binding` and `bindings`: the scheduler's word.
+pub(super) struct Bind;
+/// `pods/eviction`: a delete that asks the disruption budgets first.
+pub(super) struct Evict;
+
+/// `Status` of a success without an object.
+fn success(code: u16) -> Object {
+    Object(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code}))
+}
+
+impl Call for Bind {
+    fn call<'a>(&'a self, server: &'a Arc<Server>, call: Invocation<'a>) -> BoxFuture<'a, Result<Object>> {
+        async move {
+            let binding = &call.body;
+            let name = if call.name.is_empty() { binding.name() } else { call.name };
+            let kind = binding.str_at(&["target", "kind"]);
+            if !matches!(kind, "" | "Node") {
+                return Err(Status::bad_request(format!(
+                    "Binding {name:?} is invalid: target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""
+                )));
+            }
+            if binding.str_at(&["target", "name"]).is_empty() {
+                return Err(Status::bad_request(format!(
+                    "Binding {name:?} is invalid: target.name: Required value"
+                )));
+            }
+            let now = Timestamp::now();
+            let assign = |pod: &mut Object| assign(pod, binding, now);
+            server.modify(call.user, &core("pods"), "binding", call.namespace, name, call.dry_run, &assign).await?;
+            Ok(success(201))
+        }
+        .boxed()
+    }
+}
+
+/// Puts a pod on the binding's node.
+fn assign(pod: &mut Object, binding: &Object, now: Timestamp) -> Result<()> {
+    let name = pod.name().to_owned();
+    let refuse = |why: String| Status::conflict(&core("pods/binding"), &name, &why);
+    if !binding.uid().is_empty() && binding.uid() != pod.uid() {
+        return Err(refuse(format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            binding.uid(),
+            pod.uid()
+        )));
+    }
+    if pod.is_being_deleted() {
+        return Err(refuse(format!("pod {name} is being deleted, cannot be assigned to a host")));
+    }
+    let node = pod.str_at(&["spec", "nodeName"]);
+    if !node.is_empty() {
+        return Err(refuse(format!("pod {name} is already assigned to node {node:?}")));
+    }
+    if !pod.items_at(&["spec", "schedulingGates"]).is_empty() {
+        return Err(refuse(format!("pod {name} has non-empty .spec.schedulingGates")));
+    }
+    pod.set(&["spec", "nodeName"], binding.str_at(&["target", "name"]));
+    for (key, value) in binding.annotations().into_iter().flatten() {
+        pod.set(&["metadata", "annotations", key], value.clone());
+    }
+    set_condition(pod, "PodScheduled", "True", None, now);
+    Ok(())
+}
+
+/// Writes a condition of the pod's status; the time moves only when the status does.
+fn set_condition(pod: &mut Object, kind: &str, status: &str, reason: Option<(&str, &str)>, now: Timestamp) {
+    let list = pod.entry(&["status", "conditions"]);
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    let Some(list) = list.as_array_mut() else { return };
+    let mut condition = json!({"type": kind, "status": status, "lastProbeTime": null,
+                               "lastTransitionTime": coracle_api::time::seconds(now)});
+    if let Some((reason, message)) = reason {
+        condition["reason"] = reason.into();
+        condition["message"] = message.into();
+    }
+    match list.iter_mut().find(|c| c["type"] == kind) {
+        Some(old) if old["status"] == status => {}
+        Some(old) => *old = condition,
+        None => list.push(condition),
+    }
+}
+
+impl Call for Evict {
+    fn call<'a>(&'a self, server: &'a Arc<Server>, call: Invocation<'a>) -> BoxFuture<'a, Result<Object>> {
+        async move {
+            let pod = server.get(&core("pods"), call.namespace, call.name)?;
+            let options = |field: &str| call.body.at(&["deleteOptions", field]);
+            let phase = pod.str_at(&["status", "phase"]);
+            let harmless = matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.is_being_deleted();
+            if !harmless {
+                take_from_budget(server, &call, &pod).await?;
+            }
+            let how = Deletion {
+                grace_period_seconds: options("gracePeriodSeconds").and_then(Value::as_i64),
+                uid: call.body.at(&["deleteOptions", "preconditions", "uid"]).and_then(Value::as_str).map(str::to_owned),
+                propagation: options("propagationPolicy").and_then(Value::as_str).map(str::to_owned),
+                dry_run: call.dry_run || options("dryRun").is_some(),
+                ..Deletion::default()
+            };
+            if !pod.is_being_deleted() {
+                let now = Timestamp::now();
+                let mark = |pod: &mut Object| {
+                    let why = ("EvictionByEvictionAPI", "Eviction API: evicting");
+                    set_condition(pod, "DisruptionTarget", "True", Some(why), now);
+                    Ok(())
+                };
+                server.modify(call.user, &core("pods"), "status", call.namespace, call.name, how.dry_run, &mark).await?;
+            }
+            server.delete(call.user, &core("pods"), call.namespace, call.name, &how).await?;
+            Ok(success(201))
+        }
+        .boxed()
+    }
+}
+
+/// Takes one disruption from the pod's budget, where it has one; 429 when there is none left.
+async fn take_from_budget(server: &Arc<Server>, call: &Invocation<'_>, pod: &Object) -> Result<()> {
+    let gvr = Gvr::new("policy", "v1", "poddisruptionbudgets");
+    let budgets = server.list(&gvr, call.namespace)?;
+    let covering: Vec<&Object> = budgets.iter().filter(|b| selects(b, pod)).collect();
+    let budget = match covering[..] {
+        [] => return Ok(()),
+        [one] => one,
+        _ => {
+            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            return Err(Status::new(500, "InternalError", why));
+        }
+    };
+    let ready = pod.items_at(&["status", "conditions"]).iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+    let number = |field: &str| budget.i64_at(&["status", field]).unwrap_or(0);
+    let unhealthy_may_go = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow"
+        || (number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0);
+    if !ready && unhealthy_may_go {
+        return Ok(());
+    }
+    let (now, pod_name) = (Timestamp::now(), pod.name());
+    let take = |budget: &mut Object| take(budget, pod_name, now);
+    server.modify(call.user, &gvr, "status", call.namespace, budget.name(), call.dry_run, &take).await?;
+    Ok(())
+}
+
+fn take(budget: &mut Object, pod: &str, now: Timestamp) -> Result<()> {
+    let number = |field: &str| budget.i64_at(&["status", field]).unwrap_or(0);
+    let name = budget.name();
+    let refused = |message: String, retry: u32| {
+        let mut status =
+            Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", retry);
+        if let Some(details) = &mut status.0.details {
+            details["causes"] = json!([{"reason": "DisruptionBudget", "message": message}]);
+        }
+        status
+    };
+    if number("observedGeneration") < budget.generation() {
+        return Err(refused(format!("The disruption budget {name} is still being processed by the server."), 10));
+    }
+    let allowed = number("disruptionsAllowed");
+    if allowed <= 0 {
+        return Err(refused(
+            format!(
+                "The disruption budget {name} needs {} healthy pods and has {} currently",
+                number("desiredHealthy"),
+                number("currentHealthy")
+            ),
+            0,
+        ));
+    }
+    budget.set(&["status", "disruptionsAllowed"], allowed - 1);
+    budget.set(&["status", "disruptedPods", pod], coracle_api::time::seconds(now));
+    Ok(())
+}
+
+fn selects(budget: &Object, pod: &Object) -> bool {
+    let Some(selector) = budget.at(&["spec", "selector"]) else { return false };
+    coracle_api::selector::LabelSelector::matches(selector, pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_bound_once() {
+        let now = Timestamp::from_second(0).unwrap();
+        let binding = Object(json!({"target": {"kind": "Node", "name": "n"}}));
+        let mut pod = Object(json!({"metadata": {"name": "p"}, "spec": {}}));
+        assign(&mut pod, &binding, now).unwrap();
+        assert_eq!(pod.str_at(&["spec", "nodeName"]), "n");
+        assert_eq!(pod.items_at(&["status", "conditions"])[0]["type"], "PodScheduled");
+        let again = assign(&mut pod, &binding, now).unwrap_err();
+        assert_eq!(
+            again.to_string(),
+            r#"Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n""#
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! The vocabulary of validation: one line for each rule, so that hooks read like a table.
+
+use serde_json::Value;
+
+use crate::field::{Cause, FieldError};
+use crate::field_names::{label_value, qualified_name};
+
+/// All that is wrong, in the order it was found.
+#[derive(Debug, Default)]
+pub(super) struct Errors(pub(super) Vec<FieldError>);
+
+// === impl Errors ===
+
+impl Errors {
+    pub(super) fn required(&mut self, at: impl Into<String>, detail: &str) {
+        self.0.push(FieldError::required(at, detail));
+    }
+
+    pub(super) fn forbidden(&mut self, at: impl Into<String>, detail: impl Into<String>) {
+        self.0.push(FieldError::forbidden(at, detail));
+    }
+
+    pub(super) fn invalid(
+        &mut self,
+        at: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) {
+        self.0.push(FieldError::invalid(at, &value.into(), detail));
+    }
+
+    /// One error for each rule broken.
+    pub(super) fn all_invalid(
+        &mut self,
+        at: impl Into<String>,
+        value: impl Into<Value>,
+        details: Vec<String>,
+    ) {
+        let (at, value) = (at.into(), value.into());
+        self.0.extend(details.into_iter().map(|d| FieldError::invalid(at.clone(), &value, d)));
+    }
+
+    pub(super) fn duplicate(&mut self, at: impl Into<String>, value: impl Into<Value>) {
+        self.0.push(FieldError::duplicate(at, &value.into()));
+    }
+
+    /// A duplicate whose value is no JSON of ours but upstream's printed form.
+    pub(super) fn duplicate_text(&mut self, at: impl Into<String>, value: String) {
+        let (field, detail) = (at.into(), String::new());
+        self.0.push(FieldError { field, cause: Cause::Duplicate, value, detail });
+    }
+
+    pub(super) fn not_found(&mut self, at: impl Into<String>, value: &str) {
+        self.0.push(FieldError::not_found(at, &value.into()));
+    }
+
+    /// A word of a closed set: `Required value` where empty, `Unsupported value` where unknown.
+    pub(super) fn one_of(&mut self, at: impl Into<String>, value: &str, words: &[&str]) {
+        match value {
+            "" => self.required(at, ""),
+            known if words.contains(&known) => {}
+            other => self.0.push(FieldError::not_supported(at, &other.into(), words)),
+        }
+    }
+
+    pub(super) fn non_negative(&mut self, at: impl Into<String>, value: Option<i64>) {
+        if let Some(negative) = value.filter(|v| *v < 0) {
+            self.invalid(at, negative, "must be greater than or equal to 0");
+        }
+    }
+
+    pub(super) fn immutable(&mut self, at: impl Into<String>, new: Option<&Value>, old: Option<&Value>) {
+        if new != old {
+            self.invalid(at, new.cloned().unwrap_or(Value::Null), "field is immutable");
+        }
+    }
+}
+
+/// A map of labels: keys and values.
+pub(super) fn labels(at: &str, map: Option<&Value>, errors: &mut Errors) {
+    for (key, value) in map.and_then(Value::as_object).into_iter().flatten() {
+        errors.all_invalid(at, &**key, qualified_name(key));
+        let value = value.as_str().unwrap_or_default();
+        errors.all_invalid(at, value, label_value(value));
+    }
+}
+
+/// A `metav1.LabelSelector`.
+pub(super) fn label_selector(at: &str, selector: &Value, errors: &mut Errors) {
+    labels(&format!("{at}.matchLabels"), selector.get("matchLabels"), errors);
+    for (i, e) in selector["matchExpressions"].as_array().into_iter().flatten().enumerate() {
+        let at = format!("{at}.matchExpressions[{i}]");
+        let values = e["values"].as_array().map(Vec::as_slice).unwrap_or_default();
+        match e["operator"].as_str().unwrap_or_default() {
+            "In" | "NotIn" if values.is_empty() => errors
+                .required(format!("{at}.values"), "must be specified when `operator` is 'In' or 'NotIn'"),
+            "Exists" | "DoesNotExist" if !values.is_empty() => errors.forbidden(
+                format!("{at}.values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            ),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => {
+                errors.invalid(format!("{at}.operator"), other, "not a valid selector operator");
+            }
+        }
+        let key = e["key"].as_str().unwrap_or_default();
+        errors.all_invalid(format!("{at}.key"), key, qualified_name(key));
+        for (j, value) in values.iter().enumerate() {
+            let value = value.as_str().unwrap_or_default();
+            errors.all_invalid(format!("{at}.values[{j}]"), value, label_value(value));
+        }
+    }
+}
+
+/// Whether a `LabelSelector` names nothing.
+pub(super) fn is_empty_selector(selector: &Value) -> bool {
+    let empty = |key: &str| match &selector[key] {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => true,
+    };
+    empty("matchLabels") && empty("matchExpressions")
+}
+
+/// Whether labels satisfy a `LabelSelector`.
+pub(super) fn selector_matches(selector: &Value, labels: &Value) -> bool {
+    let pairs = selector["matchLabels"].as_object().into_iter().flatten();
+    let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+    pairs.into_iter().all(|(k, v)| labels[k] == *v)
+        && expressions.into_iter().all(|e| {
+            let value = e["key"].as_str().and_then(|k| labels.get(k));
+            let listed = || {
+                let values = e["values"].as_array().map(Vec::as_slice).unwrap_or_default();
+                value.is_some_and(|v| values.contains(v))
+            };
+            match e["operator"].as_str().unwrap_or_default() {
+                "In" => listed(),
+                "NotIn" => !listed(),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
