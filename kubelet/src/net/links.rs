@@ -99,7 +99,7 @@ impl Links {
     pub(super) async fn connect_pod(&self, pod: &PodLink<'_>) -> Result<(), NetError> {
         let netns =
             File::open(pod.netns).map_err(|source| NetError::Namespace { path: pod.netns.into(), source })?;
-        let peer = LinkUnspec::new_with_name("eth0").mtu(pod.mtu).up().setns_by_fd(netns.as_raw_fd()).build();
+        let peer = LinkUnspec::new_with_name("eth0").mtu(pod.mtu).setns_by_fd(netns.as_raw_fd()).build();
         let veth = LinkVeth::new(pod.name, "eth0")
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .mtu(pod.mtu)
@@ -122,6 +122,9 @@ impl Links {
             .execute()
             .await
             .map_err(NetError::netlink("give the pod its address"))?;
+        // The kernel cannot do this when it makes the pair: an end without its peer cannot be up.
+        let up = LinkUnspec::new_with_index(eth0).up().build();
+        self.handle.link().set(up).execute().await.map_err(NetError::netlink("set the pod's link up"))?;
         let gateway = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(GATEWAY, 32)
             .output_interface(eth0)
