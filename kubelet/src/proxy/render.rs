@@ -16,6 +16,7 @@ pub(super) const PORTS: &str = "service_ports";
 pub(super) const REFUSED_IPS: &str = "refused_ips";
 pub(super) const REFUSED_PORTS: &str = "refused_ports";
 
+/// TCP is refused by a reset: the kernel sends no ICMP for its own packets on the loopback route.
 /// The constant frame, replacing whatever an earlier run left.
 pub(super) fn frame(config: &ProxyConfig) -> String {
     let services = config.service_cidr;
@@ -27,7 +28,10 @@ table ip {TABLE} {{
   map {PORTS} {{ type inet_proto . inet_service : verdict; }}
   map {REFUSED_IPS} {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
   map {REFUSED_PORTS} {{ type inet_proto . inet_service : verdict; }}
-  chain refuse {{ reject; }}
+  chain refuse {{
+    meta l4proto tcp reject with tcp reset
+    reject
+  }}
   chain mark_masq {{ meta mark set meta mark or 0x8000; }}
   chain services {{
     ip daddr . meta l4proto . th dport vmap @{IPS}
@@ -36,7 +40,7 @@ table ip {TABLE} {{
   chain refusals {{
     ip daddr . meta l4proto . th dport vmap @{REFUSED_IPS}
     fib daddr type local meta l4proto . th dport vmap @{REFUSED_PORTS}
-    ip daddr {services} fib daddr type != local reject
+    ip daddr {services} fib daddr type != local goto refuse
   }}
   chain prerouting {{ type nat hook prerouting priority -100; policy accept; jump services; }}
   chain output_nat {{ type nat hook output priority -100; policy accept; jump services; }}
