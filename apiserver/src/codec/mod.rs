@@ -4,7 +4,7 @@ mod decode;
 mod go_syntax;
 pub(crate) mod json;
 mod negotiate;
-mod table;
+pub(crate) mod table;
 mod protobuf;
 pub(crate) mod yaml;
 

@@ -147,6 +147,29 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The kinds that a struct is; those of every group once for each group version.
+    pub fn kinds(self) -> Vec<Gvk> {
+        let mut kinds = vec![];
+        for ((group_version, kind), _) in self.types.kinds.iter().filter(|(_, id)| **id == self.id) {
+            match group_version.as_str() {
+                "*" if matches!(kind.as_str(), "DeleteOptions" | "WatchEvent") => {
+                    let all: std::collections::BTreeSet<_> = self.types.kinds.keys().map(|(gv, _)| gv).collect();
+                    let served = all.into_iter().filter(|gv| *gv != "*");
+                    kinds.extend(served.map(|gv| Gvk::from_api_version(gv, kind)));
+                }
+                "*" => kinds.push(Gvk::new("", "v1", &**kind)),
+                _ => kinds.push(Gvk::from_api_version(group_version, kind)),
+            }
+        }
+        kinds.sort();
+        kinds
+    }
+
+    /// Tells schemas of the same name apart.
+    pub(crate) fn edition(self) -> u64 {
+        self.types.edition
+    }
+
     pub(crate) fn at(self, id: TypeId) -> Node<'a> {
         Node { types: self.types, id }
     }

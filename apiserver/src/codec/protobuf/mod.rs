@@ -7,3 +7,6 @@ pub(super) use decode::decode;
 
 /// What every protobuf body of Kubernetes begins with; a `runtime.Unknown` message follows.
 const MAGIC: &[u8] = b"k8s\0";
+
+#[cfg(test)]
+mod tests;

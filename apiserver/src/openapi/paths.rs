@@ -1,0 +1,280 @@
+//! The `paths` of a document: every endpoint that the registry's resources have, with its operations.
+
+use std::sync::Arc;
+
+use coracle_api::Gvk;
+use serde_json::{Map, Value, json};
+
+use super::definitions::Definitions;
+use crate::resource::{Resource, Scope};
+
+/// Query parameters, by name and type; what they mean is told by the API conventions.
+type Parameters = &'static [(&'static str, &'static str)];
+
+const LIST: Parameters = &[
+    ("allowWatchBookmarks", "boolean"),
+    ("continue", "string"),
+    ("fieldSelector", "string"),
+    ("labelSelector", "string"),
+    ("limit", "integer"),
+    ("resourceVersion", "string"),
+    ("resourceVersionMatch", "string"),
+    ("sendInitialEvents", "boolean"),
+    ("timeoutSeconds", "integer"),
+    ("watch", "boolean"),
+];
+const WRITE: Parameters = &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
+const PATCH: Parameters = &[
+    ("dryRun", "string"),
+    ("fieldManager", "string"),
+    ("fieldValidation", "string"),
+    ("force", "boolean"),
+];
+const DELETE: Parameters = &[
+    ("dryRun", "string"),
+    ("gracePeriodSeconds", "integer"),
+    ("orphanDependents", "boolean"),
+    ("propagationPolicy", "string"),
+];
+const DELETE_COLLECTION: Parameters = &[
+    ("continue", "string"),
+    ("dryRun", "string"),
+    ("fieldSelector", "string"),
+    ("gracePeriodSeconds", "integer"),
+    ("labelSelector", "string"),
+    ("limit", "integer"),
+    ("orphanDependents", "boolean"),
+    ("propagationPolicy", "string"),
+    ("resourceVersion", "string"),
+    ("resourceVersionMatch", "string"),
+    ("timeoutSeconds", "integer"),
+];
+
+/// One kind of operation: what `x-kubernetes-action` calls it, its method, the first word of its id, its parameters and
+/// the statuses of its success.
+struct Action {
+    name: &'static str,
+    method: &'static str,
+    word: &'static str,
+    parameters: Parameters,
+    statuses: &'static [&'static str],
+}
+
+const LISTING: Action = Action { name: "list", method: "get", word: "list", parameters: LIST, statuses: &["200"] };
+const CREATING: Action =
+    Action { name: "post", method: "post", word: "create", parameters: WRITE, statuses: &["200", "201", "202"] };
+const DELETING_ALL: Action = Action {
+    name: "deletecollection",
+    method: "delete",
+    word: "deleteCollection",
+    parameters: DELETE_COLLECTION,
+    statuses: &["200"],
+};
+const READING: Action = Action { name: "get", method: "get", word: "read", parameters: &[], statuses: &["200"] };
+const REPLACING: Action =
+    Action { name: "put", method: "put", word: "replace", parameters: WRITE, statuses: &["200", "201"] };
+const PATCHING: Action =
+    Action { name: "patch", method: "patch", word: "patch", parameters: PATCH, statuses: &["200", "201"] };
+const DELETING: Action =
+    Action { name: "delete", method: "delete", word: "delete", parameters: DELETE, statuses: &["200", "202"] };
+
+pub(super) fn of_group_version(
+    group: &str,
+    version: &str,
+    resources: &[Arc<Resource>],
+    definitions: &mut Definitions,
+) -> Map<String, Value> {
+    let mut paths = Map::new();
+    let root = super::path(group, version);
+    let prefix = camel_group(group, version);
+    let tag = format!("{}_{version}", if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) });
+    if let Some(answer) = definitions.kind(&meta("APIResourceList")) {
+        let operation = json!({"tags": [tag], "description": "get available resources",
+            "operationId": format!("get{prefix}APIResources"), "responses": responses(&["200"], &answer)});
+        paths.insert(format!("/{root}/"), json!({"get": operation}));
+    }
+    definitions.kind(&meta("WatchEvent"));
+    for resource in resources {
+        Endpoints { prefix: &prefix, tag: &tag, resource, definitions, paths: &mut paths }.add(&root);
+    }
+    paths
+}
+
+struct Endpoints<'a> {
+    prefix: &'a str,
+    tag: &'a str,
+    resource: &'a Resource,
+    definitions: &'a mut Definitions,
+    paths: &'a mut Map<String, Value>,
+}
+
+/// An endpoint's place, and what the ids of its operations are made of.
+struct Place<'a> {
+    path: String,
+    scope: &'a str,
+    suffix: String,
+    named: bool,
+}
+
+impl Endpoints<'_> {
+    fn add(&mut self, root: &str) {
+        let resource = self.resource;
+        let plural = &resource.gvr.resource;
+        let namespaced = resource.scope == Scope::Namespaced;
+        let (scope, collection) = match namespaced {
+            true => ("Namespaced", format!("/{root}/namespaces/{{namespace}}/{plural}")),
+            false => ("", format!("/{root}/{plural}")),
+        };
+        let gvk = &resource.gvk;
+        let object = self.definitions.node(resource.schema.root());
+        let list = self
+            .definitions
+            .kind(&Gvk::new(&*gvk.group, &*gvk.version, &*resource.list_kind))
+            .unwrap_or_else(|| object.clone());
+        let place = |path: String, suffix: &str, named| Place { path, scope, suffix: suffix.to_owned(), named };
+
+        let here = place(collection.clone(), "", false);
+        self.operation(&here, &LISTING, "list", list.clone(), gvk);
+        self.operation(&here, &CREATING, "create", object.clone(), gvk);
+        if let Some(status) = self.definitions.kind(&meta("Status")) {
+            self.operation(&here, &DELETING_ALL, "deletecollection", status, gvk);
+        }
+        if namespaced {
+            let everywhere = Place { path: format!("/{root}/{plural}"), scope: "", suffix: "ForAllNamespaces".into(), named: false };
+            self.operation(&everywhere, &LISTING, "list", list, gvk);
+        }
+
+        let item = format!("{collection}/{{name}}");
+        let here = place(item.clone(), "", true);
+        self.operation(&here, &READING, "get", object.clone(), gvk);
+        self.operation(&here, &REPLACING, "update", object.clone(), gvk);
+        self.operation(&here, &PATCHING, "patch", object.clone(), gvk);
+        if let Some(status) = self.definitions.kind(&meta("Status")) {
+            self.operation(&here, &DELETING, "delete", status, gvk);
+        }
+        let mut parts = vec![];
+        const PART: &[&str] = &["get", "update", "patch"];
+        if resource.status {
+            parts.push(("status", gvk.clone(), PART));
+        }
+        if resource.scale.is_some() {
+            parts.push(("scale", Gvk::new("autoscaling", "v1", "Scale"), PART));
+        }
+        for s in resource.subresources {
+            parts.push((s.name, Gvk::new(s.kind.0, s.kind.1, s.kind.2), s.verbs));
+        }
+        for (name, gvk, verbs) in parts {
+            let same = gvk == resource.gvk;
+            let Some(schema) = (if same { Some(object.clone()) } else { self.definitions.kind(&gvk) }) else { continue };
+            let here = place(format!("{item}/{name}"), &capital(name), true);
+            for (verb, action) in [("get", &READING), ("update", &REPLACING), ("patch", &PATCHING), ("create", &CREATING)] {
+                if verbs.contains(&verb) {
+                    self.write(&here, action, schema.clone(), &gvk);
+                }
+            }
+        }
+    }
+
+    /// Adds an operation if the resource serves its verb.
+    fn operation(&mut self, place: &Place<'_>, action: &Action, verb: &str, answer: Value, gvk: &Gvk) {
+        if self.resource.verbs.contains(&verb) {
+            self.write(place, action, answer, gvk);
+        }
+    }
+
+    fn write(&mut self, place: &Place<'_>, action: &Action, answer: Value, gvk: &Gvk) {
+        let body = match action.name {
+            "post" | "put" => Some(json!({"content": {"*/*": {"schema": answer}}, "required": true})),
+            "patch" => Some(self.patch_body()),
+            "delete" | "deletecollection" => {
+                self.definitions.kind(&meta("DeleteOptions")).map(|o| json!({"content": {"*/*": {"schema": o}}}))
+            }
+            _ => None,
+        };
+        let (word, collection) = match action.word {
+            "deleteCollection" => ("delete", "Collection"),
+            word => (word, ""),
+        };
+        let id = format!(
+            "{word}{}{collection}{}{}{}",
+            self.prefix, place.scope, self.resource.gvk.kind, place.suffix
+        );
+        let mut operation = json!({
+            "tags": [self.tag],
+            "operationId": id,
+            "responses": responses(action.statuses, &answer),
+            "x-kubernetes-action": action.name,
+            "x-kubernetes-group-version-kind": {"group": gvk.group, "version": gvk.version, "kind": gvk.kind},
+        });
+        if !action.parameters.is_empty() {
+            operation["parameters"] = action.parameters.iter().map(|(name, ty)| parameter("query", name, ty)).collect();
+        }
+        if let Some(body) = body {
+            operation["requestBody"] = body;
+        }
+        let endpoint = self.paths.entry(&*place.path).or_insert_with(|| shared_parameters(place));
+        endpoint[action.method] = operation;
+    }
+
+    fn patch_body(&mut self) -> Value {
+        let schema = self.definitions.patch();
+        let content: Map<String, Value> = ["apply-patch+yaml", "json-patch+json", "merge-patch+json", "strategic-merge-patch+json"]
+            .into_iter()
+            .map(|kind| (format!("application/{kind}"), json!({"schema": schema})))
+            .collect();
+        json!({"content": content, "required": true})
+    }
+}
+
+/// What all operations of an endpoint have in common.
+fn shared_parameters(place: &Place<'_>) -> Value {
+    let mut parameters = vec![];
+    if place.named {
+        parameters.push(parameter("path", "name", "string"));
+    }
+    if place.path.contains("{namespace}") {
+        parameters.push(parameter("path", "namespace", "string"));
+    }
+    parameters.push(parameter("query", "pretty", "string"));
+    json!({"parameters": parameters})
+}
+
+fn parameter(place: &str, name: &str, ty: &str) -> Value {
+    let mut parameter = json!({"name": name, "in": place, "schema": {"type": ty, "uniqueItems": true}});
+    if place == "path" {
+        parameter["required"] = true.into();
+    }
+    parameter
+}
+
+fn responses(statuses: &[&str], answer: &Value) -> Value {
+    let content: Map<String, Value> = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]
+        .into_iter()
+        .map(|media| (media.to_owned(), json!({"schema": answer})))
+        .collect();
+    let mut responses = json!({"401": {"description": "Unauthorized"}});
+    for status in statuses {
+        let description = match *status {
+            "201" => "Created",
+            "202" => "Accepted",
+            _ => "OK",
+        };
+        responses[*status] = json!({"description": description, "content": content});
+    }
+    responses
+}
+
+fn meta(kind: &str) -> Gvk {
+    Gvk::new("", "v1", kind)
+}
+
+/// `AppsV1`, `CoreV1`, `RbacAuthorizationV1`: a group version in the ids of operations.
+fn camel_group(group: &str, version: &str) -> String {
+    let group = if group.is_empty() { "core" } else { group.trim_end_matches(".k8s.io") };
+    group.split('.').chain([version]).map(capital).collect()
+}
+
+fn capital(word: &str) -> String {
+    let mut chars = word.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}

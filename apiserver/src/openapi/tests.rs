@@ -1,0 +1,94 @@
+//! Documents against those of an upstream server, where they are at hand.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::*;
+use crate::registry::Registry;
+
+fn documents() -> BTreeMap<String, Value> {
+    let catalog = Registry::new(crate::resources::builtins()).snapshot();
+    let mut documents = BTreeMap::new();
+    for group in catalog.groups() {
+        for version in &group.versions {
+            let made = document(&group.name, &version.name, &version.resources);
+            let json = serde_json::from_slice(&made.json).expect("a JSON document");
+            documents.insert(path(&group.name, &version.name), json);
+        }
+    }
+    documents
+}
+
+#[test]
+fn kubectl_finds_what_it_needs() {
+    let documents = documents();
+    let apps = &documents["apis/apps/v1"];
+    let patch = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
+    assert_eq!(patch["x-kubernetes-group-version-kind"], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
+    let parameters = patch["parameters"].as_array().unwrap();
+    assert!(parameters.iter().any(|p| p["name"] == "fieldValidation"), "kubectl then leaves validation to the server");
+    let schemas = &apps["components"]["schemas"];
+    let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert!(containers["description"].as_str().unwrap().starts_with("List of containers"));
+}
+
+#[test]
+fn every_reference_has_its_definition() {
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                if let Some(Value::String(target)) = map.get("$ref") {
+                    found.push(target.trim_start_matches("#/components/schemas/").to_owned());
+                }
+                map.values().for_each(|v| references(v, found));
+            }
+            Value::Array(items) => items.iter().for_each(|v| references(v, found)),
+            _ => {}
+        }
+    }
+    for (path, document) in documents() {
+        let mut found = vec![];
+        references(&document, &mut found);
+        for name in found {
+            assert!(document["components"]["schemas"][&name].is_object(), "{path}: {name}");
+        }
+    }
+}
+
+/// `OPENAPI_DOCUMENTS` names a folder with an upstream server's documents (`apis_apps_v1.json`), as `hack/generate-schema`
+/// fetches them. Texts are not compared.
+#[test]
+fn definitions_are_those_of_upstream() {
+    let Ok(folder) = std::env::var("OPENAPI_DOCUMENTS") else {
+        println!("skipped: OPENAPI_DOCUMENTS is not set");
+        return;
+    };
+    fn without_texts(value: &Value) -> Value {
+        match value {
+            Value::Object(map) => map
+                .iter()
+                .filter(|(k, v)| !(*k == "description" && v.is_string()))
+                .map(|(k, v)| (k.clone(), without_texts(v)))
+                .collect(),
+            Value::Array(items) => items.iter().map(without_texts).collect(),
+            other => other.clone(),
+        }
+    }
+    let mut wrong = vec![];
+    for (path, document) in documents() {
+        let Ok(text) = std::fs::read(format!("{folder}/{}.json", path.replace('/', "_"))) else { continue };
+        let upstream: Value = serde_json::from_slice(&text).unwrap();
+        let (ours, theirs) = (without_texts(&document["components"]["schemas"]), without_texts(&upstream["components"]["schemas"]));
+        for (name, theirs) in theirs.as_object().unwrap() {
+            match ours.get(name) {
+                None => wrong.push(format!("{path}: no {name}")),
+                Some(ours) if ours == theirs || name.ends_with("DeleteOptions") || name.ends_with("WatchEvent") => {}
+                Some(ours) => wrong.push(format!("{path}: {name}\n  {ours}\n  {theirs}")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
