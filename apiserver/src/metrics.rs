@@ -1,0 +1,146 @@
+//! `/metrics`: what dashboards for upstream's API server read first, under upstream's names.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// What a finished request is counted under.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    pub verb: String,
+    pub group: String,
+    pub version: String,
+    pub resource: String,
+    pub subresource: String,
+    /// `cluster`, `namespace`, `resource` or empty.
+    pub scope: &'static str,
+    pub code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DurationLabels {
+    verb: String,
+    group: String,
+    resource: String,
+    subresource: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InflightLabels {
+    request_kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    resource: String,
+}
+
+/// The server's metrics. Labels take values of the registry and of the protocol only, so their number is bounded.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<DurationLabels, Histogram>,
+    inflight: Family<InflightLabels, Gauge>,
+    objects: Family<ResourceLabels, Gauge>,
+    revision: Gauge,
+    watchers: Gauge,
+}
+
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+// === impl Metrics ===
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        let durations = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
+        let durations: Family<DurationLabels, Histogram> = durations;
+        let (inflight, objects) = (Family::default(), Family::default());
+        let (revision, watchers) = (Gauge::default(), Gauge::default());
+        registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
+        registry.register("apiserver_request_duration_seconds", "Time of requests, watches left out", durations.clone());
+        registry.register("apiserver_current_inflight_requests", "Requests being served, watches left out", inflight.clone());
+        registry.register("apiserver_storage_objects", "Stored objects by resource", objects.clone());
+        registry.register("apiserver_longrunning_requests", "Open watches, logs, execs and their like", watchers.clone());
+        registry.register("coracle_store_revision", "The newest revision", revision.clone());
+        Metrics { registry, requests, durations, inflight, objects, revision, watchers }
+    }
+}
+
+impl Metrics {
+    /// Counts a finished request.
+    pub fn finished(&self, labels: RequestLabels, took: Duration) {
+        let duration = DurationLabels {
+            verb: labels.verb.clone(),
+            group: labels.group.clone(),
+            resource: labels.resource.clone(),
+            subresource: labels.subresource.clone(),
+        };
+        if labels.verb != "WATCH" {
+            self.durations.get_or_create(&duration).observe(took.as_secs_f64());
+        }
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// The gauge of requests that are being served now.
+    pub fn inflight(&self, mutating: bool) -> Gauge {
+        let request_kind = if mutating { "mutating" } else { "readOnly" };
+        self.inflight.get_or_create(&InflightLabels { request_kind }).clone()
+    }
+
+    /// The gauge of requests that last.
+    pub fn long_running(&self) -> &Gauge {
+        &self.watchers
+    }
+
+    /// The text of `/metrics`, with the store's numbers of this moment.
+    pub fn text(&self, revision: u64, objects: impl Iterator<Item = (String, usize)>) -> String {
+        self.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        for (resource, count) in objects {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.objects.get_or_create(&ResourceLabels { resource }).set(count);
+        }
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_names_are_used() {
+        let metrics = Metrics::default();
+        let labels = RequestLabels {
+            verb: "GET".into(),
+            group: String::new(),
+            version: "v1".into(),
+            resource: "pods".into(),
+            subresource: String::new(),
+            scope: "resource",
+            code: 200,
+        };
+        metrics.finished(labels, Duration::from_millis(3));
+        metrics.inflight(true).inc();
+        let text = metrics.text(7, [("pods".to_owned(), 3)].into_iter());
+        for line in [
+            "apiserver_request_total{verb=\"GET\",group=\"\",version=\"v1\",resource=\"pods\",subresource=\"\",scope=\"resource\",code=\"200\"} 1",
+            "apiserver_request_duration_seconds_count{verb=\"GET\",group=\"\",resource=\"pods\",subresource=\"\"} 1",
+            "apiserver_current_inflight_requests{request_kind=\"mutating\"} 1",
+            "apiserver_storage_objects{resource=\"pods\"} 3",
+            "coracle_store_revision 7",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}
