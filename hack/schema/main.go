@@ -43,6 +43,7 @@ type schema struct {
 	Properties map[string]*schema `json:"properties"`
 	Required   []string           `json:"required"`
 	Items      *schema            `json:"items"`
+	Values     *schema            `json:"additionalProperties"`
 	Default    json.RawMessage    `json:"default"`
 	Enum       []string           `json:"enum"`
 	Format     string             `json:"format"`
@@ -212,8 +213,10 @@ func printField(f reflect.StructField, name, options string, doc *schema, embedd
 		if p.Format != "" && p.Format != impliedFormat(f.Type) {
 			add("f=", p.Format)
 		}
-		if p.Items != nil && len(p.Items.Enum) > 0 {
-			add("E=", enum(p.Items.Enum))
+		for _, element := range []*schema{p.Items, p.Values} {
+			if element != nil {
+				add("E=", enum(element.Enum))
+			}
 		}
 	}
 	fmt.Println(line)

@@ -1,6 +1,6 @@
 //! Types of the schema table as OpenAPI v3 definitions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use coracle_api::Gvk;
 use serde_json::{Map, Value, json};
@@ -52,8 +52,11 @@ impl Definitions {
                 json!({"type": "array", "items": items})
             }
             Type::Map(_) => {
-                let value = node.child("").expect("a map has values");
-                json!({"type": "object", "additionalProperties": self.element(value)})
+                let mut values = self.element(node.child("").expect("a map has values"));
+                if let Some(field) = field.filter(|f| !f.item_values.is_empty()) {
+                    values["enum"] = json!(field.item_values);
+                }
+                json!({"type": "object", "additionalProperties": values})
             }
         }
     }
@@ -81,19 +84,15 @@ impl Definitions {
         // Before its fields: types refer to themselves.
         self.done.insert(name.clone(), Value::Null);
         let mut properties = Map::new();
-        let mut required = BTreeSet::new();
         for field in &s.fields {
-            if field.required {
-                required.insert(&*field.name);
-            }
             properties.insert(field.name.to_string(), self.property(node.at(field.ty), field));
         }
         let mut definition = json!({"type": "object"});
         if !properties.is_empty() {
             definition["properties"] = properties.into();
         }
-        if !required.is_empty() {
-            definition["required"] = json!(required);
+        if !s.required.is_empty() {
+            definition["required"] = json!(s.required);
         }
         if s.atomic {
             definition["x-kubernetes-map-type"] = "atomic".into();

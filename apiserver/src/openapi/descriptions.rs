@@ -151,7 +151,8 @@ pub(super) fn fill(group: &str, version: &str, schemas: &mut Map<String, Value>)
     for describe in COMMON.iter().chain(kinds) {
         describe(&mut generator);
     }
-    for (name, texts) in generator.definitions() {
+    let definitions = generator.definitions();
+    for (name, texts) in definitions {
         let Some(Value::Object(definition)) = schemas.get_mut(name) else { continue };
         describe(definition, texts);
         if let (Some(Value::Object(fields)), Some(Value::Object(texts))) =
@@ -162,6 +163,20 @@ pub(super) fn fill(group: &str, version: &str, schemas: &mut Map<String, Value>)
                     describe(field, texts);
                 }
             }
+        }
+    }
+    schemas.values_mut().for_each(unwrap_references);
+}
+
+/// A field of which nothing is said but its type refers to that directly.
+fn unwrap_references(definition: &mut Value) {
+    let Some(Value::Object(fields)) = definition.get_mut("properties") else { return };
+    for field in fields.values_mut().filter_map(Value::as_object_mut) {
+        let only = field.len() == 1;
+        if let Some(Value::Array(all)) = field.get_mut("allOf").filter(|_| only)
+            && let Some(Value::Object(reference)) = all.pop()
+        {
+            *field = reference;
         }
     }
 }

@@ -9,7 +9,7 @@
 //! ```
 //! A type is `*T`, `[go name]T`, `{go name}T`, `alias.Name`, or a leaf with an optional Go name (`string:v1.PullPolicy`).
 //! Flags: `o` omitempty, `z` omitzero, `r` required, `@` embedded in, `s=` patch strategies, `k=` merge key, `l=` list type,
-//! `i=` list map keys, `m=` map type, `d=` default, `e=` enum, `E=` enum of the items, `f=` format. In enums `~` is a space.
+//! `i=` list map keys, `m=` map type, `d=` default, `e=` enum, `E=` enum of the items or values, `f=` format. In enums `~` is a space.
 
 use std::collections::HashMap;
 
@@ -89,7 +89,6 @@ impl<'a> Reader<'a> {
             pointer: target.len() < text.len(),
             omit_empty: false,
             omit_zero: false,
-            required: false,
             number: words.next()?.parse().ok()?,
             embedded: "".into(),
             merge: Merge::default(),
@@ -101,10 +100,18 @@ impl<'a> Reader<'a> {
             item_values: vec![],
             format: "".into(),
         };
+        let mut required = false;
         for word in words {
-            flag(&mut field, word)?;
+            match word {
+                "r" => required = true,
+                word => flag(&mut field, word)?,
+            }
         }
-        self.strukt(owner)?.fields.push(field);
+        let owner = self.strukt(owner)?;
+        if required {
+            owner.required.push(field.name.clone());
+        }
+        owner.fields.push(field);
         Some(())
     }
 
@@ -188,7 +195,6 @@ fn flag(field: &mut Field, word: &str) -> Option<()> {
     match word {
         "o" => field.omit_empty = true,
         "z" => field.omit_zero = true,
-        "r" => field.required = true,
         _ if word.starts_with('@') => field.embedded = word[1..].into(),
         _ => {
             let (key, value) = word.split_once('=')?;

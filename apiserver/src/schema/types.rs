@@ -37,6 +37,8 @@ pub struct Struct {
     pub go_type: Box<str>,
     /// Sorted by name.
     pub fields: Vec<Field>,
+    /// The required fields' names in Go's order.
+    pub required: Vec<Box<str>>,
     /// Which fields the JSON form always has, even when nobody set them.
     pub(crate) always: Vec<u16>,
     /// Protobuf numbers, sorted: fields, and embedded structs whose fields are lifted into this one.
@@ -62,7 +64,6 @@ pub struct Field {
     pub pointer: bool,
     pub omit_empty: bool,
     pub omit_zero: bool,
-    pub required: bool,
     /// 0 where the field is on the wire in an embedded struct only, or not at all.
     pub number: u32,
     /// Go's names of the embedded structs the field is lifted from, joined by dots.
