@@ -20,6 +20,8 @@ pub struct Access {
     pub admission: Chain,
     /// How connections to kubelets are made.
     pub node_client: Arc<rustls::ClientConfig>,
+    /// How `proxy` speaks TLS to pods: as upstream, whatever certificate they show.
+    pub pod_client: Arc<rustls::ClientConfig>,
 }
 
 // === impl Access ===
@@ -29,6 +31,7 @@ impl Access {
         let identity = pki.issue(&crate::pki::Leaf::kubelet_client(), now)?;
         Ok(Access {
             node_client: crate::pki::node_client(&pki, &identity)?,
+            pod_client: crate::pki::unverified_client()?,
             authn: Authenticator::new(Tokens::new(pki.signing_key(), ISSUER)),
             authz: Authorizer::default(),
             admission: Chain::default(),

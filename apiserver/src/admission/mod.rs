@@ -64,19 +64,19 @@ pub struct Chain {}
 
 impl Chain {
     /// Before anything else is done for a write: whether its namespace takes it; then every change of the object.
-    /// For create and update.
+    /// For create and update. Answers warnings for the client.
     pub async fn mutate(
         &self,
         server: &Server,
         what: &Attributes<'_>,
         new: &mut Object,
         old: Option<&Object>,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         namespace::admit(server, what)?;
         for plugin in MUTATORS {
             plugin(server, what, new, old)?;
         }
-        Ok(())
+        Ok(vec![])
     }
 
     /// The last word before the commit; for create, update and (without `new`) delete. Answers warnings for the client.

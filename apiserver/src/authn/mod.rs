@@ -11,7 +11,7 @@ use crate::status::{Result, Status};
 
 mod tokens;
 
-pub use tokens::{Bound, Claims, Tokens};
+pub use tokens::{Bound, Claims, Reference, Tokens};
 
 /// An authenticated identity. Upstream's `user.Info`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

@@ -20,7 +20,7 @@ mod tls;
 
 pub use kubeconfig::kubeconfig;
 pub use signing::{SigningKey, openid_configuration};
-pub use tls::{ServingCertificate, node_client, server_config};
+pub use tls::{ServingCertificate, node_client, server_config, unverified_client};
 
 /// How long a leaf certificate lives, and how long before its end it is replaced.
 const LEAF_DAYS: i64 = 365;

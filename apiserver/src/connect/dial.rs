@@ -1,0 +1,152 @@
+//! One HTTP/1.1 exchange with a kubelet, a pod or a node, streaming; upgraded connections are copied both ways.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::header::{CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::Server;
+use crate::status::{Result, Status};
+
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of a kubelet's error text is passed on.
+const MAX_ERROR_BYTES: usize = 10 * 1024;
+/// Headers that end at this server: those of one connection, and the client's credentials.
+const NOT_FORWARDED: [&str; 8] =
+    ["authorization", "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"];
+
+/// The other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) tls: bool,
+    /// Whether it is a kubelet: our certificate is shown there, and its errors become a `Status`.
+    pub(super) kubelet: bool,
+}
+
+/// Sends the client's request to the target under another path, and its answer back.
+pub(super) async fn forward(
+    server: &Arc<Server>,
+    target: &Target,
+    path: &str,
+    mut request: Request<Body>,
+) -> Result<Response<Body>> {
+    let unreachable = |why: String| match target.kubelet {
+        true => Status::new(500, "InternalError", format!("error dialing backend: {why}")),
+        false => Status::unavailable(format!("error trying to reach service: {why}")),
+    };
+    let mut sender = connect(server, target).await.map_err(unreachable)?;
+    let client = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let onward = onward(target, path, request)?;
+    let mut answer = sender.send_request(onward).await.map_err(|e| unreachable(e.to_string()))?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client) = client else { return Err(Status::internal("upgrade without request")) };
+        let far = hyper::upgrade::on(&mut answer);
+        tokio::spawn(async move {
+            if let (Ok(client), Ok(far)) = tokio::join!(client, far) {
+                // Either end may close at any time: that is the end of the session, not an error.
+                let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(far)).await;
+            }
+        });
+        let (parts, _) = answer.into_parts();
+        return Ok(Response::from_parts(parts, Body::empty()));
+    }
+    if target.kubelet && (answer.status().is_client_error() || answer.status().is_server_error()) {
+        return Err(kubelet_error(answer).await);
+    }
+    let (mut parts, body) = answer.into_parts();
+    for name in [CONNECTION, TRANSFER_ENCODING] {
+        parts.headers.remove(name);
+    }
+    Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+/// The request as the target shall see it.
+fn onward(target: &Target, path: &str, request: Request<Body>) -> Result<Request<Body>> {
+    let (parts, body) = request.into_parts();
+    let mut headers = HeaderMap::new();
+    let forwarded = |name: &HeaderName| {
+        !NOT_FORWARDED.contains(&name.as_str()) && !name.as_str().starts_with("impersonate-")
+    };
+    for (name, value) in parts.headers.iter().filter(|(name, _)| forwarded(name)) {
+        headers.append(name.clone(), value.clone());
+    }
+    if headers.contains_key(UPGRADE) {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    let host = HeaderValue::from_str(&authority(target)).map_err(Status::internal)?;
+    headers.insert(HOST, host);
+    let mut onward = Request::builder()
+        .method(parts.method)
+        .uri(path)
+        .body(body)
+        .map_err(|e| Status::bad_request(e.to_string()))?;
+    *onward.headers_mut() = headers;
+    Ok(onward)
+}
+
+fn authority(target: &Target) -> String {
+    match target.host.contains(':') {
+        true => format!("[{}]:{}", target.host, target.port),
+        false => format!("{}:{}", target.host, target.port),
+    }
+}
+
+async fn connect(server: &Arc<Server>, target: &Target) -> Result<SendRequest<Body>, String> {
+    let dial = TcpStream::connect((target.host.as_str(), target.port));
+    let reached = tokio::time::timeout(DIAL_TIMEOUT, dial).await;
+    let stream = match reached {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(e)) => return Err(format!("dial tcp {}: {e}", authority(target))),
+        Err(_) => return Err(format!("dial tcp {}: i/o timeout", authority(target))),
+    };
+    // Interactive sessions send single key strokes.
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    if !target.tls {
+        return handshake(stream).await;
+    }
+    let config = match target.kubelet {
+        true => server.access.node_client.clone(),
+        false => server.access.pod_client.clone(),
+    };
+    let name = ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
+    let tls = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|e| e.to_string())?;
+    handshake(tls).await
+}
+
+async fn handshake<S>(stream: S) -> Result<SendRequest<Body>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    // Lives as long as the exchange: it ends when the sender and the body are dropped.
+    tokio::spawn(connection.with_upgrades());
+    Ok(sender)
+}
+
+/// A kubelet answers errors as text; clients get a `Status`.
+async fn kubelet_error(answer: Response<hyper::body::Incoming>) -> Status {
+    let code = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&body).trim().to_owned();
+    let reason = match code {
+        400 => "BadRequest",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        405 => "MethodNotAllowed",
+        429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
+        _ => "InternalError",
+    };
+    Status::new(code, reason, text)
+}
