@@ -21,6 +21,7 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     Controller { name: "endpoints-controller", start: crate::endpoints::start_legacy },
     Controller { name: "endpointslice-mirroring-controller", start: crate::endpoints::start_mirror },
     Controller { name: "namespace-controller", start: crate::namespace::start },
+    Controller { name: "garbage-collector-controller", start: crate::gc::start },
     Controller { name: "root-ca-certificate-publisher-controller", start: crate::root_ca::start },
 ];
 

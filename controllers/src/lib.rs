@@ -10,6 +10,7 @@ mod claims;
 mod deployment;
 mod discovery;
 mod endpoints;
+mod gc;
 mod namespace;
 mod pods;
 mod replicaset;

@@ -1,0 +1,222 @@
+//! The garbage collector: dependents go with their owners - in the background, before them (foreground), or not at
+//! all (orphan).
+//!
+//! Metadata-only watches of every deletable resource build a graph of who owns whom; each change there names the
+//! objects worth a look. The graph may be behind, so an owner it does not know is asked for before it counts as gone.
+
+mod graph;
+mod judge;
+mod watch;
+
+use std::sync::Arc;
+
+use coracle_api::names::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy, Request};
+use kube::core::PartialObjectMeta;
+use kube::core::params::GetParams;
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+
+use crate::Config;
+use crate::discovery::Served;
+use crate::runtime::{Key, Next, Queue, Reconcile, Runtime, Writer, is_conflict, is_not_found};
+use graph::{Graph, Node};
+use judge::{OwnerState, Verdict};
+
+/// What the watches know and the collector reads.
+struct Shared {
+    graph: RwLock<Graph>,
+    /// Keys are uids.
+    queue: Queue,
+}
+
+struct Controller {
+    client: kube::Client,
+    shared: Arc<Shared>,
+}
+
+pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
+    let shared = Arc::new(Shared { graph: RwLock::default(), queue: Queue::default() });
+    let queue = shared.queue.clone();
+    runtime.task(watch::follow_all(runtime.client(), shared.clone()));
+    let client = runtime.client();
+    runtime.work("garbage-collector-controller", queue, 20, Controller { client, shared });
+}
+
+impl Reconcile for Controller {
+    async fn reconcile(&self, key: &Key, _api: &Writer) -> anyhow::Result<Next> {
+        let node = self.shared.graph.read().node(&key.name);
+        let Some(node) = node else { return Ok(Next::Done) };
+        if node.deleting {
+            if node.has_finalizer(FINALIZER_ORPHAN) {
+                self.orphan_dependents(&node).await?;
+            } else if node.has_finalizer(FINALIZER_FOREGROUND) {
+                self.finish_foreground(&node).await?;
+            }
+            return Ok(Next::Done);
+        }
+        self.judge(&node).await
+    }
+}
+
+impl Controller {
+    /// Is any owner still there? If not, or if an owner waits for it, the object goes.
+    async fn judge(&self, node: &Node) -> anyhow::Result<Next> {
+        if node.owners.is_empty() {
+            return Ok(Next::Done);
+        }
+        let mut states = Vec::with_capacity(node.owners.len());
+        for owner in &node.owners {
+            states.push(self.owner_state(node, owner).await?);
+        }
+        let has_dependents = self.shared.graph.read().has_dependents(&node.uid);
+        match judge::verdict(&states, has_dependents) {
+            Verdict::Keep => Ok(Next::Done),
+            Verdict::Release => self.release(node, &states).await,
+            Verdict::DeleteForeground => self.delete(node, PropagationPolicy::Foreground).await,
+            Verdict::Delete => {
+                let how = if node.has_finalizer(FINALIZER_ORPHAN) {
+                    PropagationPolicy::Orphan
+                } else if node.has_finalizer(FINALIZER_FOREGROUND) {
+                    PropagationPolicy::Foreground
+                } else {
+                    PropagationPolicy::Background
+                };
+                self.delete(node, how).await
+            }
+        }
+    }
+
+    async fn owner_state(&self, node: &Node, owner: &OwnerReference) -> anyhow::Result<OwnerState> {
+        let (known, resource) = {
+            let graph = self.shared.graph.read();
+            (graph.node(&owner.uid), graph.resource(&owner.api_version, &owner.kind))
+        };
+        if let Some(known) = known {
+            // A reference that names another object under this uid is no reference to it.
+            let same = known.name == owner.name && (known.namespace.is_empty() || known.namespace == node.namespace);
+            return Ok(if same { OwnerState::of(known.deleting, known.has_finalizer(FINALIZER_FOREGROUND)) } else { OwnerState::Absent });
+        }
+        let Some(resource) = resource else {
+            anyhow::bail!("no resource serves the owner {} {} of {}", owner.api_version, owner.kind, node.name);
+        };
+        if resource.namespaced && node.namespace.is_empty() {
+            // A cluster-scoped object cannot have an owner in a namespace: it is left alone.
+            return Ok(OwnerState::Solid);
+        }
+        let namespace = (!node.namespace.is_empty()).then_some(node.namespace.as_str());
+        let found = self.get(&resource, namespace, &owner.name).await?;
+        let found = found.filter(|o| o.metadata.uid.as_ref() == Some(&owner.uid));
+        Ok(found.map_or(OwnerState::Absent, |o| {
+            let foreground = o.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER_FOREGROUND);
+            OwnerState::of(o.metadata.deletion_timestamp.is_some(), foreground)
+        }))
+    }
+
+    /// Drops the references to owners that are gone or waiting; the others keep the object.
+    async fn release(&self, node: &Node, states: &[OwnerState]) -> anyhow::Result<Next> {
+        let kept = node.owners.iter().zip(states).filter(|(_, state)| **state == OwnerState::Solid);
+        let kept: Vec<_> = kept.map(|(owner, _)| owner.clone()).collect();
+        self.patch(node, json!({"ownerReferences": kept})).await?;
+        Ok(Next::Done)
+    }
+
+    /// The dependents stay and forget this owner; then the owner may go.
+    async fn orphan_dependents(&self, node: &Node) -> anyhow::Result<()> {
+        let dependents = self.shared.graph.read().dependents(&node.uid);
+        for dependent in dependents {
+            let kept: Vec<_> = dependent.owners.iter().filter(|o| o.uid != node.uid).cloned().collect();
+            self.patch(&dependent, json!({"ownerReferences": kept})).await?;
+        }
+        self.drop_finalizer(node, FINALIZER_ORPHAN).await
+    }
+
+    /// The owner goes once no dependent blocks it any more; until then each of them is looked at.
+    async fn finish_foreground(&self, node: &Node) -> anyhow::Result<()> {
+        let dependents = self.shared.graph.read().dependents(&node.uid);
+        let blocks = |d: &&Node| {
+            d.owners.iter().any(|o| o.uid == node.uid && o.block_owner_deletion == Some(true))
+        };
+        if !dependents.iter().any(|d| blocks(&d)) {
+            return self.drop_finalizer(node, FINALIZER_FOREGROUND).await;
+        }
+        for dependent in dependents.iter().filter(|d| !d.deleting) {
+            self.shared.queue.add(Key::cluster(&dependent.uid));
+        }
+        Ok(())
+    }
+
+    async fn drop_finalizer(&self, node: &Node, finalizer: &str) -> anyhow::Result<()> {
+        let kept: Vec<_> = node.finalizers.iter().filter(|f| *f != finalizer).collect();
+        self.patch(node, json!({"finalizers": kept})).await
+    }
+
+    /// Patches the metadata of exactly the object and version the graph knows.
+    async fn patch(&self, node: &Node, mut metadata: Value) -> anyhow::Result<()> {
+        metadata["uid"] = json!(node.uid);
+        metadata["resourceVersion"] = json!(node.resource_version);
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        let request = self.at(node).patch_metadata(&node.name, &PatchParams::default(), &patch)?;
+        match self.client.request::<PartialObjectMeta>(request).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_not_found(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn delete(&self, node: &Node, how: PropagationPolicy) -> anyhow::Result<Next> {
+        // By version too: an owner may have been added since we looked.
+        let preconditions =
+            Preconditions { uid: Some(node.uid.clone()), resource_version: Some(node.resource_version.clone()) };
+        let how = DeleteParams {
+            propagation_policy: Some(how),
+            preconditions: Some(preconditions),
+            ..DeleteParams::default()
+        };
+        let request = self.at(node).delete(&node.name, &how)?;
+        match self.client.request_status::<Value>(request).await {
+            Ok(_) => Ok(Next::Done),
+            Err(error) if is_not_found(&error) => {
+                self.forget(node);
+                Ok(Next::Done)
+            }
+            Err(error) if is_conflict(&error) && self.is_gone(node).await? => {
+                self.forget(node);
+                Ok(Next::Done)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn is_gone(&self, node: &Node) -> anyhow::Result<bool> {
+        let namespace = (!node.namespace.is_empty()).then_some(node.namespace.as_str());
+        let found = self.get(&node.resource, namespace, &node.name).await?;
+        Ok(found.is_none_or(|o| o.metadata.uid.as_deref() != Some(&node.uid)))
+    }
+
+    fn forget(&self, node: &Node) {
+        for affected in self.shared.graph.write().remove(&node.uid) {
+            self.shared.queue.add(Key::cluster(affected));
+        }
+    }
+
+    async fn get(
+        &self,
+        resource: &Served,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> anyhow::Result<Option<PartialObjectMeta>> {
+        let request = Request::new(resource.path(namespace)).get_metadata(name, &GetParams::default())?;
+        match self.client.request(request).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn at(&self, node: &Node) -> Request {
+        let namespace = (!node.namespace.is_empty()).then_some(node.namespace.as_str());
+        Request::new(node.resource.path(namespace))
+    }
+}
