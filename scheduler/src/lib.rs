@@ -3,6 +3,8 @@
 //! `cluster` is what is known, `decide::schedule` the decision, `queue` the order, `run` the loop with its reads and
 //! writes. It talks to the API server only, as any client would.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
+
 pub mod cluster;
 pub mod decide;
 pub mod pod;
@@ -15,6 +17,8 @@ mod filter;
 mod queue;
 mod run;
 mod score;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 pub use run::run;
