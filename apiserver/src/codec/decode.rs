@@ -26,14 +26,16 @@ enum Media {
 }
 
 /// What upstream lists when it takes none of the client's media types.
-pub(super) const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+pub(super) const MEDIA_TYPES: &str =
+    "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// Reads a body of any media type the server takes. What a body does not say of its kind is taken from `default_gvk`.
 pub fn decode(content_type: Option<&str>, body: &[u8], default_gvk: Option<&Gvk>) -> Result<Decoded> {
     let expected = default_gvk.map_or("Object", |gvk| &gvk.kind);
     let unrecognized = |why: String| {
         let summary = summarize(body);
-        let message = format!("the object provided is unrecognized (must be of type {expected}): {why} ({summary})");
+        let message =
+            format!("the object provided is unrecognized (must be of type {expected}): {why} ({summary})");
         Status::bad_request(message)
     };
     let (value, noticed) = match media(content_type)? {
@@ -66,7 +68,9 @@ pub fn merge_noticed(body: &[u8], duplicates: Noticed, unknown: Noticed) -> Noti
 fn is_within(duplicate: &str, unknown: &str) -> bool {
     let path = |notice: &str| notice.split_once('"').map(|(_, p)| p.trim_end_matches('"').to_owned());
     match (path(duplicate), path(unknown)) {
-        (Some(d), Some(u)) => d.strip_prefix(&u).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])),
+        (Some(d), Some(u)) => {
+            d.strip_prefix(&u).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        }
         _ => false,
     }
 }
@@ -175,7 +179,9 @@ mod tests {
         );
         assert_eq!(
             refused("application/vnd.kubernetes.protobuf", "{}"),
-            format!("{prefix}provided data does not appear to be a protobuf message, expected prefix [107 56 115 0] ({{}})")
+            format!(
+                "{prefix}provided data does not appear to be a protobuf message, expected prefix [107 56 115 0] ({{}})"
+            )
         );
         let unknown = "the body of the request was in an unknown format - accepted media types include: application/json, \
                        application/yaml, application/vnd.kubernetes.protobuf";
@@ -184,7 +190,12 @@ mod tests {
 
     #[test]
     fn a_body_without_a_kind_gets_the_endpoints() {
-        for (media, body) in [(None, "{}"), (None, "null"), (Some("application/yaml"), "metadata:\n"), (Some("application/json;charset=utf-8"), "{\"kind\":\"\"}")] {
+        for (media, body) in [
+            (None, "{}"),
+            (None, "null"),
+            (Some("application/yaml"), "metadata:\n"),
+            (Some("application/json;charset=utf-8"), "{\"kind\":\"\"}"),
+        ] {
             let decoded = decode(media, body.as_bytes(), Some(&config_map())).unwrap();
             assert_eq!(decoded.object.gvk(), config_map(), "{body}");
         }
@@ -197,7 +208,12 @@ mod tests {
         assert_eq!(decoded.object.name(), "b");
         let unknown = Noticed(vec!["unknown field \"foo\"".into(), "unknown field \"zzz\"".into()]);
         let all = merge_noticed(body.as_bytes(), decoded.noticed, unknown);
-        let wanted = ["unknown field \"zzz\"", "duplicate field \"metadata.name\"", "duplicate field \"data.a\"", "unknown field \"foo\""];
+        let wanted = [
+            "unknown field \"zzz\"",
+            "duplicate field \"metadata.name\"",
+            "duplicate field \"data.a\"",
+            "unknown field \"foo\"",
+        ];
         assert_eq!(all.0, wanted);
     }
 

@@ -16,15 +16,19 @@ use crate::schema::{MAX_NOTICED, Noticed, Path};
 pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
     let text = String::from_utf8_lossy(body);
     let duplicates = RefCell::new(Vec::new());
-    let value = read(&text, &|path| {
-        let mut list = duplicates.borrow_mut();
-        if list.len() < MAX_NOTICED {
-            let notice = format!("duplicate field {:?}", path.text());
-            if !list.contains(&notice) {
-                list.push(notice);
+    let value = read(
+        &text,
+        &|path| {
+            let mut list = duplicates.borrow_mut();
+            if list.len() < MAX_NOTICED {
+                let notice = format!("duplicate field {:?}", path.text());
+                if !list.contains(&notice) {
+                    list.push(notice);
+                }
             }
-        }
-    }, &|_| {});
+        },
+        &|_| {},
+    );
     match value {
         Ok(value) => Ok((value, Noticed(duplicates.into_inner()))),
         Err(e) => Err(go_syntax::error(text.as_bytes()).unwrap_or_else(|| e.to_string())),
@@ -116,7 +120,9 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Node { path: Path::Index(&self.path, items.len()), ..self })? {
+        while let Some(item) =
+            seq.next_element_seed(Node { path: Path::Index(&self.path, items.len()), ..self })?
+        {
             items.push(item);
         }
         Ok(items.into())

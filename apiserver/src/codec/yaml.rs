@@ -16,8 +16,12 @@ const MAX_ALIASED: usize = 100_000;
 /// The value of the first document and its duplicate keys, which upstream reports as one notice.
 pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
     let text = String::from_utf8_lossy(body);
-    let mut composer =
-        Composer { parser: Parser::new_from_str(&text), anchors: HashMap::new(), aliased: 0, duplicates: vec![] };
+    let mut composer = Composer {
+        parser: Parser::new_from_str(&text),
+        anchors: HashMap::new(),
+        aliased: 0,
+        duplicates: vec![],
+    };
     let value = composer.document()?;
     let noticed = match composer.duplicates.as_slice() {
         [] => vec![],
@@ -63,7 +67,11 @@ impl<'a> Composer<'a> {
             Event::Alias(id) => (self.alias(id)?, 0),
             Event::Scalar(text, style, anchor, tag) => {
                 let tag = tag.as_ref().and_then(|t| t.core_suffix());
-                (scalar(&text, style, tag).map_err(|e| format!("yaml: line {}: {e}", span.start.line()))?, anchor)
+                (
+                    scalar(&text, style, tag)
+                        .map_err(|e| format!("yaml: line {}: {e}", span.start.line()))?,
+                    anchor,
+                )
             }
             Event::SequenceStart(_, anchor, _) => (self.sequence(depth)?, anchor),
             Event::MappingStart(_, anchor, _) => (self.mapping(depth)?, anchor),

@@ -134,10 +134,14 @@ impl Definitions {
             ListKind::Set => "set",
             ListKind::Map => "map",
         };
-        let strategies: Vec<&str> = [(field.merge.merge, "merge"), (field.merge.replace, "replace"), (field.merge.retain_keys, "retainKeys")]
-            .into_iter()
-            .filter_map(|(on, name)| on.then_some(name))
-            .collect();
+        let strategies: Vec<&str> = [
+            (field.merge.merge, "merge"),
+            (field.merge.replace, "replace"),
+            (field.merge.retain_keys, "retainKeys"),
+        ]
+        .into_iter()
+        .filter_map(|(on, name)| on.then_some(name))
+        .collect();
         let map_type = field.map_atomic.map_or("", |atomic| if atomic { "atomic" } else { "granular" });
         for (key, value) in [
             ("x-kubernetes-list-type", list_type),
@@ -172,10 +176,14 @@ impl Definitions {
                 json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
             ),
             LeafKind::Time => (format!("{META}.Time"), json!({"type": "string", "format": "date-time"})),
-            LeafKind::MicroTime => (format!("{META}.MicroTime"), json!({"type": "string", "format": "date-time"})),
+            LeafKind::MicroTime => {
+                (format!("{META}.MicroTime"), json!({"type": "string", "format": "date-time"}))
+            }
             LeafKind::Duration => (format!("{META}.Duration"), json!({"type": "string"})),
             LeafKind::Fields => (format!("{META}.FieldsV1"), json!({"type": "object"})),
-            LeafKind::Raw => ("io.k8s.apimachinery.pkg.runtime.RawExtension".to_owned(), json!({"type": "object"})),
+            LeafKind::Raw => {
+                ("io.k8s.apimachinery.pkg.runtime.RawExtension".to_owned(), json!({"type": "object"}))
+            }
             LeafKind::Json => (format!("{APIEXTENSIONS}.JSON"), json!({})),
             LeafKind::SchemaOrBool => (format!("{APIEXTENSIONS}.JSONSchemaPropsOrBool"), json!({})),
             LeafKind::SchemaOrArray => (format!("{APIEXTENSIONS}.JSONSchemaPropsOrArray"), json!({})),
@@ -184,7 +192,12 @@ impl Definitions {
         let reference = json!({"$ref": format!("{PREFIX}{name}")});
         let is_new = !self.done.contains_key(&name);
         self.done.entry(name).or_insert(definition);
-        if is_new && matches!(leaf.kind, LeafKind::SchemaOrBool | LeafKind::SchemaOrArray | LeafKind::SchemaOrStrings) {
+        if is_new
+            && matches!(
+                leaf.kind,
+                LeafKind::SchemaOrBool | LeafKind::SchemaOrArray | LeafKind::SchemaOrStrings
+            )
+        {
             self.node(node.at(node.types.schema_props));
         }
         reference

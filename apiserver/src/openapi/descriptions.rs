@@ -1,8 +1,9 @@
 //! The texts of a document: what k8s-openapi's types say of themselves, made only when a document is.
 
 use k8s_openapi::api::{
-    admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates, coordination, core, discovery,
-    events, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
+    admissionregistration, apps, authentication, authorization, autoscaling, batch, certificates,
+    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource, scheduling,
+    storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta;
@@ -22,121 +23,121 @@ const COMMON: &[Describe] = &[
 
 /// The kinds of each group version; all else is reached from them.
 const KINDS: &[(&str, &[Describe])] = &[
-    ("admissionregistration.k8s.io/v1", &[
-        add::<admissionregistration::v1::MutatingAdmissionPolicy>,
-        add::<admissionregistration::v1::MutatingAdmissionPolicyBinding>,
-        add::<admissionregistration::v1::MutatingWebhookConfiguration>,
-        add::<admissionregistration::v1::ValidatingAdmissionPolicy>,
-        add::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>,
-        add::<admissionregistration::v1::ValidatingWebhookConfiguration>,
-    ]),
-    ("apiextensions.k8s.io/v1", &[
-        add::<apiextensions::v1::CustomResourceDefinition>,
-    ]),
-    ("apiregistration.k8s.io/v1", &[
-        add::<apiregistration::v1::APIService>,
-    ]),
-    ("apps/v1", &[
-        add::<apps::v1::ControllerRevision>,
-        add::<apps::v1::DaemonSet>,
-        add::<apps::v1::Deployment>,
-        add::<apps::v1::ReplicaSet>,
-        add::<apps::v1::StatefulSet>,
-    ]),
-    ("authentication.k8s.io/v1", &[
-        add::<authentication::v1::SelfSubjectReview>,
-        add::<authentication::v1::TokenRequest>,
-        add::<authentication::v1::TokenReview>,
-    ]),
-    ("authorization.k8s.io/v1", &[
-        add::<authorization::v1::LocalSubjectAccessReview>,
-        add::<authorization::v1::SelfSubjectAccessReview>,
-        add::<authorization::v1::SelfSubjectRulesReview>,
-        add::<authorization::v1::SubjectAccessReview>,
-    ]),
-    ("autoscaling/v1", &[
-        add::<autoscaling::v1::HorizontalPodAutoscaler>,
-        add::<autoscaling::v1::Scale>,
-    ]),
-    ("autoscaling/v2", &[
-        add::<autoscaling::v2::HorizontalPodAutoscaler>,
-    ]),
-    ("batch/v1", &[
-        add::<batch::v1::CronJob>,
-        add::<batch::v1::Job>,
-    ]),
-    ("certificates.k8s.io/v1", &[
-        add::<certificates::v1::CertificateSigningRequest>,
-    ]),
-    ("coordination.k8s.io/v1", &[
-        add::<coordination::v1::Lease>,
-    ]),
-    ("discovery.k8s.io/v1", &[
-        add::<discovery::v1::EndpointSlice>,
-    ]),
-    ("events.k8s.io/v1", &[
-        add::<events::v1::Event>,
-    ]),
-    ("flowcontrol.apiserver.k8s.io/v1", &[
-        add::<flowcontrol::v1::FlowSchema>,
-        add::<flowcontrol::v1::PriorityLevelConfiguration>,
-    ]),
-    ("networking.k8s.io/v1", &[
-        add::<networking::v1::IPAddress>,
-        add::<networking::v1::Ingress>,
-        add::<networking::v1::IngressClass>,
-        add::<networking::v1::NetworkPolicy>,
-        add::<networking::v1::ServiceCIDR>,
-    ]),
-    ("node.k8s.io/v1", &[
-        add::<node::v1::RuntimeClass>,
-    ]),
-    ("policy/v1", &[
-        add::<policy::v1::Eviction>,
-        add::<policy::v1::PodDisruptionBudget>,
-    ]),
-    ("rbac.authorization.k8s.io/v1", &[
-        add::<rbac::v1::ClusterRole>,
-        add::<rbac::v1::ClusterRoleBinding>,
-        add::<rbac::v1::Role>,
-        add::<rbac::v1::RoleBinding>,
-    ]),
-    ("resource.k8s.io/v1", &[
-        add::<resource::v1::DeviceClass>,
-        add::<resource::v1::ResourceClaim>,
-        add::<resource::v1::ResourceClaimTemplate>,
-        add::<resource::v1::ResourceSlice>,
-    ]),
-    ("scheduling.k8s.io/v1", &[
-        add::<scheduling::v1::PriorityClass>,
-    ]),
-    ("storage.k8s.io/v1", &[
-        add::<storage::v1::CSIDriver>,
-        add::<storage::v1::CSINode>,
-        add::<storage::v1::CSIStorageCapacity>,
-        add::<storage::v1::StorageClass>,
-        add::<storage::v1::VolumeAttachment>,
-        add::<storage::v1::VolumeAttributesClass>,
-    ]),
-    ("v1", &[
-        add::<core::v1::Binding>,
-        add::<core::v1::ComponentStatus>,
-        add::<core::v1::ConfigMap>,
-        add::<core::v1::Endpoints>,
-        add::<core::v1::Event>,
-        add::<core::v1::LimitRange>,
-        add::<core::v1::Namespace>,
-        add::<core::v1::Node>,
-        add::<core::v1::PersistentVolume>,
-        add::<core::v1::PersistentVolumeClaim>,
-        add::<core::v1::Pod>,
-        add::<core::v1::PodTemplate>,
-        add::<core::v1::ReplicationController>,
-        add::<core::v1::ResourceQuota>,
-        add::<core::v1::Secret>,
-        add::<core::v1::Service>,
-        add::<core::v1::ServiceAccount>,
-    ]),
+    (
+        "admissionregistration.k8s.io/v1",
+        &[
+            add::<admissionregistration::v1::MutatingAdmissionPolicy>,
+            add::<admissionregistration::v1::MutatingAdmissionPolicyBinding>,
+            add::<admissionregistration::v1::MutatingWebhookConfiguration>,
+            add::<admissionregistration::v1::ValidatingAdmissionPolicy>,
+            add::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>,
+            add::<admissionregistration::v1::ValidatingWebhookConfiguration>,
+        ],
+    ),
+    ("apiextensions.k8s.io/v1", &[add::<apiextensions::v1::CustomResourceDefinition>]),
+    ("apiregistration.k8s.io/v1", &[add::<apiregistration::v1::APIService>]),
+    (
+        "apps/v1",
+        &[
+            add::<apps::v1::ControllerRevision>,
+            add::<apps::v1::DaemonSet>,
+            add::<apps::v1::Deployment>,
+            add::<apps::v1::ReplicaSet>,
+            add::<apps::v1::StatefulSet>,
+        ],
+    ),
+    (
+        "authentication.k8s.io/v1",
+        &[
+            add::<authentication::v1::SelfSubjectReview>,
+            add::<authentication::v1::TokenRequest>,
+            add::<authentication::v1::TokenReview>,
+        ],
+    ),
+    (
+        "authorization.k8s.io/v1",
+        &[
+            add::<authorization::v1::LocalSubjectAccessReview>,
+            add::<authorization::v1::SelfSubjectAccessReview>,
+            add::<authorization::v1::SelfSubjectRulesReview>,
+            add::<authorization::v1::SubjectAccessReview>,
+        ],
+    ),
+    ("autoscaling/v1", &[add::<autoscaling::v1::HorizontalPodAutoscaler>, add::<autoscaling::v1::Scale>]),
+    ("autoscaling/v2", &[add::<autoscaling::v2::HorizontalPodAutoscaler>]),
+    ("batch/v1", &[add::<batch::v1::CronJob>, add::<batch::v1::Job>]),
+    ("certificates.k8s.io/v1", &[add::<certificates::v1::CertificateSigningRequest>]),
+    ("coordination.k8s.io/v1", &[add::<coordination::v1::Lease>]),
+    ("discovery.k8s.io/v1", &[add::<discovery::v1::EndpointSlice>]),
+    ("events.k8s.io/v1", &[add::<events::v1::Event>]),
+    (
+        "flowcontrol.apiserver.k8s.io/v1",
+        &[add::<flowcontrol::v1::FlowSchema>, add::<flowcontrol::v1::PriorityLevelConfiguration>],
+    ),
+    (
+        "networking.k8s.io/v1",
+        &[
+            add::<networking::v1::IPAddress>,
+            add::<networking::v1::Ingress>,
+            add::<networking::v1::IngressClass>,
+            add::<networking::v1::NetworkPolicy>,
+            add::<networking::v1::ServiceCIDR>,
+        ],
+    ),
+    ("node.k8s.io/v1", &[add::<node::v1::RuntimeClass>]),
+    ("policy/v1", &[add::<policy::v1::Eviction>, add::<policy::v1::PodDisruptionBudget>]),
+    (
+        "rbac.authorization.k8s.io/v1",
+        &[
+            add::<rbac::v1::ClusterRole>,
+            add::<rbac::v1::ClusterRoleBinding>,
+            add::<rbac::v1::Role>,
+            add::<rbac::v1::RoleBinding>,
+        ],
+    ),
+    (
+        "resource.k8s.io/v1",
+        &[
+            add::<resource::v1::DeviceClass>,
+            add::<resource::v1::ResourceClaim>,
+            add::<resource::v1::ResourceClaimTemplate>,
+            add::<resource::v1::ResourceSlice>,
+        ],
+    ),
+    ("scheduling.k8s.io/v1", &[add::<scheduling::v1::PriorityClass>]),
+    (
+        "storage.k8s.io/v1",
+        &[
+            add::<storage::v1::CSIDriver>,
+            add::<storage::v1::CSINode>,
+            add::<storage::v1::CSIStorageCapacity>,
+            add::<storage::v1::StorageClass>,
+            add::<storage::v1::VolumeAttachment>,
+            add::<storage::v1::VolumeAttributesClass>,
+        ],
+    ),
+    (
+        "v1",
+        &[
+            add::<core::v1::Binding>,
+            add::<core::v1::ComponentStatus>,
+            add::<core::v1::ConfigMap>,
+            add::<core::v1::Endpoints>,
+            add::<core::v1::Event>,
+            add::<core::v1::LimitRange>,
+            add::<core::v1::Namespace>,
+            add::<core::v1::Node>,
+            add::<core::v1::PersistentVolume>,
+            add::<core::v1::PersistentVolumeClaim>,
+            add::<core::v1::Pod>,
+            add::<core::v1::PodTemplate>,
+            add::<core::v1::ReplicationController>,
+            add::<core::v1::ResourceQuota>,
+            add::<core::v1::Secret>,
+            add::<core::v1::Service>,
+            add::<core::v1::ServiceAccount>,
+        ],
+    ),
 ];
 
 fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {

@@ -24,12 +24,8 @@ const LIST: Parameters = &[
     ("watch", "boolean"),
 ];
 const WRITE: Parameters = &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
-const PATCH: Parameters = &[
-    ("dryRun", "string"),
-    ("fieldManager", "string"),
-    ("fieldValidation", "string"),
-    ("force", "boolean"),
-];
+const PATCH: Parameters =
+    &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
 const DELETE: Parameters = &[
     ("dryRun", "string"),
     ("gracePeriodSeconds", "integer"),
@@ -60,9 +56,15 @@ struct Action {
     statuses: &'static [&'static str],
 }
 
-const LISTING: Action = Action { name: "list", method: "get", word: "list", parameters: LIST, statuses: &["200"] };
-const CREATING: Action =
-    Action { name: "post", method: "post", word: "create", parameters: WRITE, statuses: &["200", "201", "202"] };
+const LISTING: Action =
+    Action { name: "list", method: "get", word: "list", parameters: LIST, statuses: &["200"] };
+const CREATING: Action = Action {
+    name: "post",
+    method: "post",
+    word: "create",
+    parameters: WRITE,
+    statuses: &["200", "201", "202"],
+};
 const DELETING_ALL: Action = Action {
     name: "deletecollection",
     method: "delete",
@@ -70,13 +72,19 @@ const DELETING_ALL: Action = Action {
     parameters: DELETE_COLLECTION,
     statuses: &["200"],
 };
-const READING: Action = Action { name: "get", method: "get", word: "read", parameters: &[], statuses: &["200"] };
+const READING: Action =
+    Action { name: "get", method: "get", word: "read", parameters: &[], statuses: &["200"] };
 const REPLACING: Action =
     Action { name: "put", method: "put", word: "replace", parameters: WRITE, statuses: &["200", "201"] };
 const PATCHING: Action =
     Action { name: "patch", method: "patch", word: "patch", parameters: PATCH, statuses: &["200", "201"] };
-const DELETING: Action =
-    Action { name: "delete", method: "delete", word: "delete", parameters: DELETE, statuses: &["200", "202"] };
+const DELETING: Action = Action {
+    name: "delete",
+    method: "delete",
+    word: "delete",
+    parameters: DELETE,
+    statuses: &["200", "202"],
+};
 
 pub(super) fn of_group_version(
     group: &str,
@@ -87,7 +95,10 @@ pub(super) fn of_group_version(
     let mut paths = Map::new();
     let root = super::path(group, version);
     let prefix = camel_group(group, version);
-    let tag = format!("{}_{version}", if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) });
+    let tag = format!(
+        "{}_{version}",
+        if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) }
+    );
     if let Some(answer) = definitions.kind(&meta("APIResourceList")) {
         let operation = json!({"tags": [tag], "description": "get available resources",
             "operationId": format!("get{prefix}APIResources"), "responses": responses(&["200"], &answer)});
@@ -131,7 +142,8 @@ impl Endpoints<'_> {
             .definitions
             .kind(&Gvk::new(&*gvk.group, &*gvk.version, &*resource.list_kind))
             .unwrap_or_else(|| object.clone());
-        let place = |path: String, suffix: &str, named| Place { path, scope, suffix: suffix.to_owned(), named };
+        let place =
+            |path: String, suffix: &str, named| Place { path, scope, suffix: suffix.to_owned(), named };
 
         let here = place(collection.clone(), "", false);
         self.operation(&here, &LISTING, "list", list.clone(), gvk);
@@ -140,7 +152,12 @@ impl Endpoints<'_> {
             self.operation(&here, &DELETING_ALL, "deletecollection", status, gvk);
         }
         if namespaced {
-            let everywhere = Place { path: format!("/{root}/{plural}"), scope: "", suffix: "ForAllNamespaces".into(), named: false };
+            let everywhere = Place {
+                path: format!("/{root}/{plural}"),
+                scope: "",
+                suffix: "ForAllNamespaces".into(),
+                named: false,
+            };
             self.operation(&everywhere, &LISTING, "list", list, gvk);
         }
 
@@ -165,9 +182,13 @@ impl Endpoints<'_> {
         }
         for (name, gvk, verbs) in parts {
             let same = gvk == resource.gvk;
-            let Some(schema) = (if same { Some(object.clone()) } else { self.definitions.kind(&gvk) }) else { continue };
+            let Some(schema) = (if same { Some(object.clone()) } else { self.definitions.kind(&gvk) }) else {
+                continue;
+            };
             let here = place(format!("{item}/{name}"), &capital(name), true);
-            for (verb, action) in [("get", &READING), ("update", &REPLACING), ("patch", &PATCHING), ("create", &CREATING)] {
+            for (verb, action) in
+                [("get", &READING), ("update", &REPLACING), ("patch", &PATCHING), ("create", &CREATING)]
+            {
                 if verbs.contains(&verb) {
                     self.write(&here, action, schema.clone(), &gvk);
                 }
@@ -186,9 +207,10 @@ impl Endpoints<'_> {
         let body = match action.name {
             "post" | "put" => Some(json!({"content": {"*/*": {"schema": answer}}, "required": true})),
             "patch" => Some(self.patch_body()),
-            "delete" | "deletecollection" => {
-                self.definitions.kind(&meta("DeleteOptions")).map(|o| json!({"content": {"*/*": {"schema": o}}}))
-            }
+            "delete" | "deletecollection" => self
+                .definitions
+                .kind(&meta("DeleteOptions"))
+                .map(|o| json!({"content": {"*/*": {"schema": o}}})),
             _ => None,
         };
         let (word, collection) = match action.word {
@@ -207,7 +229,8 @@ impl Endpoints<'_> {
             "x-kubernetes-group-version-kind": {"group": gvk.group, "version": gvk.version, "kind": gvk.kind},
         });
         if !action.parameters.is_empty() {
-            operation["parameters"] = action.parameters.iter().map(|(name, ty)| parameter("query", name, ty)).collect();
+            operation["parameters"] =
+                action.parameters.iter().map(|(name, ty)| parameter("query", name, ty)).collect();
         }
         if let Some(body) = body {
             operation["requestBody"] = body;
@@ -218,10 +241,11 @@ impl Endpoints<'_> {
 
     fn patch_body(&mut self) -> Value {
         let schema = self.definitions.patch();
-        let content: Map<String, Value> = ["apply-patch+yaml", "json-patch+json", "merge-patch+json", "strategic-merge-patch+json"]
-            .into_iter()
-            .map(|kind| (format!("application/{kind}"), json!({"schema": schema})))
-            .collect();
+        let content: Map<String, Value> =
+            ["apply-patch+yaml", "json-patch+json", "merge-patch+json", "strategic-merge-patch+json"]
+                .into_iter()
+                .map(|kind| (format!("application/{kind}"), json!({"schema": schema})))
+                .collect();
         json!({"content": content, "required": true})
     }
 }
@@ -248,10 +272,11 @@ fn parameter(place: &str, name: &str, ty: &str) -> Value {
 }
 
 fn responses(statuses: &[&str], answer: &Value) -> Value {
-    let content: Map<String, Value> = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]
-        .into_iter()
-        .map(|media| (media.to_owned(), json!({"schema": answer})))
-        .collect();
+    let content: Map<String, Value> =
+        ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]
+            .into_iter()
+            .map(|media| (media.to_owned(), json!({"schema": answer})))
+            .collect();
     let mut responses = json!({"401": {"description": "Unauthorized"}});
     for status in statuses {
         let description = match *status {

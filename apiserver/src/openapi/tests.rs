@@ -26,9 +26,15 @@ fn kubectl_finds_what_it_needs() {
     let apps = &documents["apis/apps/v1"];
     let patch = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
-    assert_eq!(patch["x-kubernetes-group-version-kind"], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
+    assert_eq!(
+        patch["x-kubernetes-group-version-kind"],
+        json!({"group": "apps", "version": "v1", "kind": "Deployment"})
+    );
     let parameters = patch["parameters"].as_array().unwrap();
-    assert!(parameters.iter().any(|p| p["name"] == "fieldValidation"), "kubectl then leaves validation to the server");
+    assert!(
+        parameters.iter().any(|p| p["name"] == "fieldValidation"),
+        "kubectl then leaves validation to the server"
+    );
     let schemas = &apps["components"]["schemas"];
     let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
     assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
@@ -81,11 +87,15 @@ fn definitions_are_those_of_upstream() {
     for (path, document) in documents() {
         let Ok(text) = std::fs::read(format!("{folder}/{}.json", path.replace('/', "_"))) else { continue };
         let upstream: Value = serde_json::from_slice(&text).unwrap();
-        let (ours, theirs) = (without_texts(&document["components"]["schemas"]), without_texts(&upstream["components"]["schemas"]));
+        let (ours, theirs) = (
+            without_texts(&document["components"]["schemas"]),
+            without_texts(&upstream["components"]["schemas"]),
+        );
         for (name, theirs) in theirs.as_object().unwrap() {
             match ours.get(name) {
                 None => wrong.push(format!("{path}: no {name}")),
-                Some(ours) if ours == theirs || name.ends_with("DeleteOptions") || name.ends_with("WatchEvent") => {}
+                Some(ours)
+                    if ours == theirs || name.ends_with("DeleteOptions") || name.ends_with("WatchEvent") => {}
                 Some(ours) => wrong.push(format!("{path}: {name}\n  {ours}\n  {theirs}")),
             }
         }

@@ -67,14 +67,19 @@ impl Patched {
 }
 
 /// Applies a patch and brings the result into its kind's form.
-pub fn apply_normalized(kind: PatchKind, original: &Object, patch: &[u8], schema: &Schema) -> Result<Patched> {
+pub fn apply_normalized(
+    kind: PatchKind,
+    original: &Object,
+    patch: &[u8],
+    schema: &Schema,
+) -> Result<Patched> {
     let (mut object, noticed, patch_value) = change(kind, original, patch, schema)?;
     // Where something is wrong the result is shown as it was before normalizing, which is made once more for that.
     let shown = || match kind {
         PatchKind::Strategic => strategic::go_value(&patch_value),
-        PatchKind::Json | PatchKind::Merge | PatchKind::Apply => {
-            change(kind, original, patch, schema).map(|(object, _, _)| object.0.to_string()).unwrap_or_default()
-        }
+        PatchKind::Json | PatchKind::Merge | PatchKind::Apply => change(kind, original, patch, schema)
+            .map(|(object, _, _)| object.0.to_string())
+            .unwrap_or_default(),
     };
     match schema.round_trip(&mut object) {
         Err(why) => Err(invalid(&shown(), &why)),
@@ -130,7 +135,8 @@ fn object_patch(patch: &[u8], prefix: &str) -> Result<(Value, Noticed)> {
         Value::Null => Ok((Value::Object(Map::new()), noticed)),
         other => {
             let found = describe(&other);
-            let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+            let why =
+                format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
             Err(Status::bad_request(format!("{prefix}{why}")))
         }
     }
@@ -142,8 +148,10 @@ fn apply_operations(document: &mut Value, patch: &[u8]) -> Result<Noticed> {
     let (value, noticed) =
         json::parse(patch).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
     let Value::Array(operations) = &value else {
-        let why =
-            format!("json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp", describe(&value));
+        let why = format!(
+            "json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
+            describe(&value)
+        );
         return Err(Status::bad_request(format!("error decoding patch: {why}")));
     };
     if operations.len() > MAX_OPERATIONS {

@@ -15,11 +15,19 @@ const BAD_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
 const BAD_SET_ORDER: &str = "invalid patch format of setElementOrder list";
 
 /// Merges a patch into an object of the schema at `node`.
-pub(super) fn merge(original: &mut Map<String, Value>, patch: Map<String, Value>, node: Node<'_>) -> Result<()> {
+pub(super) fn merge(
+    original: &mut Map<String, Value>,
+    patch: Map<String, Value>,
+    node: Node<'_>,
+) -> Result<()> {
     merge_map(original, patch, Some(node))
 }
 
-fn merge_map(original: &mut Map<String, Value>, mut patch: Map<String, Value>, node: Option<Node<'_>>) -> Result<()> {
+fn merge_map(
+    original: &mut Map<String, Value>,
+    mut patch: Map<String, Value>,
+    node: Option<Node<'_>>,
+) -> Result<()> {
     match patch.get(DIRECTIVE) {
         None => {}
         Some(directive) if directive == "replace" => {
@@ -41,7 +49,12 @@ fn merge_map(original: &mut Map<String, Value>, mut patch: Map<String, Value>, n
     Ok(())
 }
 
-fn merge_field(original: &mut Map<String, Value>, key: &str, value: Value, node: Option<Node<'_>>) -> Result<()> {
+fn merge_field(
+    original: &mut Map<String, Value>,
+    key: &str,
+    value: Value,
+    node: Option<Node<'_>>,
+) -> Result<()> {
     let (key, deletes) = match key.strip_prefix(DELETE_FROM_LIST) {
         Some(rest) => (rest.strip_prefix('/').ok_or_else(|| Status::bad_request(BAD_PRIMITIVE_LIST))?, true),
         None => (key, false),
@@ -154,7 +167,11 @@ fn holds_maps(original: &[Value], patch: &[Value]) -> Result<bool> {
 }
 
 /// Carries out the `$patch` directives among a list's items.
-fn directed_items(mut original: Vec<Value>, patch: Vec<Value>, list: List<'_>) -> Result<(Vec<Value>, Vec<Value>)> {
+fn directed_items(
+    mut original: Vec<Value>,
+    patch: Vec<Value>,
+    list: List<'_>,
+) -> Result<(Vec<Value>, Vec<Value>)> {
     let mut plain = Vec::with_capacity(patch.len());
     let mut replaces = false;
     for item in patch {
@@ -165,7 +182,9 @@ fn directed_items(mut original: Vec<Value>, patch: Vec<Value>, list: List<'_>) -
                 original.retain(|other| other.get(list.key) != Some(wanted));
             }
             Some("replace") => replaces = true,
-            Some("merge") => return Err(failed("merging lists cannot yet be specified in the patch".to_owned())),
+            Some("merge") => {
+                return Err(failed("merging lists cannot yet be specified in the patch".to_owned()));
+            }
             Some(_) => {
                 let map = item.as_object().cloned().unwrap_or_default();
                 return Err(unknown_directive(&item[DIRECTIVE], &map));
@@ -207,20 +226,34 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>
 }
 
 /// Carries out the `$setElementOrder` directives: merges the lists they are about, then orders them.
-fn set_orders(original: &mut Map<String, Value>, patch: &mut Map<String, Value>, node: Option<Node<'_>>) -> Result<()> {
+fn set_orders(
+    original: &mut Map<String, Value>,
+    patch: &mut Map<String, Value>,
+    node: Option<Node<'_>>,
+) -> Result<()> {
     let directives: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
     for directive in directives {
         let wanted = patch.remove(&directive).unwrap_or_default();
         let Value::Array(wanted) = wanted else {
-            return Err(failed(format!("expected a slice, but received a {}", crate::schema::describe(&wanted))));
+            return Err(failed(format!(
+                "expected a slice, but received a {}",
+                crate::schema::describe(&wanted)
+            )));
         };
-        let key = directive[SET_ORDER.len()..].strip_prefix('/').ok_or_else(|| Status::bad_request(BAD_SET_ORDER))?;
+        let key = directive[SET_ORDER.len()..]
+            .strip_prefix('/')
+            .ok_or_else(|| Status::bad_request(BAD_SET_ORDER))?;
         let field = node.and_then(|n| n.field(key));
         let list = List::of(field, node.and_then(|n| n.child(key)));
         let live = match original.get(key) {
             Some(Value::Array(items)) => items.clone(),
             Some(Value::Null) | None => vec![],
-            Some(other) => return Err(failed(format!("expected a slice, but received a {}", crate::schema::describe(other)))),
+            Some(other) => {
+                return Err(failed(format!(
+                    "expected a slice, but received a {}",
+                    crate::schema::describe(other)
+                )));
+            }
         };
         let merged = match (original.contains_key(key), patch.remove(key)) {
             (_, Some(Value::Array(items))) => {

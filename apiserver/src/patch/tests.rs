@@ -21,29 +21,72 @@ fn strategic_merge_follows_the_schema() {
     let b = || json!({"name": "b", "image": "1"});
     let containers = |list: Value| json!({"containers": list});
     let table = [
-        ("merged by key", containers(json!([a(), b()])), containers(json!([{"name": "b", "image": "2"}])),
-         containers(json!([a(), {"name": "b", "image": "2"}]))),
-        ("a new item comes first", containers(json!([a()])), containers(json!([{"name": "c"}])),
-         containers(json!([{"name": "c"}, a()]))),
-        ("deleted by key", containers(json!([a(), b()])), containers(json!([{"name": "a", "$patch": "delete"}])),
-         containers(json!([b()]))),
-        ("list replaced", containers(json!([a(), b()])), containers(json!([{"name": "c"}, {"$patch": "replace"}])),
-         containers(json!([{"name": "c"}]))),
-        ("atomic lists are replaced", json!({"tolerations": [{"key": "a"}]}), json!({"tolerations": [{"key": "b"}]}),
-         json!({"tolerations": [{"key": "b"}]})),
-        ("null deletes", json!({"nodeName": "n", "hostname": "h"}), json!({"nodeName": null}), json!({"hostname": "h"})),
-        ("null for what is not there is dropped", json!({}), json!({"securityContext": {"runAsUser": null}}),
-         json!({"securityContext": {}})),
-        ("order directive", containers(json!([a(), b()])),
-         json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}), containers(json!([b(), a()]))),
-        ("order directive with items", containers(json!([a(), b()])),
-         json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}], "containers": [{"name": "c"}]}),
-         containers(json!([{"name": "c"}, a(), b()]))),
-        ("retained keys", json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
-         json!({"volumes": [{"$retainKeys": ["name", "hostPath"], "name": "v", "hostPath": {"path": "/"}}]}),
-         json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]})),
-        ("map replaced", json!({"nodeSelector": {"a": "b"}}), json!({"nodeSelector": {"$patch": "replace", "c": "d"}}),
-         json!({"nodeSelector": {"c": "d"}})),
+        (
+            "merged by key",
+            containers(json!([a(), b()])),
+            containers(json!([{"name": "b", "image": "2"}])),
+            containers(json!([a(), {"name": "b", "image": "2"}])),
+        ),
+        (
+            "a new item comes first",
+            containers(json!([a()])),
+            containers(json!([{"name": "c"}])),
+            containers(json!([{"name": "c"}, a()])),
+        ),
+        (
+            "deleted by key",
+            containers(json!([a(), b()])),
+            containers(json!([{"name": "a", "$patch": "delete"}])),
+            containers(json!([b()])),
+        ),
+        (
+            "list replaced",
+            containers(json!([a(), b()])),
+            containers(json!([{"name": "c"}, {"$patch": "replace"}])),
+            containers(json!([{"name": "c"}])),
+        ),
+        (
+            "atomic lists are replaced",
+            json!({"tolerations": [{"key": "a"}]}),
+            json!({"tolerations": [{"key": "b"}]}),
+            json!({"tolerations": [{"key": "b"}]}),
+        ),
+        (
+            "null deletes",
+            json!({"nodeName": "n", "hostname": "h"}),
+            json!({"nodeName": null}),
+            json!({"hostname": "h"}),
+        ),
+        (
+            "null for what is not there is dropped",
+            json!({}),
+            json!({"securityContext": {"runAsUser": null}}),
+            json!({"securityContext": {}}),
+        ),
+        (
+            "order directive",
+            containers(json!([a(), b()])),
+            json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}),
+            containers(json!([b(), a()])),
+        ),
+        (
+            "order directive with items",
+            containers(json!([a(), b()])),
+            json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}], "containers": [{"name": "c"}]}),
+            containers(json!([{"name": "c"}, a(), b()])),
+        ),
+        (
+            "retained keys",
+            json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
+            json!({"volumes": [{"$retainKeys": ["name", "hostPath"], "name": "v", "hostPath": {"path": "/"}}]}),
+            json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}),
+        ),
+        (
+            "map replaced",
+            json!({"nodeSelector": {"a": "b"}}),
+            json!({"nodeSelector": {"$patch": "replace", "c": "d"}}),
+            json!({"nodeSelector": {"c": "d"}}),
+        ),
     ];
     for (what, original, patch, wanted) in table {
         assert_eq!(pod_patch(original, patch), Ok(wanted), "{what}");
@@ -66,7 +109,11 @@ fn lists_of_scalars_merge_as_sets() {
 #[test]
 fn malformed_strategic_patches_fail_in_upstreams_words() {
     let table = [
-        (json!({"containers": [{"image": "x"}]}), 500, "map: map[image:x] does not contain declared merge key: name"),
+        (
+            json!({"containers": [{"image": "x"}]}),
+            500,
+            "map: map[image:x] does not contain declared merge key: name",
+        ),
         (json!({"$patch": "foo"}), 500, "unknown patch type: foo in map: map[$patch:foo]"),
         (json!({"$retainKeys": "x"}), 400, "invalid patch format of retainKeys"),
         (
@@ -94,11 +141,18 @@ fn json_patches_replace_like_upstream_and_are_refused_like_upstream() {
         json!([{"op": "foo", "path": "/data/x"}]),
     ] {
         let failure = run(bad).unwrap_err().0;
-        assert_eq!((failure.code, failure.message.as_str()), (422, "the server rejected our request due to an error in our request"));
+        assert_eq!(
+            (failure.code, failure.message.as_str()),
+            (422, "the server rejected our request due to an error in our request")
+        );
     }
     let not_a_list = run(json!({})).unwrap_err().0;
-    assert_eq!(not_a_list.message, "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp");
-    let too_many = run(vec![json!({"op": "test", "path": "/data/x", "value": "1"}); 10_001].into()).unwrap_err();
+    assert_eq!(
+        not_a_list.message,
+        "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+    );
+    let too_many =
+        run(vec![json!({"op": "test", "path": "/data/x", "value": "1"}); 10_001].into()).unwrap_err();
     assert_eq!(too_many.code(), 413);
 }
 
@@ -107,9 +161,16 @@ fn a_result_that_does_not_fit_is_invalid() {
     let schema = Schema::builtin(&Gvk::new("", "v1", "ConfigMap")).unwrap();
     let original = Object(json!({"apiVersion": "v1", "kind": "ConfigMap"}));
     let failure = apply_normalized(PatchKind::Merge, &original, br#"{"data":1}"#, &schema).unwrap_err().0;
-    assert_eq!((failure.code, failure.message.as_str()), (422,
-        r#" "" is invalid: patch: Invalid value: "{\"apiVersion\":\"v1\",\"data\":1,\"kind\":\"ConfigMap\"}": json: cannot unmarshal number into Go struct field ConfigMap.data of type map[string]string"#));
+    assert_eq!(
+        (failure.code, failure.message.as_str()),
+        (
+            422,
+            r#" "" is invalid: patch: Invalid value: "{\"apiVersion\":\"v1\",\"data\":1,\"kind\":\"ConfigMap\"}": json: cannot unmarshal number into Go struct field ConfigMap.data of type map[string]string"#
+        )
+    );
     let odd = apply_normalized(PatchKind::Strategic, &original, br#"{"foo":{"bar":1}}"#, &schema).unwrap();
-    assert_eq!(odd.strict_error().unwrap().0.message,
-        r#" "" is invalid: patch: Invalid value: "map[foo:map[bar:1]]": strict decoding error: unknown field "foo""#);
+    assert_eq!(
+        odd.strict_error().unwrap().0.message,
+        r#" "" is invalid: patch: Invalid value: "map[foo:map[bar:1]]": strict decoding error: unknown field "foo""#
+    );
 }

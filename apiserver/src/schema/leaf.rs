@@ -16,7 +16,9 @@ const GO_ZERO: i64 = -62_135_596_800;
 pub(super) fn canonicalize(leaf: &Leaf, value: &mut Value) -> Result<(), Mismatch> {
     match leaf.kind {
         LeafKind::Raw | LeafKind::Json => Ok(()),
-        LeafKind::Fields | LeafKind::SchemaOrBool | LeafKind::SchemaOrArray | LeafKind::SchemaOrStrings => Ok(()),
+        LeafKind::Fields | LeafKind::SchemaOrBool | LeafKind::SchemaOrArray | LeafKind::SchemaOrStrings => {
+            Ok(())
+        }
         _ if value.is_null() => {
             *value = leaf.kind.zero();
             Ok(())
@@ -59,7 +61,9 @@ fn bytes(value: &mut Value, ty: &str) -> Result<(), Mismatch> {
         Err(e) => {
             let at = match e {
                 base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len() / 4 * 4,
+                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
+                    text.len() / 4 * 4
+                }
             };
             Err(Mismatch::Words(format!("illegal base64 data at input byte {at}")))
         }
@@ -111,8 +115,10 @@ fn print_time(at: Timestamp, precision: Precision) -> String {
 /// The instant of an RFC 3339 text; Go takes neither spaces nor lower-case letters.
 fn rfc3339(text: &str) -> Option<Timestamp> {
     let b = text.as_bytes();
-    let shape = b.len() >= 20 && b[10] == b'T' && b[4] == b'-' && b[7] == b'-' && b[13] == b':' && b[16] == b':';
-    let zone = text.ends_with('Z') || (b.len() > 6 && matches!(b[b.len() - 6], b'+' | b'-') && b[b.len() - 3] == b':');
+    let shape =
+        b.len() >= 20 && b[10] == b'T' && b[4] == b'-' && b[7] == b'-' && b[13] == b':' && b[16] == b':';
+    let zone = text.ends_with('Z')
+        || (b.len() > 6 && matches!(b[b.len() - 6], b'+' | b'-') && b[b.len() - 3] == b':');
     if shape && zone { text.parse().ok() } else { None }
 }
 
@@ -140,8 +146,17 @@ fn time_error(text: &str, precision: Precision) -> Mismatch {
         Precision::Micros => "2006-01-02T15:04:05.000000Z07:00",
     };
     const ELEMENTS: [(&str, usize, &str); 11] = [
-        ("2006", 4, "d"), ("-", 1, "-"), ("01", 2, "d"), ("-", 1, "-"), ("02", 2, "d"), ("T", 1, "T"),
-        ("15", 2, "d"), (":", 1, ":"), ("04", 2, "d"), (":", 1, ":"), ("05", 2, "d"),
+        ("2006", 4, "d"),
+        ("-", 1, "-"),
+        ("01", 2, "d"),
+        ("-", 1, "-"),
+        ("02", 2, "d"),
+        ("T", 1, "T"),
+        ("15", 2, "d"),
+        (":", 1, ":"),
+        ("04", 2, "d"),
+        (":", 1, ":"),
+        ("05", 2, "d"),
     ];
     let mut at = 0;
     for (name, width, kind) in ELEMENTS {
@@ -152,15 +167,21 @@ fn time_error(text: &str, precision: Precision) -> Mismatch {
         };
         if !fits {
             let rest = text.get(at..).unwrap_or_default();
-            return Mismatch::Words(format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {name:?}"));
+            return Mismatch::Words(format!(
+                "parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {name:?}"
+            ));
         }
         at += width;
     }
     let rest = text.get(at..).unwrap_or_default();
     match rest {
-        "" => Mismatch::Words(format!("parsing time {text:?} as {layout:?}: cannot parse \"\" as \"Z07:00\"")),
+        "" => {
+            Mismatch::Words(format!("parsing time {text:?} as {layout:?}: cannot parse \"\" as \"Z07:00\""))
+        }
         "Z" => Mismatch::Words(format!("parsing time {text:?}: day out of range")),
-        rest => Mismatch::Words(format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \"Z07:00\"")),
+        rest => Mismatch::Words(format!(
+            "parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \"Z07:00\""
+        )),
     }
 }
 
@@ -168,13 +189,14 @@ fn duration(value: &mut Value) -> Result<(), Mismatch> {
     let Value::String(text) = &*value else {
         return Err(Mismatch::described(describe(value).to_owned(), "string"));
     };
-    let nanos = parse_duration(text).ok_or_else(|| Mismatch::Words(format!("time: invalid duration {text:?}")))?;
+    let nanos =
+        parse_duration(text).ok_or_else(|| Mismatch::Words(format!("time: invalid duration {text:?}")))?;
     *value = print_duration(nanos).into();
     Ok(())
 }
 
 /// Go's `time.ParseDuration`.
-fn parse_duration(text: &str) -> Option<i64> {
+pub(crate) fn parse_duration(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),

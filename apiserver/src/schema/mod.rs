@@ -12,9 +12,9 @@ use std::sync::{Arc, LazyLock};
 use coracle_api::{Gvk, Object};
 
 use crate::status::Status;
+pub(crate) use leaf::{parse_duration, print_duration, print_instant};
 use normalize::Normalizer;
 pub(crate) use normalize::{MAX_NOTICED, Path, describe};
-pub(crate) use leaf::{print_duration, print_instant};
 pub use types::{Field, Leaf, LeafKind, List, ListKind, MapOf, Merge, Struct, Type, Types};
 pub(crate) use types::{Numbered, TypeId};
 
@@ -153,7 +153,8 @@ impl<'a> Node<'a> {
         for ((group_version, kind), _) in self.types.kinds.iter().filter(|(_, id)| **id == self.id) {
             match group_version.as_str() {
                 "*" if matches!(kind.as_str(), "DeleteOptions" | "WatchEvent") => {
-                    let all: std::collections::BTreeSet<_> = self.types.kinds.keys().map(|(gv, _)| gv).collect();
+                    let all: std::collections::BTreeSet<_> =
+                        self.types.kinds.keys().map(|(gv, _)| gv).collect();
                     let served = all.into_iter().filter(|gv| *gv != "*");
                     kinds.extend(served.map(|gv| Gvk::from_api_version(gv, kind)));
                 }

@@ -143,7 +143,12 @@ impl Normalizer<'_> {
         }
     }
 
-    fn structure(&mut self, s: &Struct, map: &mut Map<String, Value>, path: Path<'_>) -> Result<(), Mismatch> {
+    fn structure(
+        &mut self,
+        s: &Struct,
+        map: &mut Map<String, Value>,
+        path: Path<'_>,
+    ) -> Result<(), Mismatch> {
         let mut failed = None;
         map.retain(|key, value| {
             if failed.is_some() {

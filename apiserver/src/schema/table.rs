@@ -13,7 +13,9 @@
 
 use std::collections::HashMap;
 
-use super::types::{Field, Leaf, LeafKind, List, ListKind, MapOf, Merge, Numbered, Struct, Type, TypeId, Types};
+use super::types::{
+    Field, Leaf, LeafKind, List, ListKind, MapOf, Merge, Numbered, Struct, Type, TypeId, Types,
+};
 
 const TABLE: &str = include_str!("../../data/builtin.schema");
 
@@ -169,18 +171,19 @@ impl<'a> Reader<'a> {
 
     /// Sorts the fields and fills what follows from them.
     fn close(&mut self) {
-        self.types.schema_props = self.ids.get("apiextensions/v1.JSONSchemaProps").copied().unwrap_or_default();
+        self.types.schema_props =
+            self.ids.get("apiextensions/v1.JSONSchemaProps").copied().unwrap_or_default();
         for i in 0..self.types.all.len() {
             let Type::Struct(s) = &mut self.types.all[i] else { continue };
             let mut fields = std::mem::take(&mut s.fields);
             fields.sort_by(|a, b| a.name.cmp(&b.name));
-            let always = (0u16..)
+            let always =
+                (0u16..).zip(&fields).filter(|(_, f)| self.types.always(f)).map(|(at, _)| at).collect();
+            let numbered: Vec<_> = (0u16..)
                 .zip(&fields)
-                .filter(|(_, f)| self.types.always(f))
-                .map(|(at, _)| at)
+                .filter(|(_, f)| f.number != 0)
+                .map(|(at, f)| (f.number, Numbered::Field(at)))
                 .collect();
-            let numbered: Vec<_> =
-                (0u16..).zip(&fields).filter(|(_, f)| f.number != 0).map(|(at, f)| (f.number, Numbered::Field(at))).collect();
             let Type::Struct(s) = &mut self.types.all[i] else { continue };
             s.always = always;
             s.fields = fields;

@@ -41,8 +41,11 @@ fn unknown_fields_are_dropped_and_named_by_path() {
         "apiVersion": "v1", "kind": "Pod", "foo": 1, "metadata": {"name": "a"},
         "spec": {"containers": [{"name": "a"}, {"name": "c", "bar": {"baz": 1}}], "volumes": [{"name": "v", "emptyDir": {"x": 1}}]}}));
     assert_eq!(object["spec"]["containers"][1], json!({"name": "c", "resources": {}}));
-    let wanted =
-        ["unknown field \"foo\"", "unknown field \"spec.containers[1].bar\"", "unknown field \"spec.volumes[0].emptyDir.x\""];
+    let wanted = [
+        "unknown field \"foo\"",
+        "unknown field \"spec.containers[1].bar\"",
+        "unknown field \"spec.volumes[0].emptyDir.x\"",
+    ];
     assert_eq!(noticed, wanted);
 }
 
@@ -129,7 +132,8 @@ fn cost_of_a_pod() {
                    "resources": {"limits": {"cpu": "100m", "memory": "64Mi"}}, "volumeMounts": [{"name": "v", "mountPath": "/v"}]})
         })
         .collect();
-    let pod = Object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"a": "b"}},
+    let pod =
+        Object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"a": "b"}},
                             "spec": {"containers": containers, "volumes": [{"name": "v", "emptyDir": {}}]}}));
     let mut copies = vec![pod; 10_000];
     let start = std::time::Instant::now();

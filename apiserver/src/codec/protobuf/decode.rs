@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use super::MAGIC;
 use super::wire::{Reader, Result, Wire};
 use crate::codec::decode::Decoded;
-use crate::schema::{Field, LeafKind, Noticed, Numbered, Schema, Struct, Type, TypeId, Types, print_duration, print_instant};
+use crate::schema::{
+    Field, LeafKind, Noticed, Numbered, Schema, Struct, Type, TypeId, Types, print_duration, print_instant,
+};
 
 /// Messages nested deeper are refused.
 const MAX_DEPTH: usize = 120;
@@ -19,7 +21,8 @@ pub(crate) fn decode(body: &[u8], default_gvk: Option<&Gvk>) -> Result<Decoded> 
         if body.is_empty() {
             "empty data".to_owned()
         } else {
-            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]".to_owned()
+            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+                .to_owned()
         }
     })?;
     let envelope = Envelope::read(envelope)?;
@@ -110,13 +113,17 @@ impl Transcoder<'_> {
             }
             Type::Map(of) => {
                 let slot = map.entry(&*field.name).or_insert_with(|| json!({}));
-                let (Value::Object(entries), Wire::Bytes(entry)) = (slot, wire) else { return Err(mistyped(field)) };
+                let (Value::Object(entries), Wire::Bytes(entry)) = (slot, wire) else {
+                    return Err(mistyped(field));
+                };
                 let (key, value) = self.entry(of.values, entry, depth)?;
                 entries.insert(key, value);
                 Ok(())
             }
             _ => {
-                let value = self.value(field.ty, wire, depth).map_err(|e| if e.is_empty() { mistyped(field) } else { e })?;
+                let value = self
+                    .value(field.ty, wire, depth)
+                    .map_err(|e| if e.is_empty() { mistyped(field) } else { e })?;
                 map.insert(field.name.to_string(), value);
                 Ok(())
             }
@@ -173,7 +180,11 @@ impl Transcoder<'_> {
     }
 
     fn leaf(&self, kind: LeafKind, wire: Wire<'_>, depth: usize) -> Result<Value> {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "protobuf's integers wrap")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_possible_wrap,
+            reason = "protobuf's integers wrap"
+        )]
         Ok(match (kind, wire) {
             (LeafKind::String, Wire::Bytes(v)) => text(v).into(),
             (LeafKind::Bool, Wire::Varint(v)) => (v != 0).into(),
@@ -197,9 +208,10 @@ impl Transcoder<'_> {
                 }
                 _ => Value::Null,
             },
-            (LeafKind::SchemaOrBool | LeafKind::SchemaOrArray | LeafKind::SchemaOrStrings, Wire::Bytes(v)) => {
-                self.schema_or(kind, v, depth)?
-            }
+            (
+                LeafKind::SchemaOrBool | LeafKind::SchemaOrArray | LeafKind::SchemaOrStrings,
+                Wire::Bytes(v),
+            ) => self.schema_or(kind, v, depth)?,
             _ => return Err("proto: wrong wireType".to_owned()),
         })
     }
@@ -252,7 +264,11 @@ fn time(message: &[u8], micro: bool) -> Result<Value> {
     if message.is_empty() {
         return Ok(Value::Null);
     }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "protobuf's integers wrap")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "protobuf's integers wrap"
+    )]
     let part = |number| {
         Ok::<i64, String>(match first(message, number)? {
             Some(Wire::Varint(v)) => v as i64,
@@ -260,7 +276,9 @@ fn time(message: &[u8], micro: bool) -> Result<Value> {
         })
     };
     let nanos = i32::try_from(part(2)?).map_err(|_| "time: nanoseconds out of range".to_owned())?;
-    print_instant(part(1)?, nanos, micro).map(Value::from).ok_or_else(|| "time: seconds out of range".to_owned())
+    print_instant(part(1)?, nanos, micro)
+        .map(Value::from)
+        .ok_or_else(|| "time: seconds out of range".to_owned())
 }
 
 fn int_or_string(message: &[u8]) -> Result<Value> {
@@ -270,7 +288,11 @@ fn int_or_string(message: &[u8]) -> Result<Value> {
             _ => 0,
         })
     };
-    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "protobuf's integers wrap")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "protobuf's integers wrap"
+    )]
     Ok(match (number(1)?, first(message, 3)?) {
         (0, _) => (number(2)? as i32).into(),
         (_, Some(Wire::Bytes(v))) => text(v).into(),

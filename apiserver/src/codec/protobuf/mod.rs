@@ -1,9 +1,11 @@
 //! Kubernetes' protobuf form, transcoded to and from JSON by the schema table: no message type is compiled in.
 
 mod decode;
+mod encode;
 mod wire;
 
 pub(super) use decode::decode;
+pub(super) use encode::encode;
 
 /// What every protobuf body of Kubernetes begins with; a `runtime.Unknown` message follows.
 const MAGIC: &[u8] = b"k8s\0";

@@ -32,7 +32,10 @@ fn a_deployment_keeps_pointers_to_zero() {
 fn hostile_messages_are_refused() {
     let pod = |raw: &[u8]| decode(&envelope("v1", "Pod", raw), None).map(|_| ());
     assert_eq!(pod(&[0x0a, 0x05, 1]), Err("unexpected EOF".to_owned()));
-    assert_eq!(pod(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), Err("unexpected EOF".to_owned()));
+    assert_eq!(
+        pod(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]),
+        Err("unexpected EOF".to_owned())
+    );
     assert_eq!(pod(&[0xff; 11]), Err("proto: integer overflow".to_owned()));
     assert_eq!(pod(&[0x0b]), Err("proto: illegal wireType 3".to_owned()));
     assert_eq!(pod(&[0x08, 1]), Err("proto: wrong wireType".to_owned()));
@@ -53,7 +56,8 @@ fn upstreams_vectors_decode_to_their_json() {
         if path.extension().is_none_or(|e| e != "pb") {
             continue;
         }
-        let wanted: Value = serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
+        let wanted: Value =
+            serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
         let gvk = coracle_api::Object(wanted.clone()).gvk();
         let Some(schema) = Schema::builtin(&gvk) else { continue };
         let mut object = match decode(&std::fs::read(&path).unwrap(), None) {
@@ -64,6 +68,15 @@ fn upstreams_vectors_decode_to_their_json() {
             }
         };
         let outcome = schema.normalize(&mut object);
+        let again = super::encode(&object.0).map(|body| decode(&body, None));
+        let Some(Ok(mut again)) = again else {
+            wrong.push(format!("{gvk}: not encoded: {again:?}"));
+            continue;
+        };
+        assert!(schema.normalize(&mut again.object).is_ok());
+        if again.object != object {
+            wrong.push(format!("{gvk}: round trip: {}", difference(&again.object.0, &object.0, "")));
+        }
         if outcome.is_ok() && object.0 == wanted {
             right += 1;
         } else {
@@ -79,12 +92,21 @@ fn difference(a: &Value, b: &Value, path: &str) -> String {
         (Value::Object(x), Value::Object(y)) => {
             let keys: std::collections::BTreeSet<_> = x.keys().chain(y.keys()).collect();
             let parts = keys.into_iter().filter(|k| x.get(*k) != y.get(*k)).map(|k| {
-                difference(x.get(k).unwrap_or(&json!("<none>")), y.get(k).unwrap_or(&json!("<none>")), &format!("{path}.{k}"))
+                difference(
+                    x.get(k).unwrap_or(&json!("<none>")),
+                    y.get(k).unwrap_or(&json!("<none>")),
+                    &format!("{path}.{k}"),
+                )
             });
             parts.collect::<Vec<_>>().join("; ")
         }
         (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
-            let parts = x.iter().zip(y).enumerate().filter(|(_, (p, q))| p != q).map(|(i, (p, q))| difference(p, q, &format!("{path}[{i}]")));
+            let parts = x
+                .iter()
+                .zip(y)
+                .enumerate()
+                .filter(|(_, (p, q))| p != q)
+                .map(|(i, (p, q))| difference(p, q, &format!("{path}[{i}]")));
             parts.collect::<Vec<_>>().join("; ")
         }
         _ => format!("{path}: {a} instead of {b}"),

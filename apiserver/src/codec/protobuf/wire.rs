@@ -30,7 +30,8 @@ impl<'a> Reader<'a> {
         }
         let tag = self.varint()?;
         let number = u32::try_from(tag >> 3).ok().filter(|n| *n != 0);
-        let number = number.ok_or_else(|| format!("proto: illegal tag {} (wire type {})", tag >> 3, tag & 7))?;
+        let number =
+            number.ok_or_else(|| format!("proto: illegal tag {} (wire type {})", tag >> 3, tag & 7))?;
         let value = match tag & 7 {
             0 => Wire::Varint(self.varint()?),
             1 => Wire::Fixed64(u64::from_le_bytes(self.array()?)),

@@ -1,0 +1,184 @@
+//! Objects to protobuf answers.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coracle_api::Gvk;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+
+use super::MAGIC;
+use crate::schema::{Leaf, LeafKind, Numbered, Schema, Struct, Type, TypeId, Types, parse_duration};
+
+/// An object or list in its envelope; `None` where its kind has no protobuf form (custom resources, tables).
+pub(crate) fn encode(object: &Value) -> Option<Vec<u8>> {
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let schema = Schema::builtin(&Gvk::from_api_version(api_version, kind))?;
+    let node = schema.root();
+    let mut raw = vec![];
+    if let (Some(root), Value::Object(map)) = (node.as_struct(), object) {
+        Encoder { types: node.types }.message(root, map, &mut raw);
+    }
+    let mut meta = vec![];
+    bytes(&mut meta, 1, api_version.as_bytes());
+    bytes(&mut meta, 2, kind.as_bytes());
+    let mut body = Vec::with_capacity(MAGIC.len() + raw.len() + meta.len() + 16);
+    body.extend(MAGIC);
+    bytes(&mut body, 1, &meta);
+    bytes(&mut body, 2, &raw);
+    // Upstream's generated code writes both strings of the envelope even when empty.
+    bytes(&mut body, 3, b"");
+    bytes(&mut body, 4, b"");
+    Some(body)
+}
+
+struct Encoder<'t> {
+    types: &'t Types,
+}
+
+impl Encoder<'_> {
+    fn message(&self, s: &Struct, map: &Map<String, Value>, out: &mut Vec<u8>) {
+        for (number, what) in &s.numbers {
+            match what {
+                Numbered::Field(i) => {
+                    let field = &s.fields[usize::from(*i)];
+                    if let Some(value) = map.get(&*field.name).filter(|v| !v.is_null()) {
+                        self.field(*number, field.ty, value, out);
+                    }
+                }
+                Numbered::Embedded(id) => {
+                    if let Type::Struct(embedded) = self.types.get(*id) {
+                        let mut part = vec![];
+                        self.message(embedded, map, &mut part);
+                        bytes(out, *number, &part);
+                    }
+                }
+            }
+        }
+    }
+
+    fn field(&self, number: u32, ty: TypeId, value: &Value, out: &mut Vec<u8>) {
+        match (self.types.get(ty), value) {
+            (Type::Struct(s), Value::Object(map)) => {
+                let mut part = vec![];
+                self.message(s, map, &mut part);
+                bytes(out, number, &part);
+            }
+            (Type::List(list), Value::Array(items)) => {
+                let mut part = vec![];
+                let (number_of_items, target) =
+                    if list.wrapped { (1, &mut part) } else { (number, &mut *out) };
+                items.iter().for_each(|item| self.field(number_of_items, list.items, item, target));
+                if list.wrapped {
+                    bytes(out, number, &part);
+                }
+            }
+            (Type::Map(of), Value::Object(map)) => {
+                for (key, value) in map {
+                    let mut entry = vec![];
+                    bytes(&mut entry, 1, key.as_bytes());
+                    self.field(2, of.values, value, &mut entry);
+                    bytes(out, number, &entry);
+                }
+            }
+            (Type::Leaf(leaf), value) => self.leaf(number, leaf, value, out),
+            _ => {}
+        }
+    }
+
+    fn leaf(&self, number: u32, leaf: &Leaf, value: &Value, out: &mut Vec<u8>) {
+        let text = value.as_str().unwrap_or_default();
+        #[allow(clippy::cast_sign_loss, reason = "protobuf's varints hold two's complement")]
+        let integer = value.as_i64().unwrap_or_default() as u64;
+        match leaf.kind {
+            LeafKind::String => bytes(out, number, text.as_bytes()),
+            LeafKind::Bool => varint_field(out, number, u64::from(value.as_bool().unwrap_or_default())),
+            LeafKind::Int32 | LeafKind::Int64 => varint_field(out, number, integer),
+            LeafKind::Double => {
+                varint(out, u64::from(number) << 3 | 1);
+                out.extend(value.as_f64().unwrap_or_default().to_bits().to_le_bytes());
+            }
+            LeafKind::Bytes => bytes(out, number, &STANDARD.decode(text).unwrap_or_default()),
+            _ => {
+                let mut part = vec![];
+                self.structured(leaf.kind, value, text, integer, &mut part);
+                bytes(out, number, &part);
+            }
+        }
+    }
+
+    /// The leaves that are messages on the wire.
+    fn structured(&self, kind: LeafKind, value: &Value, text: &str, integer: u64, part: &mut Vec<u8>) {
+        match kind {
+            LeafKind::Quantity => bytes(part, 1, text.as_bytes()),
+            LeafKind::Time | LeafKind::MicroTime => {
+                if let Ok(at) = text.parse::<Timestamp>() {
+                    let since = at.duration_since(Timestamp::UNIX_EPOCH);
+                    instant(part, since);
+                }
+            }
+            #[allow(clippy::cast_sign_loss, reason = "protobuf's varints hold two's complement")]
+            LeafKind::Duration => varint_field(part, 1, parse_duration(text).unwrap_or_default() as u64),
+            LeafKind::IntOrString => {
+                varint_field(part, 1, u64::from(value.is_string()));
+                varint_field(part, 2, integer);
+                bytes(part, 3, text.as_bytes());
+            }
+            LeafKind::Raw | LeafKind::Fields | LeafKind::Json => bytes(part, 1, value.to_string().as_bytes()),
+            LeafKind::SchemaOrBool => match value {
+                Value::Bool(allows) => varint_field(part, 1, u64::from(*allows)),
+                schema => {
+                    varint_field(part, 1, 1);
+                    self.field(2, self.types.schema_props, schema, part);
+                }
+            },
+            LeafKind::SchemaOrArray | LeafKind::SchemaOrStrings => match value {
+                Value::Array(items) => items.iter().for_each(|item| match item {
+                    Value::String(s) => bytes(part, 2, s.as_bytes()),
+                    schema => self.field(2, self.types.schema_props, schema, part),
+                }),
+                schema => self.field(1, self.types.schema_props, schema, part),
+            },
+            LeafKind::String
+            | LeafKind::Bool
+            | LeafKind::Int32
+            | LeafKind::Int64
+            | LeafKind::Double
+            | LeafKind::Bytes => {}
+        }
+    }
+}
+
+/// `Time` and `MicroTime`: whole seconds rounded down, and the nanoseconds above them.
+fn instant(part: &mut Vec<u8>, since: SignedDuration) {
+    let (mut seconds, mut nanos) = (since.as_secs(), since.subsec_nanos());
+    if nanos < 0 {
+        (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
+    }
+    #[allow(clippy::cast_sign_loss, reason = "protobuf's varints hold two's complement")]
+    {
+        varint_field(part, 1, seconds as u64);
+        varint_field(part, 2, nanos as u64);
+    }
+}
+
+fn bytes(out: &mut Vec<u8>, number: u32, content: &[u8]) {
+    varint(out, u64::from(number) << 3 | 2);
+    varint(out, content.len() as u64);
+    out.extend(content);
+}
+
+fn varint_field(out: &mut Vec<u8>, number: u32, value: u64) {
+    varint(out, u64::from(number) << 3);
+    varint(out, value);
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        #[allow(clippy::cast_possible_truncation, reason = "seven bits at a time")]
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "below 0x80")]
+    out.push(value as u8);
+}
