@@ -22,6 +22,9 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     Controller { name: "endpointslice-mirroring-controller", start: crate::endpoints::start_mirror },
     Controller { name: "namespace-controller", start: crate::namespace::start },
     Controller { name: "garbage-collector-controller", start: crate::gc::start },
+    Controller { name: "node-lifecycle-controller", start: crate::node_lifecycle::start },
+    Controller { name: "pod-garbage-collector-controller", start: crate::pod_gc::start },
+    Controller { name: "taint-eviction-controller", start: crate::taint_eviction::start },
     Controller { name: "root-ca-certificate-publisher-controller", start: crate::root_ca::start },
 ];
 

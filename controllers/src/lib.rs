@@ -12,12 +12,15 @@ mod discovery;
 mod endpoints;
 mod gc;
 mod namespace;
+mod node_lifecycle;
+mod pod_gc;
 mod pods;
 mod replicaset;
 mod root_ca;
 mod runtime;
 mod selector;
 mod service_account;
+mod taint_eviction;
 
 use tokio_util::sync::CancellationToken;
 

@@ -76,10 +76,6 @@ impl Runtime {
         self.client.clone()
     }
 
-    pub(crate) fn shutdown(&self) -> CancellationToken {
-        self.shutdown.clone()
-    }
-
     /// The shared cache of a kind; its watch is made on the first call.
     pub(crate) fn cache<K: Kind>(&mut self) -> Arc<Cache<K>> {
         let cache = self.caches.get::<K>().unwrap_or_else(|| {
@@ -96,10 +92,6 @@ impl Runtime {
 
     pub(crate) fn recorder(&self, component: &'static str) -> Recorder {
         Recorder::new(component, self.recorder.clone())
-    }
-
-    pub(crate) fn writer(&self) -> Writer {
-        Writer::new(self.client.clone(), self.caches.clone())
     }
 
     /// Runs a reconciler over the keys of a queue, at most `concurrency` at a time, once the caches it asked for

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Caches, Key, Queue, Writer, is_conflict};
+use super::{Caches, Key, Queue, Writer, is_conflict, is_not_found};
 
 /// What a reconcile that succeeded asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,16 +32,6 @@ pub(super) struct Worker {
 }
 
 // === impl Next ===
-
-impl Next {
-    /// The sooner of two wishes.
-    pub(crate) fn or(self, other: Next) -> Next {
-        match (self, other) {
-            (Next::After(a), Next::After(b)) => Next::After(a.min(b)),
-            (Next::Done, next) | (next, Next::Done) => next,
-        }
-    }
-}
 
 impl From<Option<Duration>> for Next {
     fn from(delay: Option<Duration>) -> Self {
@@ -89,9 +79,10 @@ impl Worker {
             }
             Err(error) => {
                 let delay = self.queue.retry(&key, rand::random());
-                let conflict = error.downcast_ref::<kube::Error>().is_some_and(is_conflict);
-                if conflict {
-                    tracing::debug!(controller = self.name, %key, ?delay, "conflict, trying again");
+                // The cache was behind: the next run sees the object as it is, or that it is gone.
+                let outdated = |e: &kube::Error| is_conflict(e) || is_not_found(e);
+                if error.downcast_ref::<kube::Error>().is_some_and(outdated) {
+                    tracing::debug!(controller = self.name, %key, ?delay, "outdated, trying again");
                 } else {
                     tracing::warn!(controller = self.name, %key, ?delay, error = format!("{error:#}"), "reconcile");
                 }
