@@ -7,6 +7,7 @@ use rand::seq::IndexedRandom;
 
 use crate::cluster::{Cluster, NodeInfo};
 use crate::pod::PodInfo;
+use crate::topology::Constraints;
 use crate::{filter, score};
 
 /// Why one node does not fit.
@@ -54,14 +55,18 @@ pub fn schedule(pod: &PodInfo, cluster: &Cluster, rng: &mut impl Rng) -> Result<
     if let Err(reason) = cluster.volumes.admit(pod) {
         return Err(Unschedulable::Pod { nodes: total, reason });
     }
+    let constraints = Constraints::new(pod, cluster);
     let (mut fitting, mut rejections, mut asked) = (Vec::new(), Vec::new(), 0);
-    let nominated = cluster.nodes.get(&pod.nominated_node).filter(|n| filter::check(pod, n, cluster).is_ok());
+    let nominated = cluster
+        .nodes
+        .get(&pod.nominated_node)
+        .filter(|n| filter::check(pod, n, cluster, &constraints).is_ok());
     if let Some(node) = nominated {
         return Ok(node.name.clone());
     }
     for node in candidates(pod, cluster) {
         asked += 1;
-        match filter::check(pod, node, cluster) {
+        match filter::check(pod, node, cluster, &constraints) {
             Ok(()) => fitting.push(node),
             Err(rejection) => rejections.push((node.name.clone(), rejection)),
         }

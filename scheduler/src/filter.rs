@@ -5,10 +5,16 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 use crate::cluster::{Cluster, NodeInfo};
 use crate::decide::Rejection;
 use crate::pod::{HostPort, PodInfo};
+use crate::topology::Constraints;
 
 const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-pub(crate) fn check(pod: &PodInfo, node: &NodeInfo, cluster: &Cluster) -> Result<(), Rejection> {
+pub(crate) fn check(
+    pod: &PodInfo,
+    node: &NodeInfo,
+    cluster: &Cluster,
+    constraints: &Constraints<'_>,
+) -> Result<(), Rejection> {
     unschedulable(pod, node)?;
     taints(pod, node)?;
     if !pod.wants_node(&node.name, &node.labels) {
@@ -16,7 +22,8 @@ pub(crate) fn check(pod: &PodInfo, node: &NodeInfo, cluster: &Cluster) -> Result
     }
     ports(pod, node)?;
     resources(pod, node)?;
-    cluster.volumes.check(pod, node)
+    cluster.volumes.check(pod, node)?;
+    constraints.check(node)
 }
 
 fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
@@ -28,7 +35,7 @@ fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn taints(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
+pub(crate) fn taints(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
     let forbids = |t: &&Taint| t.effect == "NoSchedule" || t.effect == "NoExecute";
     if node.taints.iter().filter(forbids).any(|taint| !tolerated(&pod.tolerations, taint)) {
         return Err(Rejection::unresolvable("node(s) had untolerated taint(s)".to_owned()));

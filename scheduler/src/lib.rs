@@ -19,6 +19,7 @@ mod run;
 mod score;
 #[cfg(test)]
 mod tests;
+mod topology;
 mod volumes;
 
 pub use run::run;

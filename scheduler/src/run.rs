@@ -194,7 +194,7 @@ impl Loop {
             self.cluster.add_pod(pod);
             if old.is_none() {
                 // A pod that others want to be near may have come.
-                self.queue.wake(now, |p| !p.affinity.is_empty());
+                self.queue.wake(now, |p| !p.affinity.is_empty() || !p.spread.is_empty());
             }
         } else if pod.node_name.is_empty() && !pod.finished && !self.placed.contains_key(&key) {
             self.offer(pod, now);

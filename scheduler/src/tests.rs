@@ -118,3 +118,38 @@ fn init_containers_and_sidecars_count_as_upstream_counts_them() {
     });
     assert_eq!(pod("p", spec).requests.milli_cpu, 2110);
 }
+
+#[test]
+fn pods_that_repel_each_other_and_spread_pods_keep_apart() {
+    let mut cluster = Cluster::default();
+    cluster.set_node(&node("a", "4", &json!({})));
+    cluster.set_node(&node("b", "4", &json!({})));
+    let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {}});
+    let lonely =
+        json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}});
+    cluster.add_pod(std::sync::Arc::new(pod("first", lonely.clone())).assumed_on("a"));
+    assert_eq!(decide(&cluster, &pod("p", json!({}))), Ok("b".to_owned()), "a running pod repels");
+    cluster.add_pod(std::sync::Arc::new(pod("second", json!({}))).assumed_on("b"));
+    let why = decide(&cluster, &pod("p", lonely)).unwrap_err();
+    assert!(
+        why.starts_with("0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules."),
+        "{why}"
+    );
+
+    let near = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "none"}}}]}}});
+    let why = decide(&cluster, &pod("p", near)).unwrap_err();
+    assert!(why.contains("2 node(s) didn't match pod affinity rules"), "{why}");
+
+    let mut cluster = Cluster::default();
+    cluster.set_node(&node("a", "4", &json!({})));
+    cluster.set_node(&node("b", "4", &json!({"unschedulable": true})));
+    let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}]});
+    cluster.add_pod(std::sync::Arc::new(pod("one", spread.clone())).assumed_on("a"));
+    let why = decide(&cluster, &pod("p", spread)).unwrap_err();
+    assert!(
+        why.contains("1 node(s) didn't match pod topology spread constraints, 1 node(s) were unschedulable"),
+        "{why}"
+    );
+}
