@@ -1,1 +1,90 @@
 //! Pods: one task each; plan, act, report.
+
+mod conditions;
+pub(crate) mod env;
+mod launch;
+mod naming;
+pub(crate) mod node_context;
+mod plan;
+pub(crate) mod recorder;
+pub(crate) mod resources;
+mod security;
+pub(crate) mod sources;
+mod status;
+pub(crate) mod view;
+mod worker;
+mod writer;
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, runtime::watcher::{self, Event}};
+use parking_lot::RwLock;
+use tokio::{sync::{Notify, watch}, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use conditions::whole_second;
+use node_context::NodeContext;
+use view::{name_of, namespace_of, uid_of};
+
+/// The pods of this node by namespace and name, for the streaming server.
+pub(crate) type Directory = Arc<RwLock<HashMap<(String, String), Arc<Pod>>>>;
+
+struct Entry {
+    feed: watch::Sender<Option<Arc<Pod>>>,
+    wake: Arc<Notify>,
+}
+
+/// Follows the pods bound to this node, one worker for each uid.
+pub(crate) async fn run(node: Arc<NodeContext>, directory: Directory, shutdown: CancellationToken) {
+    let api: Api<Pod> = Api::all(node.config.client.clone());
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={}", node.config.node_name));
+    let mut events = Box::pin(watcher::watcher(api, config));
+    let mut changes = node.runtime.events();
+    let mut entries: HashMap<String, Entry> = HashMap::new();
+    let mut workers: JoinSet<String> = JoinSet::new();
+    let mut listed: Vec<String> = Vec::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(Ok(uid)) = workers.join_next(), if !workers.is_empty() => {
+                entries.remove(&uid);
+                node.sources.release();
+            }
+            change = changes.recv() => match change {
+                Ok(event) => if let Some(e) = entries.get(&event.pod_uid) { e.wake.notify_one() },
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => entries.values().for_each(|e| e.wake.notify_one()),
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => { changes = node.runtime.events(); tokio::time::sleep(std::time::Duration::from_millis(100)).await; }
+            },
+            Some(event) = events.next() => match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(pod)) => { listed.push(uid_of(&pod).to_owned()); admit(&node, &directory, &mut entries, &mut workers, pod); }
+                Ok(Event::Apply(pod)) => admit(&node, &directory, &mut entries, &mut workers, pod),
+                Ok(Event::InitDone) => {
+                    for (_, e) in entries.iter().filter(|(uid, _)| !listed.contains(uid)) { e.feed.send_replace(None); }
+                    directory.write().retain(|_, pod| listed.iter().any(|uid| uid == uid_of(pod)));
+                }
+                Ok(Event::Delete(pod)) => {
+                    if let Some(e) = entries.get(uid_of(&pod)) { e.feed.send_replace(None); }
+                    directory.write().retain(|_, known| uid_of(known) != uid_of(&pod));
+                }
+                Err(error) => tracing::debug!(%error, "watch of pods failed, will resume"),
+            },
+        }
+    }
+}
+
+fn admit(node: &Arc<NodeContext>, directory: &Directory, entries: &mut HashMap<String, Entry>, workers: &mut JoinSet<String>, pod: Pod) {
+    let (uid, pod) = (uid_of(&pod).to_owned(), Arc::new(pod));
+    directory.write().insert((namespace_of(&pod).to_owned(), name_of(&pod).to_owned()), pod.clone());
+    if let Some(entry) = entries.get(&uid) {
+        entry.feed.send_replace(Some(pod));
+        return;
+    }
+    let (feed, receiver) = watch::channel(Some(pod.clone()));
+    let wake = Arc::new(Notify::new());
+    entries.insert(uid.clone(), Entry { feed, wake: wake.clone() });
+    let node = node.clone();
+    workers.spawn(async move { worker::run(node, pod, receiver, wake).await; uid });
+}

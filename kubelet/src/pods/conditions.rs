@@ -1,0 +1,146 @@
+//! The conditions of a pod, in upstream's words. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, Pod, PodCondition},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+
+use super::view::{PodView, SandboxView, init_containers, role_of_init, spec_of, Role};
+
+/// One condition before it is compared with the old one.
+struct Draft {
+    kind: &'static str,
+    reason: Option<&'static str>,
+    message: Option<String>,
+    met: bool,
+}
+
+fn met(kind: &'static str) -> Draft {
+    Draft { kind, met: true, reason: None, message: None }
+}
+
+fn unmet(kind: &'static str, reason: &'static str, message: Option<String>) -> Draft {
+    Draft { kind, met: false, reason: Some(reason), message }
+}
+
+pub(crate) fn conditions(
+    pod: &Pod,
+    view: &PodView,
+    phase: &str,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+    now: Timestamp,
+) -> Vec<PodCondition> {
+    let sandbox_ready = matches!(view.sandbox, SandboxView::Ready { .. });
+    let network = if sandbox_ready { met("PodReadyToStartContainers") } else {
+        Draft { kind: "PodReadyToStartContainers", met: false, reason: None, message: None }
+    };
+    let containers = containers_ready("ContainersReady", pod, phase, init, main);
+    let ready = ready(pod, phase, init, main, containers.met);
+    let drafts = [network, initialized(pod, phase, init, main), ready, containers, met("PodScheduled")];
+    let old = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let finish = |draft: Draft| finish(draft, old, pod.metadata.generation, now);
+    let mut conditions: Vec<PodCondition> = drafts.into_iter().map(finish).collect();
+    if let Some(doom) = view.doomed.as_ref().filter(|d| d.reason == "Evicted" || d.reason == "DeadlineExceeded") {
+        if doom.reason == "Evicted" {
+            let draft = Draft { kind: "DisruptionTarget", met: true, reason: Some("TerminationByKubelet"), message: Some(doom.message.clone()) };
+            conditions.push(self::finish(draft, old, pod.metadata.generation, now));
+        }
+    }
+    conditions
+}
+
+fn finish(draft: Draft, old: &[PodCondition], generation: Option<i64>, now: Timestamp) -> PodCondition {
+    let status = if draft.met { "True" } else { "False" };
+    let since = old
+        .iter()
+        .find(|c| c.type_ == draft.kind && c.status == status)
+        .and_then(|c| c.last_transition_time.clone())
+        .unwrap_or_else(|| whole_second(now));
+    PodCondition {
+        type_: draft.kind.to_owned(),
+        status: status.to_owned(),
+        reason: draft.reason.map(str::to_owned),
+        message: draft.message,
+        last_transition_time: Some(since),
+        observed_generation: generation,
+        ..PodCondition::default()
+    }
+}
+
+/// metav1.Time has whole seconds.
+pub(crate) fn whole_second(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).expect("a second of an existing timestamp is in range"))
+}
+
+fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Draft {
+    let spec = spec_of(pod);
+    if phase == "Succeeded" {
+        return Draft { kind: "Initialized", met: true, reason: Some("PodCompleted"), message: None };
+    }
+    let ran = main.iter().any(|s| {
+        let state = s.state.as_ref();
+        state.is_some_and(|s| s.running.is_some() || s.terminated.is_some()) || s.restart_count > 0
+    });
+    let incomplete: Vec<&str> = init_containers(spec)
+        .iter()
+        .zip(init)
+        .filter(|(c, s)| match role_of_init(c) {
+            Role::Sidecar => s.started != Some(true),
+            Role::Init | Role::Main | Role::Ephemeral => !s.ready,
+        })
+        .map(|(c, _)| c.name.as_str())
+        .collect();
+    if incomplete.is_empty() || ran {
+        met("Initialized")
+    } else {
+        unmet("Initialized", "ContainersNotInitialized", Some(format!("containers with incomplete status: {}", list(&incomplete))))
+    }
+}
+
+fn containers_ready(kind: &'static str, pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Draft {
+    if phase == "Succeeded" {
+        return unmet(kind, "PodCompleted", None);
+    }
+    let sidecars = init_containers(spec_of(pod)).iter().zip(init).filter(|(c, _)| role_of_init(c) == Role::Sidecar);
+    let unready: Vec<&str> =
+        sidecars.map(|(_, s)| s).chain(main).filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    if phase == "Failed" {
+        return unmet(kind, "PodFailed", None);
+    }
+    if unready.is_empty() {
+        met(kind)
+    } else {
+        unmet(kind, "ContainersNotReady", Some(format!("containers with unready status: {}", list(&unready))))
+    }
+}
+
+fn ready(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus], containers: bool) -> Draft {
+    if !containers {
+        return containers_ready("Ready", pod, phase, init, main);
+    }
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let gates = spec_of(pod).readiness_gates.as_deref().unwrap_or_default();
+    let unmet_gates: Vec<String> = gates
+        .iter()
+        .filter_map(|gate| match conditions.iter().find(|c| c.type_ == gate.condition_type) {
+            None => Some(format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type)),
+            Some(c) if c.status != "True" => {
+                Some(format!("the status of pod readiness gate {:?} is not \"True\", but {}", gate.condition_type, c.status))
+            }
+            Some(_) => None,
+        })
+        .collect();
+    if unmet_gates.is_empty() { met("Ready") } else { unmet("Ready", "ReadinessGatesNotReady", Some(unmet_gates.join(", "))) }
+}
+
+/// Go's `%s` of a slice of strings.
+fn list(names: &[&str]) -> String {
+    format!("[{}]", names.join(" "))
+}
+
+/// Whether the kubelet writes this condition.
+pub(crate) fn is_own(kind: &str) -> bool {
+    matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled" | "DisruptionTarget")
+}

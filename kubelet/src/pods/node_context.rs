@@ -1,0 +1,38 @@
+//! What all pods of the node share.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::runtime::reflector::Store;
+
+use super::{recorder::Recorder, sources::Sources, view::{name_of, namespace_of, uid_of}};
+use crate::{Config, images::Images, net::PodNetwork, node::Capacity, runtime::Runtime};
+
+pub(crate) struct NodeContext {
+    pub(crate) config: Config,
+    pub(crate) runtime: Runtime,
+    pub(crate) images: Images,
+    pub(crate) network: PodNetwork,
+    pub(crate) sources: Sources,
+    pub(crate) services: Store<Service>,
+    pub(crate) recorder: Recorder,
+    pub(crate) capacity: Capacity,
+}
+
+impl NodeContext {
+    pub(crate) fn pod_dir(&self, pod: &Pod) -> PathBuf {
+        self.config.state_dir.join("pods").join(uid_of(pod))
+    }
+
+    pub(crate) fn pod_log_dir(&self, pod: &Pod) -> PathBuf {
+        self.config.log_dir.join(format!("{}_{}_{}", namespace_of(pod), name_of(pod), uid_of(pod)))
+    }
+
+    pub(crate) fn message_file(&self, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
+        self.pod_dir(pod).join("containers").join(container).join(format!("{attempt}.message"))
+    }
+
+    pub(crate) fn host_ips(&self) -> Vec<IpAddr> {
+        vec![self.config.node_ip]
+    }
+}

@@ -1,0 +1,297 @@
+//! The heart of the kubelet: what to do next for a pod, given what it should be and what it is. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+use super::view::{
+    ContainerView, PodView, Role, SandboxView, ephemeral_containers, init_containers, role_of_init,
+};
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Mount the volumes, make the sandbox and its network.
+    SetUp,
+    Launch {
+        name: String,
+        role: Role,
+        attempt: u32,
+    },
+    /// Begin to stop a running container: event, preStop hook, then the signal.
+    Stop {
+        name: String,
+        grace: i64,
+        message: String,
+    },
+    /// The hook is over: send the stop signal.
+    Signal {
+        name: String,
+    },
+    /// The grace period is over: SIGKILL.
+    Kill {
+        name: String,
+    },
+    /// Nothing runs and nothing will: unmount, give the address back.
+    TearDown,
+    /// Look again at this moment.
+    WakeAt(Timestamp),
+}
+
+/// Seconds of crash-loop back-off: 10 s doubling to 5 min.
+pub(crate) const CRASH_DELAY: i64 = 10;
+pub(crate) const CRASH_DELAY_MAX: i64 = 300;
+
+/// The back-off that follows a crash, given the one before: forgotten after ten minutes of good conduct.
+pub(crate) fn next_crash_delay(previous: Option<i64>, ran_seconds: i64) -> i64 {
+    match previous {
+        Some(delay) if ran_seconds < 2 * CRASH_DELAY_MAX => (delay * 2).min(CRASH_DELAY_MAX),
+        Some(_) | None => CRASH_DELAY,
+    }
+}
+
+/// Whether a container that ended with `code` is to run again.
+pub(crate) fn restarts(spec: &PodSpec, role: Role, c: &Container, code: i32) -> bool {
+    if role == Role::Ephemeral {
+        return false;
+    }
+    let in_rule = |rule: &k8s_openapi::api::core::v1::ContainerRestartRule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.as_deref().unwrap_or_default().contains(&code);
+            if codes.operator == "NotIn" { !listed } else { listed }
+        })
+    };
+    if c.restart_policy_rules.as_deref().unwrap_or_default().iter().any(in_rule) {
+        return true;
+    }
+    let policy = match (c.restart_policy.as_deref(), role) {
+        (Some(own), _) => own,
+        // A failed init container is tried again under OnFailure and Always, never after success.
+        (None, Role::Init) if spec.restart_policy.as_deref() != Some("Never") => "OnFailure",
+        (None, _) => spec.restart_policy.as_deref().unwrap_or("Always"),
+    };
+    match policy {
+        "Never" => false,
+        "OnFailure" => code != 0,
+        _ => role != Role::Init || code != 0,
+    }
+}
+
+/// Everything to do now. The caller carries it out and asks again when something has changed.
+pub(crate) fn plan(spec: &PodSpec, view: &PodView, now: Timestamp) -> Vec<Action> {
+    let mut actions = Vec::new();
+    if view.terminating.is_some() || view.doomed.is_some() {
+        wind_down(spec, view, now, &mut actions);
+    } else if is_finished(spec, view) {
+        // Sidecars end with the last main container.
+        wind_down(spec, view, now, &mut actions);
+    } else {
+        bring_up(spec, view, now, &mut actions);
+    }
+    actions
+}
+
+/// All main containers ended for good, or an init container did so in failure.
+pub(crate) fn is_finished(spec: &PodSpec, view: &PodView) -> bool {
+    init_failed(spec, view)
+        || (!spec.containers.is_empty()
+            && spec.containers.iter().all(|c| ended_for_good(spec, Role::Main, c, view.container(&c.name))))
+}
+
+pub(crate) fn init_failed(spec: &PodSpec, view: &PodView) -> bool {
+    init_containers(spec).iter().filter(|c| role_of_init(c) == Role::Init).any(|c| {
+        let v = view.container(&c.name);
+        v.exit_code().is_some_and(|code| code != 0) && ended_for_good(spec, Role::Init, c, v)
+    })
+}
+
+pub(crate) fn ended_for_good(spec: &PodSpec, role: Role, c: &Container, v: &ContainerView) -> bool {
+    !v.launching && v.exit_code().is_some_and(|code| !restarts(spec, role, c, code))
+}
+
+fn bring_up(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
+    match &view.sandbox {
+        SandboxView::Absent => return actions.push(Action::SetUp),
+        SandboxView::Pending { retry_at: Some(at) } if *at <= now => return actions.push(Action::SetUp),
+        SandboxView::Pending { retry_at } => return actions.extend(retry_at.map(Action::WakeAt)),
+        SandboxView::Ready { .. } => {}
+    }
+    stop_condemned(spec, view, now, actions);
+    // One launch at a time keeps the spec's order: a postStart hook holds back the containers after it.
+    if view.containers.values().any(|c| c.launching) {
+        return;
+    }
+    let mut launched = false;
+    if !bring_up_init(spec, view, now, actions, &mut launched) {
+        return;
+    }
+    for c in &spec.containers {
+        launch_if_due(spec, Role::Main, c, view.container(&c.name), now, actions, &mut launched);
+    }
+    for c in ephemeral_containers(spec) {
+        let v = view.container(&c.name);
+        if v.current.is_none() && due(v, now, actions) && !launched {
+            launched = true;
+            actions.push(Action::Launch { name: c.name.clone(), role: Role::Ephemeral, attempt: 0 });
+        }
+    }
+}
+
+/// Walks the init containers in order; true when the main containers may start.
+fn bring_up_init(
+    spec: &PodSpec,
+    view: &PodView,
+    now: Timestamp,
+    actions: &mut Vec<Action>,
+    launched: &mut bool,
+) -> bool {
+    let initialized = has_initialized(spec, view);
+    for c in init_containers(spec) {
+        let v = view.container(&c.name);
+        let role = role_of_init(c);
+        if role == Role::Init && (initialized || v.exit_code() == Some(0)) {
+            continue;
+        }
+        launch_if_due(spec, role, c, v, now, actions, launched);
+        let passed = role == Role::Sidecar && v.is_running() && v.probe.started;
+        if !initialized && !passed {
+            return false;
+        }
+    }
+    true
+}
+
+/// Main containers were reached once: init containers are not run again.
+pub(crate) fn has_initialized(spec: &PodSpec, view: &PodView) -> bool {
+    spec.containers.iter().any(|c| {
+        let v = view.container(&c.name);
+        v.current.is_some() || v.restarts > 0 || v.launching
+    })
+}
+
+fn launch_if_due(
+    spec: &PodSpec,
+    role: Role,
+    c: &Container,
+    v: &ContainerView,
+    now: Timestamp,
+    actions: &mut Vec<Action>,
+    launched: &mut bool,
+) {
+    if !v.is_idle() {
+        return;
+    }
+    let attempt = match (&v.current, v.exit_code()) {
+        (Some(record), Some(code)) => {
+            if !restarts(spec, role, c, code) {
+                return;
+            }
+            record.attempt.max(v.restarts) + 1
+        }
+        (Some(_), None) => return,
+        (None, _) => v.restarts,
+    };
+    if due(v, now, actions) && !*launched {
+        *launched = true;
+        actions.push(Action::Launch { name: c.name.clone(), role, attempt });
+    }
+}
+
+/// Whether no back-off holds the container back; else asks for a wake-up at its end.
+fn due(v: &ContainerView, now: Timestamp, actions: &mut Vec<Action>) -> bool {
+    match launch_not_before(v) {
+        Some(at) if at > now => {
+            actions.push(Action::WakeAt(at));
+            false
+        }
+        Some(_) | None => true,
+    }
+}
+
+/// The end of the back-off: of a failed launch or of a crash, whichever is later.
+pub(crate) fn launch_not_before(v: &ContainerView) -> Option<Timestamp> {
+    let crash = v.finished_at().zip(v.crash_delay).map(|(end, delay)| end + SignedDuration::from_secs(delay));
+    crash.max(v.retry_at)
+}
+
+fn stop_condemned(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
+    let pod_grace = spec.termination_grace_period_seconds.unwrap_or(30);
+    for (name, v) in view.containers.iter().filter(|(_, v)| v.is_running()) {
+        match (&v.stopping, &v.condemned) {
+            (None, Some(why)) => actions.push(Action::Stop {
+                name: name.clone(),
+                grace: why.grace.unwrap_or(pod_grace),
+                message: why.message.clone(),
+            }),
+            (Some(_), _) => press_on(name, v, None, now, actions),
+            (None, None) => {}
+        }
+    }
+}
+
+/// Stops main and ephemeral containers together, then sidecars in reverse order, then takes the sandbox down.
+fn wind_down(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
+    let (since, grace) = match view.terminating {
+        Some(t) => (Some(t.since), t.grace),
+        None => (None, spec.termination_grace_period_seconds.unwrap_or(30)),
+    };
+    let left = |at: Option<Timestamp>| match at {
+        Some(since) => (grace - now.duration_since(since).as_secs()).clamp(0, grace),
+        None => grace,
+    };
+    let sidecars: Vec<&str> =
+        init_containers(spec).iter().filter(|c| role_of_init(c) == Role::Sidecar).map(|c| c.name.as_str()).collect();
+    let mut busy = false;
+    for (name, v) in &view.containers {
+        busy |= v.launching;
+        if sidecars.contains(&name.as_str()) || v.current.is_none() || v.exit_code().is_some() {
+            continue;
+        }
+        busy = true;
+        stop_or_press(name, v, left(None).max(1), view, now, actions);
+    }
+    for name in sidecars.iter().rev() {
+        let v = view.container(name);
+        if busy {
+            break;
+        }
+        if v.current.is_some() && v.exit_code().is_none() {
+            busy = true;
+            stop_or_press(name, v, left(since).max(1), view, now, actions);
+        }
+    }
+    if !busy && view.sandbox != SandboxView::Absent {
+        actions.push(Action::TearDown);
+    }
+}
+
+fn stop_or_press(name: &str, v: &ContainerView, grace: i64, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
+    if v.stopping.is_some() {
+        return press_on(name, v, view.terminating.map(|t| t.grace), now, actions);
+    }
+    let message = match &view.doomed {
+        Some(doom) if doom.reason == "DeadlineExceeded" => format!("Stopping container {name}"),
+        Some(_) | None => format!("Stopping container {name}"),
+    };
+    actions.push(Action::Stop { name: name.to_owned(), grace, message });
+}
+
+/// Carries a stop forward: signal once the hook is over, SIGKILL at the deadline (which a second delete may bring closer).
+fn press_on(name: &str, v: &ContainerView, shorter: Option<i64>, now: Timestamp, actions: &mut Vec<Action>) {
+    let Some(stop) = &v.stopping else { return };
+    let grace = shorter.map_or(stop.grace, |s| s.min(stop.grace)).max(1);
+    let deadline = stop.since + SignedDuration::from_secs(grace);
+    if stop.killed {
+        return;
+    }
+    if !stop.signalled {
+        if stop.hook_done || now >= deadline {
+            actions.push(Action::Signal { name: name.to_owned() });
+        }
+        // A hook that used up the period leaves the process two seconds, as upstream does.
+        return actions.push(Action::WakeAt(deadline.max(now + SignedDuration::from_secs(2))));
+    }
+    if now >= deadline {
+        actions.push(Action::Kill { name: name.to_owned() });
+    } else {
+        actions.push(Action::WakeAt(deadline));
+    }
+}

@@ -1,0 +1,214 @@
+//! What is known of one pod at one moment: the input of `plan` and of `status`.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+
+use crate::cri::{ContainerRecord, ContainerState};
+
+/// The state of a pod on this node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PodView {
+    /// Volumes are mounted and the sandbox has its network.
+    pub(crate) sandbox: SandboxView,
+    /// Keyed by the container's name, all three lists of the spec together (names are unique across them).
+    pub(crate) containers: BTreeMap<String, ContainerView>,
+    /// The pod shall not run here any more, and why: rejected, deadline exceeded, evicted.
+    pub(crate) doomed: Option<Doom>,
+    /// The pod is being deleted; all must stop within this many seconds from `since`.
+    pub(crate) terminating: Option<Terminating>,
+    pub(crate) start_time: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terminating {
+    pub(crate) since: Timestamp,
+    pub(crate) grace: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Doom {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum SandboxView {
+    #[default]
+    Absent,
+    /// A job sets it up, or the last try failed and the next one waits until then.
+    Pending {
+        retry_at: Option<Timestamp>,
+    },
+    Ready {
+        ips: Vec<IpAddr>,
+    },
+}
+
+/// One container of the pod.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ContainerView {
+    /// The newest attempt.
+    pub(crate) current: Option<ContainerRecord>,
+    /// The attempt before it.
+    pub(crate) last: Option<ContainerRecord>,
+    /// Termination messages by container id.
+    pub(crate) messages: BTreeMap<String, String>,
+    /// A job pulls its image or creates it.
+    pub(crate) launching: bool,
+    /// Why the last launch failed, until the next succeeds.
+    pub(crate) waiting: Option<Waiting>,
+    /// No launch before this moment.
+    pub(crate) retry_at: Option<Timestamp>,
+    /// Crash-loop back-off: the delay that follows the current attempt's end.
+    pub(crate) crash_delay: Option<i64>,
+    /// Restarts known from the API, when the runtime's record is lost.
+    pub(crate) restarts: u32,
+    /// The container is known to have run (from the API), though its record is lost.
+    pub(crate) probe: ProbeView,
+    /// A liveness or startup probe, or a postStart hook, asked for its end.
+    pub(crate) condemned: Option<Condemned>,
+    pub(crate) stopping: Option<Stopping>,
+    /// The image id printed in the status.
+    pub(crate) image_ref: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProbeView {
+    pub(crate) started: bool,
+    pub(crate) ready: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condemned {
+    pub(crate) message: String,
+    /// `terminationGracePeriodSeconds` of the probe, when it has one.
+    pub(crate) grace: Option<i64>,
+}
+
+/// How far the stop of a running container has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stopping {
+    pub(crate) id: String,
+    pub(crate) since: Timestamp,
+    pub(crate) grace: i64,
+    pub(crate) hook_done: bool,
+    pub(crate) signalled: bool,
+    pub(crate) killed: bool,
+}
+
+impl ContainerView {
+    pub(crate) fn is_running(&self) -> bool {
+        self.current.as_ref().is_some_and(|c| matches!(c.state, ContainerState::Running { .. }))
+    }
+
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        match &self.current.as_ref()?.state {
+            ContainerState::Exited { code, .. } => Some(*code),
+            ContainerState::Unknown => Some(137),
+            ContainerState::Created { .. } | ContainerState::Running { .. } => None,
+        }
+    }
+
+    pub(crate) fn finished_at(&self) -> Option<Timestamp> {
+        match &self.current.as_ref()?.state {
+            ContainerState::Exited { finished, .. } => Some(*finished),
+            ContainerState::Created { .. } | ContainerState::Running { .. } | ContainerState::Unknown => None,
+        }
+    }
+
+    /// Exited, or never there and nothing under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.launching && (self.current.is_none() || self.exit_code().is_some())
+    }
+
+    pub(crate) fn restart_count(&self) -> u32 {
+        self.current.as_ref().map_or(self.restarts, |c| c.attempt.max(self.restarts))
+    }
+}
+
+impl PodView {
+    pub(crate) fn container(&self, name: &str) -> &ContainerView {
+        static NONE: std::sync::LazyLock<ContainerView> = std::sync::LazyLock::new(ContainerView::default);
+        self.containers.get(name).unwrap_or(&NONE)
+    }
+}
+
+/// The kinds of container in a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Init,
+    /// An init container with `restartPolicy: Always`.
+    Sidecar,
+    Main,
+    Ephemeral,
+}
+
+pub(crate) fn role_of_init(c: &Container) -> Role {
+    if c.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init }
+}
+
+pub(crate) fn init_containers(spec: &PodSpec) -> &[Container] {
+    spec.init_containers.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn ephemeral_containers(spec: &PodSpec) -> &[EphemeralContainer] {
+    spec.ephemeral_containers.as_deref().unwrap_or_default()
+}
+
+/// The container of that name and its role; an ephemeral one in the shape of a common one.
+pub(crate) fn find_container(spec: &PodSpec, name: &str) -> Option<(Role, Container)> {
+    let init = init_containers(spec).iter().find(|c| c.name == name).map(|c| (role_of_init(c), c.clone()));
+    let main = || spec.containers.iter().find(|c| c.name == name).map(|c| (Role::Main, c.clone()));
+    let ephemeral = || {
+        ephemeral_containers(spec).iter().find(|c| c.name == name).map(|c| (Role::Ephemeral, ephemeral_as_container(c)))
+    };
+    init.or_else(main).or_else(ephemeral)
+}
+
+fn ephemeral_as_container(c: &EphemeralContainer) -> Container {
+    Container {
+        name: c.name.clone(),
+        image: c.image.clone(),
+        image_pull_policy: c.image_pull_policy.clone(),
+        command: c.command.clone(),
+        args: c.args.clone(),
+        env: c.env.clone(),
+        env_from: c.env_from.clone(),
+        working_dir: c.working_dir.clone(),
+        volume_mounts: c.volume_mounts.clone(),
+        volume_devices: c.volume_devices.clone(),
+        security_context: c.security_context.clone(),
+        resources: c.resources.clone(),
+        stdin: c.stdin,
+        stdin_once: c.stdin_once,
+        tty: c.tty,
+        termination_message_path: c.termination_message_path.clone(),
+        termination_message_policy: c.termination_message_policy.clone(),
+        ..Container::default()
+    }
+}
+
+pub(crate) fn spec_of(pod: &Pod) -> &PodSpec {
+    static NONE: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+    pod.spec.as_ref().unwrap_or(&NONE)
+}
+
+pub(crate) fn uid_of(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn name_of(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn namespace_of(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or_default()
+}

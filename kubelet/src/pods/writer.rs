@@ -1,0 +1,99 @@
+//! The one writer of a pod's status: sends only what changed, retries, and ends a deleted pod with a final delete.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use super::view::{name_of, namespace_of, uid_of};
+
+/// What the API server shall know.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) status: PodStatus,
+    /// All containers are gone: the object may be deleted once this status is written.
+    pub(crate) finished: bool,
+}
+
+/// Runs until the sender is dropped or the object is gone.
+pub(crate) async fn write_status(client: Client, pod: Arc<Pod>, mut reports: watch::Receiver<Option<Report>>) {
+    let api: Api<Pod> = Api::namespaced(client, namespace_of(&pod));
+    let mut written = pod.status.as_ref().and_then(|s| serde_json::to_value(s).ok()).unwrap_or(Value::Null);
+    let mut delay = Duration::from_millis(200);
+    loop {
+        let report = reports.borrow_and_update().clone();
+        if let Some(report) = report {
+            match write_one(&api, &pod, &mut written, &report).await {
+                Ok(true) => return,
+                Ok(false) => delay = Duration::from_millis(200),
+                Err(error) => {
+                    tracing::debug!(%error, pod = name_of(&pod), "status not written, will try again");
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(Duration::from_secs(10));
+                    continue;
+                }
+            }
+        }
+        if reports.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// True when the object is gone or a new one has its name.
+async fn write_one(api: &Api<Pod>, pod: &Pod, written: &mut Value, report: &Report) -> Result<bool, kube::Error> {
+    let next = serde_json::to_value(&report.status).map_err(kube::Error::SerdeError)?;
+    if let Some(change) = difference(written, &next) {
+        let patch = serde_json::json!({"metadata": {"uid": uid_of(pod)}, "status": change});
+        match api.patch_status(name_of(pod), &PatchParams::default(), &Patch::Strategic(patch)).await {
+            Ok(_) => *written = next,
+            Err(error) if is_gone(&error) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+    if !report.finished {
+        return Ok(false);
+    }
+    let params = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions { uid: Some(uid_of(pod).to_owned()), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    match api.delete(name_of(pod), &params).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_gone(&error) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Not found, or another object of that name (its uid is refused).
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409 && status.message.contains("uid"))
+}
+
+/// The strategic merge patch from one status to the next: changed fields whole, vanished ones null.
+fn difference(old: &Value, new: &Value) -> Option<Value> {
+    let empty = Map::new();
+    let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+    let mut change = Map::new();
+    for (key, value) in new {
+        if old.get(key) != Some(value) {
+            if matches!(key.as_str(), "podIPs" | "hostIPs") && old.contains_key(key) {
+                let mut list = value.as_array().cloned().unwrap_or_default();
+                list.push(serde_json::json!({"$patch": "replace"}));
+                change.insert(key.clone(), Value::Array(list));
+            } else {
+                change.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    for key in old.keys().filter(|k| !new.contains_key(*k) && *k != "resize" && *k != "resourceClaimStatuses") {
+        change.insert(key.clone(), Value::Null);
+    }
+    (!change.is_empty()).then_some(Value::Object(change))
+}
