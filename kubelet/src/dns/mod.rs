@@ -1,6 +1,8 @@
 //! The cluster DNS server of this node: the names of Services and pods, and the way out for all others.
 
 mod forward;
+#[cfg(test)]
+mod tests;
 mod zone;
 
 use std::io;

@@ -134,6 +134,16 @@ impl Catalog {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn put_service(&self, service: Service) {
+        self.change(|state| state.set_service(key_of(&service), Some(Arc::new(service))));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn put_slice(&self, slice: &EndpointSlice) {
+        self.change(|state| state.set_slice(key_of(slice), Some(slice)));
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.inner.state.lock());
         self.inner.changed.notify_one();

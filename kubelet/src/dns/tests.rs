@@ -1,0 +1,94 @@
+//! Questions over UDP and TCP to a server on loopback, answered as CoreDNS answers them.
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+use tokio::net::UdpSocket;
+
+use super::*;
+
+fn catalog() -> Catalog {
+    let service = |name: &str, spec: serde_json::Value| -> Service {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec})).unwrap()
+    };
+    let ports = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
+    let catalog = Catalog::new();
+    catalog.put_service(service("web", json!({"clusterIP": "10.96.0.20", "ports": ports})));
+    catalog.put_service(service("db", json!({"clusterIP": "None", "ports": ports})));
+    catalog.put_service(service(
+        "out",
+        json!({"type": "ExternalName", "externalName": "web.ns.svc.cluster.local"}),
+    ));
+    let slice: EndpointSlice = serde_json::from_value(json!({
+        "metadata": {"name": "db-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "db"}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["10.244.0.2"], "hostname": "db-0"}, {"addresses": ["10.244.0.3"]},
+            {"addresses": ["10.244.0.4"], "conditions": {"ready": false}}]
+    }))
+    .unwrap();
+    catalog.put_slice(&slice);
+    catalog
+}
+
+fn question(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+    query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    query.to_vec().unwrap()
+}
+
+#[tokio::test]
+async fn names_of_services_and_pods_resolve_as_with_coredns() {
+    let probe = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = probe.local_addr().unwrap();
+    drop(probe);
+    let (config, stop) = (
+        DnsConfig { address, domain: "cluster.local".to_owned(), upstream: Vec::new() },
+        CancellationToken::new(),
+    );
+    let server = tokio::spawn(run(config, catalog(), stop.clone()));
+    tokio::task::yield_now().await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(address).await.unwrap();
+    use RecordType as R;
+    use ResponseCode as C;
+    let cases: [(&str, R, C, &[&str]); 15] = [
+        ("web.ns.svc.cluster.local.", R::A, C::NoError, &["10.96.0.20"]),
+        ("WEB.ns.svc.cluster.local.", R::A, C::NoError, &["10.96.0.20"]),
+        ("web.ns.svc.cluster.local.", R::AAAA, C::NoError, &[]),
+        ("nope.ns.svc.cluster.local.", R::A, C::NXDomain, &[]),
+        ("ns.svc.cluster.local.", R::A, C::NoError, &[]),
+        ("other.svc.cluster.local.", R::A, C::NXDomain, &[]),
+        ("db.ns.svc.cluster.local.", R::A, C::NoError, &["10.244.0.2", "10.244.0.3"]),
+        ("db-0.db.ns.svc.cluster.local.", R::A, C::NoError, &["10.244.0.2"]),
+        ("10-244-0-3.db.ns.svc.cluster.local.", R::A, C::NoError, &["10.244.0.3"]),
+        ("_http._tcp.web.ns.svc.cluster.local.", R::SRV, C::NoError, &["0 100 80 web.ns.svc.cluster.local."]),
+        ("_https._tcp.web.ns.svc.cluster.local.", R::SRV, C::NXDomain, &[]),
+        ("20.0.96.10.in-addr.arpa.", R::PTR, C::NoError, &["web.ns.svc.cluster.local."]),
+        ("10-1-2-3.ns.pod.cluster.local.", R::A, C::NoError, &["10.1.2.3"]),
+        ("out.ns.svc.cluster.local.", R::A, C::NoError, &["web.ns.svc.cluster.local.", "10.96.0.20"]),
+        ("example.com.", R::A, C::ServFail, &[]),
+    ];
+    for (name, kind, code, want) in cases {
+        client.send(&question(name, kind)).await.unwrap();
+        let mut buffer = [0; 4096];
+        let length = client.recv(&mut buffer).await.unwrap();
+        let answer = Message::from_vec(&buffer[..length]).unwrap();
+        let mut data: Vec<_> = answer.answers.iter().map(|r| r.data.to_string()).collect();
+        if want.len() == 2 && name.starts_with("db") {
+            data.sort();
+        }
+        assert_eq!(
+            (answer.metadata.response_code, data),
+            (code, want.iter().map(|w| (*w).to_owned()).collect()),
+            "{name}"
+        );
+    }
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    forward::write_message(&mut stream, &question("web.ns.svc.cluster.local.", R::A)).await.unwrap();
+    let answer = Message::from_vec(&forward::read_message(&mut stream).await.unwrap()).unwrap();
+    assert_eq!(answer.answers.len(), 1, "over TCP");
+    stop.cancel();
+    server.await.unwrap().unwrap();
+}
