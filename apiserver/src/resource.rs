@@ -43,7 +43,7 @@ pub enum Cell {
 }
 
 /// A field that `fieldSelector` may name besides `metadata.name` and `metadata.namespace`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct SelectableField {
     /// `spec.nodeName`
     pub label: &'static str,
@@ -247,12 +247,8 @@ pub trait Strategy: Send + Sync {
         None
     }
 
-    /// Whether a deleted object stays although no `metadata.finalizers` and no grace period hold it (namespaces, until
-    /// `spec.finalizers` are gone). May mark the object, e.g. with a terminating phase. Asked when a delete begins and
-    /// after every later write of an object that is being deleted.
-    fn holds_deletion(&self, _object: &mut Object) -> bool {
-        false
-    }
+    /// Marks an object whose deletion has begun and is not finished at once (a namespace's phase).
+    fn terminate(&self, _object: &mut Object) {}
 
     /// Whether something besides finalizers keeps an object that is being deleted.
     fn held(&self, _object: &Object) -> bool {

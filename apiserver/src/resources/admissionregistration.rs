@@ -1,51 +1,140 @@
 //! `admissionregistration.k8s.io`: webhooks and CEL policies.
 
-use crate::resource::{CLUSTER, Row};
+use coracle_api::Object;
+use serde_json::{Value, json};
 
-const KIND: Row = Row { group: "admissionregistration.k8s.io", ..CLUSTER };
+use super::columns::{AGE, NAME, label_selector, of_kind, path, rule, size};
+use super::defaulting::{each, fill, object, within};
+use crate::resource::{CLUSTER, Column, Row, Strategy};
+
+const KIND: Row = Row {
+    group: "admissionregistration.k8s.io",
+    categories: &["api-extensions"],
+    generation: true,
+    ..CLUSTER
+};
 
 pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "MutatingAdmissionPolicy",
         plural: "mutatingadmissionpolicies",
-        generation: true,
-        categories: &["api-extensions"],
+        columns: &[
+            NAME,
+            of_kind("integer", rule("Mutations", |o, _| json!(size(o, &["spec", "mutations"])))),
+            PARAM_KIND,
+            AGE,
+        ],
+        strategy: &Policies,
         ..KIND
     },
     Row {
         kind: "MutatingAdmissionPolicyBinding",
         plural: "mutatingadmissionpolicybindings",
-        generation: true,
-        categories: &["api-extensions"],
+        columns: BINDING,
+        strategy: &Bindings,
         ..KIND
     },
     Row {
         kind: "MutatingWebhookConfiguration",
         plural: "mutatingwebhookconfigurations",
-        generation: true,
-        categories: &["api-extensions"],
+        columns: WEBHOOKS,
+        strategy: &Webhooks,
         ..KIND
     },
     Row {
         kind: "ValidatingAdmissionPolicy",
         plural: "validatingadmissionpolicies",
         status: true,
-        generation: true,
-        categories: &["api-extensions"],
+        columns: &[
+            NAME,
+            of_kind("integer", rule("Validations", |o, _| json!(size(o, &["spec", "validations"])))),
+            PARAM_KIND,
+            AGE,
+        ],
+        strategy: &Policies,
         ..KIND
     },
     Row {
         kind: "ValidatingAdmissionPolicyBinding",
         plural: "validatingadmissionpolicybindings",
-        generation: true,
-        categories: &["api-extensions"],
+        columns: BINDING,
+        strategy: &Bindings,
         ..KIND
     },
     Row {
         kind: "ValidatingWebhookConfiguration",
         plural: "validatingwebhookconfigurations",
-        generation: true,
-        categories: &["api-extensions"],
+        columns: WEBHOOKS,
+        strategy: &Webhooks,
         ..KIND
     },
 ];
+
+const PARAM_KIND: Column = rule("ParamKind", |o, _| match o.at(&["spec", "paramKind"]) {
+    Some(kind) => {
+        let text = |key: &str| kind[key].as_str().unwrap_or_default();
+        json!(format!("{}/{}", text("apiVersion"), text("kind")))
+    }
+    None => json!("<unset>"),
+});
+
+const WEBHOOKS: &[Column] =
+    &[NAME, of_kind("integer", rule("Webhooks", |o, _| json!(size(o, &["webhooks"])))), AGE];
+
+const BINDING: &[Column] =
+    &[NAME, path("PolicyName", &["spec", "policyName"]), rule("ParamRef", |o, _| json!(param_ref(o))), AGE];
+
+fn param_ref(o: &Object) -> String {
+    let Some(param) = o.at(&["spec", "paramRef"]) else { return "<unset>".to_owned() };
+    let text = |key: &str| param[key].as_str().unwrap_or_default();
+    match (text("namespace"), text("name")) {
+        (_, "") if param["selector"].is_object() => label_selector(param.get("selector")),
+        (_, "") => "<unset>".to_owned(),
+        ("", name) => format!("*/{name}"),
+        (namespace, name) => format!("{namespace}/{name}"),
+    }
+}
+
+fn matching(it: &mut Value) {
+    fill(it, "matchPolicy", "Equivalent");
+    fill(it, "namespaceSelector", json!({}));
+    fill(it, "objectSelector", json!({}));
+    for list in ["resourceRules", "excludeResourceRules", "rules"] {
+        each(it, list, |rule| fill(rule, "scope", "*"));
+    }
+}
+
+struct Webhooks;
+
+impl Strategy for Webhooks {
+    fn default(&self, new: &mut Object) {
+        let mutating = new.kind() == "MutatingWebhookConfiguration";
+        each(&mut new.0, "webhooks", |hook| {
+            fill(hook, "failurePolicy", "Fail");
+            matching(hook);
+            fill(hook, "timeoutSeconds", 10);
+            if mutating {
+                fill(hook, "reinvocationPolicy", "Never");
+            }
+            within(hook, "clientConfig", |c| within(c, "service", |s| fill(s, "port", 443)));
+        });
+    }
+}
+
+struct Policies;
+
+impl Strategy for Policies {
+    fn default(&self, new: &mut Object) {
+        let spec = object(&mut new.0, "spec");
+        fill(spec, "failurePolicy", "Fail");
+        within(spec, "matchConstraints", matching);
+    }
+}
+
+struct Bindings;
+
+impl Strategy for Bindings {
+    fn default(&self, new: &mut Object) {
+        within(object(&mut new.0, "spec"), "matchResources", matching);
+    }
+}

@@ -1,15 +1,16 @@
 //! `apiextensions.k8s.io`: custom resource definitions.
 
+use super::columns::NAME_AND_CREATED_AT;
 use crate::resource::{CLUSTER, Row};
 
-const KIND: Row = Row { group: "apiextensions.k8s.io", ..CLUSTER };
-
 pub(super) static ROWS: &[Row] = &[Row {
+    group: "apiextensions.k8s.io",
     kind: "CustomResourceDefinition",
     plural: "customresourcedefinitions",
     short: &["crd", "crds"],
+    categories: &["api-extensions"],
     status: true,
     generation: true,
-    categories: &["api-extensions"],
-    ..KIND
+    columns: NAME_AND_CREATED_AT,
+    ..CLUSTER
 }];

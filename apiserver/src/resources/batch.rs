@@ -1,18 +1,265 @@
 //! `batch`: jobs and cron jobs.
 
-use crate::resource::{NAMESPACED, Row};
+use coracle_api::{Object, conditions, time};
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
-const KIND: Row = Row { group: "batch", ..NAMESPACED };
+use super::columns::{
+    AGE, LABEL_SELECTOR, NAME, TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, label_selector, names_of, of_kind, or,
+    path, rule, since, size, wide,
+};
+use super::defaulting::{each, fill, fill_zero, object, within};
+use super::pod_spec;
+use super::validation::Errors;
+use crate::field::FieldError;
+use crate::resource::{Column, NAMESPACED, Row, SelectableField, Strategy, WriteContext};
+
+const KIND: Row = Row { group: "batch", categories: &["all"], status: true, generation: true, ..NAMESPACED };
 
 pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "CronJob",
         plural: "cronjobs",
         short: &["cj"],
-        categories: &["all"],
-        status: true,
-        generation: true,
+        columns: CRON_JOB,
+        strategy: &CronJobs,
         ..KIND
     },
-    Row { kind: "Job", plural: "jobs", categories: &["all"], status: true, generation: true, ..KIND },
+    Row {
+        kind: "Job",
+        plural: "jobs",
+        fields: &[SelectableField {
+            label: "status.successful",
+            path: &["status", "succeeded"],
+            absent: "0",
+        }],
+        columns: JOB,
+        strategy: &Jobs,
+        ..KIND
+    },
 ];
+
+const CRON_JOB_CONTAINERS: &[&str] = &["spec", "jobTemplate", "spec", "template", "spec", "containers"];
+
+const CRON_JOB: &[Column] = &[
+    NAME,
+    path("Schedule", &["spec", "schedule"]),
+    rule("Timezone", |o, _| or(o, &["spec", "timeZone"], "<none>")),
+    of_kind(
+        "boolean",
+        rule("Suspend", |o, _| match o.bool_at(&["spec", "suspend"]) {
+            Some(true) => json!("True"),
+            Some(false) => json!("False"),
+            None => json!("<unset>"),
+        }),
+    ),
+    of_kind("integer", rule("Active", |o, _| json!(size(o, &["status", "active"])))),
+    rule("Last Schedule", |o, now| match o.at(&["status", "lastScheduleTime"]) {
+        Some(at) => since(Some(at), now),
+        None => json!("<none>"),
+    }),
+    AGE,
+    wide(rule("Containers", |o, _| names_of(o.items_at(CRON_JOB_CONTAINERS), "name"))),
+    wide(rule("Images", |o, _| names_of(o.items_at(CRON_JOB_CONTAINERS), "image"))),
+    wide(rule("Selector", |o, _| json!(label_selector(o.at(&["spec", "jobTemplate", "spec", "selector"]))))),
+];
+
+const JOB: &[Column] = &[
+    NAME,
+    rule("Status", |o, _| json!(state(o))),
+    rule("Completions", |o, _| json!(completions(o))),
+    rule("Duration", |o, now| json!(duration(o, now))),
+    AGE,
+    TEMPLATE_CONTAINERS,
+    TEMPLATE_IMAGES,
+    LABEL_SELECTOR,
+];
+
+fn state(o: &Object) -> &'static str {
+    let has = |kind| conditions::is_true(o.items_at(&["status", "conditions"]), kind);
+    match () {
+        () if has("Complete") => "Complete",
+        () if has("Failed") => "Failed",
+        () if o.is_being_deleted() => "Terminating",
+        () if has("Suspended") => "Suspended",
+        () if has("FailureTarget") => "FailureTarget",
+        () if has("SuccessCriteriaMet") => "SuccessCriteriaMet",
+        () => "Running",
+    }
+}
+
+fn completions(o: &Object) -> String {
+    let done = o.i64_at(&["status", "succeeded"]).unwrap_or(0);
+    match (o.i64_at(&["spec", "completions"]), o.i64_at(&["spec", "parallelism"]).unwrap_or(0)) {
+        (Some(wanted), _) => format!("{done}/{wanted}"),
+        (None, parallel) if parallel > 1 => format!("{done}/1 of {parallel}"),
+        (None, _) => format!("{done}/1"),
+    }
+}
+
+fn duration(o: &Object, now: Timestamp) -> String {
+    let at = |key: &str| o.at(&["status", key]).and_then(time::parse);
+    match at("startTime") {
+        Some(start) => time::since(Some(start), at("completionTime").unwrap_or(now)),
+        None => String::new(),
+    }
+}
+
+fn job_spec(spec: &mut Value) {
+    within(spec, "podFailurePolicy", |policy| {
+        each(policy, "rules", |r| each(r, "onPodConditions", |c| fill_zero(c, "status", "True")));
+    });
+    pod_spec::template(object(spec, "template"));
+}
+
+struct Jobs;
+
+impl Strategy for Jobs {
+    fn default(&self, new: &mut Object) {
+        if let Some(labels) = new.at(&["spec", "template", "metadata", "labels"]).cloned()
+            && new.labels().is_none_or(serde_json::Map::is_empty)
+        {
+            new.set(&["metadata", "labels"], labels);
+        }
+        let spec = object(&mut new.0, "spec");
+        if spec["completions"].is_null() && spec["parallelism"].is_null() {
+            fill(spec, "completions", 1);
+        } else if spec["completions"].is_null()
+            && let Some(spec) = spec.as_object_mut()
+        {
+            spec.remove("completions");
+        }
+        fill(spec, "parallelism", 1);
+        let limit = if spec["backoffLimitPerIndex"].is_null() { 6 } else { i32::MAX };
+        fill(spec, "backoffLimit", limit);
+        fill(spec, "completionMode", "NonIndexed");
+        fill(spec, "suspend", false);
+        let replace = if spec["podFailurePolicy"].is_null() { "TerminatingOrFailed" } else { "Failed" };
+        fill(spec, "podReplacementPolicy", replace);
+        fill(spec, "manualSelector", false);
+        job_spec(spec);
+    }
+
+    /// Unless told otherwise, a job selects its pods by its own uid.
+    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+        if old.is_some() {
+            return;
+        }
+        new.set(&["status"], json!({}));
+        if new.bool_at(&["spec", "manualSelector"]) == Some(true) {
+            return;
+        }
+        let (uid, name) = (new.uid().to_owned(), new.name().to_owned());
+        let labels = ["spec", "template", "metadata", "labels"];
+        for (key, value) in [
+            ("controller-uid", &uid),
+            ("job-name", &name),
+            ("batch.kubernetes.io/controller-uid", &uid),
+            ("batch.kubernetes.io/job-name", &name),
+        ] {
+            let mut at = labels.to_vec();
+            at.push(key);
+            new.set_default(&at, value.clone());
+        }
+        let own = json!({"batch.kubernetes.io/controller-uid": uid});
+        if new.at(&["spec", "selector"]).is_none() {
+            new.set(&["spec", "selector"], json!({"matchLabels": own}));
+        }
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        if !cx.subresource.is_empty() {
+            return errors.0;
+        }
+        let spec = new.at(&["spec"]).cloned().unwrap_or_default();
+        job("spec", &spec, &mut errors);
+        let Some(old) = old else { return errors.0 };
+        let suspended = old.bool_at(&["spec", "suspend"]) == Some(true);
+        for field in ["completions", "selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"]
+        {
+            let indexed = field == "completions" && new.str_at(&["spec", "completionMode"]) == "Indexed";
+            if !indexed {
+                let (is, was) = (new.at(&["spec", field]), old.at(&["spec", field]));
+                errors.immutable(format!("spec.{field}"), is, was);
+            }
+        }
+        if !suspended {
+            errors.immutable("spec.template", new.at(&["spec", "template"]), old.at(&["spec", "template"]));
+        }
+        errors.0
+    }
+
+    /// Jobs made before garbage collection keep their pods unless told otherwise.
+    fn default_orphan(&self) -> bool {
+        true
+    }
+}
+
+fn job(at: &str, spec: &Value, errors: &mut Errors) {
+    for key in
+        ["parallelism", "completions", "backoffLimit", "ttlSecondsAfterFinished", "activeDeadlineSeconds"]
+    {
+        errors.non_negative(format!("{at}.{key}"), spec[key].as_i64());
+    }
+    if let Some(mode) = spec["completionMode"].as_str() {
+        errors.one_of(format!("{at}.completionMode"), mode, &["Indexed", "NonIndexed"]);
+        if mode == "Indexed" && spec["completions"].is_null() {
+            errors.required(format!("{at}.completions"), "when completion mode is Indexed");
+        }
+    }
+    pod_spec::job_template(&format!("{at}.template"), &spec["template"], errors);
+    let policy = spec["template"]["spec"]["restartPolicy"].as_str().unwrap_or_default();
+    let at = format!("{at}.template.spec.restartPolicy");
+    if policy == "Always" {
+        let detail = "valid values: \"OnFailure\", \"Never\"";
+        errors.required(at, detail);
+    } else if !matches!(policy, "OnFailure" | "Never") {
+        errors.0.push(FieldError::not_supported(at, &json!(policy), &["OnFailure", "Never"]));
+    }
+}
+
+struct CronJobs;
+
+impl Strategy for CronJobs {
+    fn default(&self, new: &mut Object) {
+        let spec = object(&mut new.0, "spec");
+        fill_zero(spec, "concurrencyPolicy", "Allow");
+        fill(spec, "suspend", false);
+        fill(spec, "successfulJobsHistoryLimit", 3);
+        fill(spec, "failedJobsHistoryLimit", 1);
+        within(object(spec, "jobTemplate"), "spec", job_spec);
+    }
+
+    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+        if old.is_none() {
+            new.set(&["status"], json!({}));
+        }
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        if !cx.subresource.is_empty() {
+            return errors.0;
+        }
+        let schedule = new.str_at(&["spec", "schedule"]);
+        if schedule.is_empty() {
+            errors.required("spec.schedule", "");
+        } else if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 {
+            let found = schedule.split_whitespace().count();
+            let detail = format!("expected exactly 5 fields, found {found}: [{schedule}]");
+            errors.invalid("spec.schedule", schedule, detail);
+        }
+        let policy = new.str_at(&["spec", "concurrencyPolicy"]);
+        errors.one_of("spec.concurrencyPolicy", policy, &["Allow", "Forbid", "Replace"]);
+        for key in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+            errors.non_negative(format!("spec.{key}"), new.i64_at(&["spec", key]));
+        }
+        let spec = new.at(&["spec", "jobTemplate", "spec"]).cloned().unwrap_or_default();
+        job("spec.jobTemplate.spec", &spec, &mut errors);
+        if new.name().len() > 52 {
+            errors.invalid("metadata.name", new.name(), "must be no more than 52 characters");
+        }
+        errors.0
+    }
+}

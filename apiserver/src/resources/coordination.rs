@@ -1,7 +1,13 @@
 //! `coordination.k8s.io`: leases.
 
+use super::columns::{AGE, NAME, path};
 use crate::resource::{NAMESPACED, Row};
 
-const KIND: Row = Row { group: "coordination.k8s.io", ..NAMESPACED };
-
-pub(super) static ROWS: &[Row] = &[Row { kind: "Lease", plural: "leases", ..KIND }];
+pub(super) static ROWS: &[Row] = &[Row {
+    group: "coordination.k8s.io",
+    kind: "Lease",
+    plural: "leases",
+    columns: &[NAME, path("Holder", &["spec", "holderIdentity"]), AGE],
+    create_on_update: true,
+    ..NAMESPACED
+}];

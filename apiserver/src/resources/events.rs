@@ -1,8 +1,67 @@
 //! `events.k8s.io`: the newer form of events, stored with the core ones.
 
-use crate::resource::{NAMESPACED, Row};
+use coracle_api::Object;
 
-const KIND: Row = Row { group: "events.k8s.io", ..NAMESPACED };
+use super::core::events::{COLUMNS, LIFETIME};
+use crate::resource::{Conversion, NAMESPACED, Row, SelectableField};
 
-pub(super) static ROWS: &[Row] =
-    &[Row { kind: "Event", plural: "events", short: &["ev"], storage: "/events", ..KIND }];
+pub(super) static ROWS: &[Row] = &[Row {
+    group: "events.k8s.io",
+    kind: "Event",
+    plural: "events",
+    short: &["ev"],
+    storage: "/events",
+    fields: FIELDS,
+    columns: COLUMNS,
+    create_on_update: true,
+    ttl: Some(LIFETIME),
+    conversion: Some(&Conversion { from_storage, to_storage }),
+    ..NAMESPACED
+}];
+
+/// Selectors look at the stored form.
+const FIELDS: &[SelectableField] = &[
+    SelectableField { label: "reason", path: &["reason"], absent: "" },
+    SelectableField { label: "type", path: &["type"], absent: "" },
+    SelectableField { label: "reportingController", path: &["reportingComponent"], absent: "" },
+    SelectableField { label: "regarding.kind", path: &["involvedObject", "kind"], absent: "" },
+    SelectableField { label: "regarding.namespace", path: &["involvedObject", "namespace"], absent: "" },
+    SelectableField { label: "regarding.name", path: &["involvedObject", "name"], absent: "" },
+    SelectableField { label: "regarding.uid", path: &["involvedObject", "uid"], absent: "" },
+    SelectableField { label: "regarding.apiVersion", path: &["involvedObject", "apiVersion"], absent: "" },
+    SelectableField {
+        label: "regarding.resourceVersion",
+        path: &["involvedObject", "resourceVersion"],
+        absent: "",
+    },
+    SelectableField { label: "regarding.fieldPath", path: &["involvedObject", "fieldPath"], absent: "" },
+];
+
+/// Core field names and what they are called here.
+const NAMES: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("reportingComponent", "reportingController"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+];
+
+fn from_storage(event: &mut Object) {
+    event.set(&["apiVersion"], "events.k8s.io/v1");
+    rename(event, NAMES.iter().copied());
+}
+
+fn to_storage(event: &mut Object) {
+    event.set(&["apiVersion"], "v1");
+    rename(event, NAMES.iter().map(|(core, own)| (*own, *core)));
+}
+
+fn rename<'a>(event: &mut Object, names: impl Iterator<Item = (&'a str, &'a str)>) {
+    for (from, to) in names {
+        if let Some(value) = event.remove(&[from]) {
+            event.set(&[to], value);
+        }
+    }
+}

@@ -5,10 +5,13 @@ use crate::resource::Row;
 mod admissionregistration;
 mod apiextensions;
 mod apiregistration;
+mod authentication;
+mod authorization;
 mod apps;
 mod autoscaling;
 mod batch;
 mod columns;
+mod certificates;
 mod coordination;
 mod core;
 mod defaulting;
@@ -17,8 +20,10 @@ mod events;
 mod flowcontrol;
 mod networking;
 mod node;
+mod pod_calls;
 mod pod_spec;
 mod policy;
+mod rbac;
 mod resource;
 mod scheduling;
 mod storage;
@@ -29,10 +34,14 @@ static GROUPS: &[&[Row]] = &[
     core::ROWS,
     apps::ROWS,
     events::ROWS,
+    authentication::ROWS,
+    authorization::ROWS,
     autoscaling::ROWS,
     batch::ROWS,
+    certificates::ROWS,
     networking::ROWS,
     policy::ROWS,
+    rbac::ROWS,
     storage::ROWS,
     admissionregistration::ROWS,
     apiextensions::ROWS,

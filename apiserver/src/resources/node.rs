@@ -1,7 +1,13 @@
 //! `node.k8s.io`: runtime classes.
 
+use super::columns::{AGE, NAME, path};
 use crate::resource::{CLUSTER, Row};
 
-const KIND: Row = Row { group: "node.k8s.io", ..CLUSTER };
-
-pub(super) static ROWS: &[Row] = &[Row { kind: "RuntimeClass", plural: "runtimeclasses", ..KIND }];
+pub(super) static ROWS: &[Row] = &[Row {
+    group: "node.k8s.io",
+    kind: "RuntimeClass",
+    plural: "runtimeclasses",
+    columns: &[NAME, path("Handler", &["handler"]), AGE],
+    create_on_update: true,
+    ..CLUSTER
+}];

@@ -1,8 +1,66 @@
 //! `scheduling.k8s.io`: priority classes.
 
-use crate::resource::{CLUSTER, Row};
+use coracle_api::Object;
 
-const KIND: Row = Row { group: "scheduling.k8s.io", ..CLUSTER };
+use super::columns::{AGE, NAME, integer, of_kind, path};
+use super::defaulting::fill;
+use super::validation::Errors;
+use crate::field::FieldError;
+use crate::resource::{CLUSTER, Row, Strategy, WriteContext};
 
-pub(super) static ROWS: &[Row] =
-    &[Row { kind: "PriorityClass", plural: "priorityclasses", short: &["pc"], generation: true, ..KIND }];
+pub(super) static ROWS: &[Row] = &[Row {
+    group: "scheduling.k8s.io",
+    kind: "PriorityClass",
+    plural: "priorityclasses",
+    short: &["pc"],
+    generation: true,
+    columns: &[
+        NAME,
+        integer("Value", &["value"]),
+        of_kind("boolean", path("Global-Default", &["globalDefault"])),
+        AGE,
+        path("PreemptionPolicy", &["preemptionPolicy"]),
+    ],
+    strategy: &Classes,
+    ..CLUSTER
+}];
+
+/// Users' priorities end here; above are the system's.
+const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
+const SYSTEM: [(&str, i64); 2] =
+    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+
+struct Classes;
+
+impl Strategy for Classes {
+    fn default(&self, new: &mut Object) {
+        fill(&mut new.0, "preemptionPolicy", "PreemptLowerPriority");
+    }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let (name, value) = (new.name(), new.i64_at(&["value"]).unwrap_or(0));
+        let known = SYSTEM.contains(&(name, value));
+        if name.starts_with("system-") && !known {
+            let detail = "priority class names with 'system-' prefix are reserved for system use only. error: is not a known system priority class";
+            errors.forbidden("metadata.name", detail);
+        } else if value > HIGHEST_USER_PRIORITY && !known {
+            let detail =
+                format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}");
+            errors.forbidden("value", detail);
+        }
+        let policy = new.str_at(&["preemptionPolicy"]);
+        errors.one_of("preemptionPolicy", policy, &["Never", "PreemptLowerPriority"]);
+        if let Some(old) = old {
+            if old.at(&["value"]) != new.at(&["value"]) {
+                errors.forbidden("value", "may not be changed in an update.");
+            }
+            errors.immutable(
+                "preemptionPolicy",
+                new.at(&["preemptionPolicy"]),
+                old.at(&["preemptionPolicy"]),
+            );
+        }
+        errors.0
+    }
+}

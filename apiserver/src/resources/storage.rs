@@ -1,15 +1,151 @@
 //! `storage.k8s.io`: storage classes and what CSI drivers say.
 
-use crate::resource::{CLUSTER, NAMESPACED, Row};
+use coracle_api::Object;
+use serde_json::{Value, json};
 
-const KIND: Row = Row { group: "storage.k8s.io", ..CLUSTER };
-const NAMESPACED_KIND: Row = Row { group: "storage.k8s.io", ..NAMESPACED };
+use super::columns::{AGE, NAME, NAME_AND_CREATED_AT, of_kind, or, path, rule, size};
+use super::defaulting::{fill, object};
+use super::validation::Errors;
+use crate::field::FieldError;
+use crate::resource::{CLUSTER, Column, NAMESPACED, Row, Strategy, WriteContext};
+
+const GROUP: &str = "storage.k8s.io";
+const KIND: Row = Row { group: GROUP, ..CLUSTER };
+const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 pub(super) static ROWS: &[Row] = &[
-    Row { kind: "CSIDriver", plural: "csidrivers", generation: true, ..KIND },
-    Row { kind: "CSINode", plural: "csinodes", ..KIND },
-    Row { kind: "CSIStorageCapacity", plural: "csistoragecapacities", ..NAMESPACED_KIND },
-    Row { kind: "StorageClass", plural: "storageclasses", short: &["sc"], ..KIND },
-    Row { kind: "VolumeAttachment", plural: "volumeattachments", status: true, ..KIND },
-    Row { kind: "VolumeAttributesClass", plural: "volumeattributesclasses", short: &["vac"], ..KIND },
+    Row {
+        kind: "CSIDriver",
+        plural: "csidrivers",
+        generation: true,
+        columns: DRIVER,
+        strategy: &Drivers,
+        ..KIND
+    },
+    Row {
+        kind: "CSINode",
+        plural: "csinodes",
+        columns: &[
+            NAME,
+            of_kind("integer", rule("Drivers", |o, _| json!(size(o, &["spec", "drivers"])))),
+            AGE,
+        ],
+        ..KIND
+    },
+    Row {
+        group: GROUP,
+        kind: "CSIStorageCapacity",
+        plural: "csistoragecapacities",
+        columns: NAME_AND_CREATED_AT,
+        ..NAMESPACED
+    },
+    Row {
+        kind: "StorageClass",
+        plural: "storageclasses",
+        short: &["sc"],
+        columns: CLASS,
+        strategy: &Classes,
+        ..KIND
+    },
+    Row {
+        kind: "VolumeAttachment",
+        plural: "volumeattachments",
+        status: true,
+        columns: &[
+            NAME,
+            Column { format: "name", ..path("Attacher", &["spec", "attacher"]) },
+            path("PV", &["spec", "source", "persistentVolumeName"]),
+            path("Node", &["spec", "nodeName"]),
+            of_kind("boolean", path("Attached", &["status", "attached"])),
+            AGE,
+        ],
+        ..KIND
+    },
+    Row {
+        kind: "VolumeAttributesClass",
+        plural: "volumeattributesclasses",
+        short: &["vac"],
+        columns: &[NAME, path("DriverName", &["driverName"]), AGE],
+        ..KIND
+    },
 ];
+
+const DRIVER: &[Column] = &[
+    NAME,
+    of_kind("boolean", path("AttachRequired", &["spec", "attachRequired"])),
+    of_kind("boolean", path("PodInfoOnMount", &["spec", "podInfoOnMount"])),
+    of_kind("boolean", path("StorageCapacity", &["spec", "storageCapacity"])),
+    rule("TokenRequests", |o, _| match o.at(&["spec", "tokenRequests"]) {
+        Some(Value::Array(all)) => super::columns::names_of(all, "audience"),
+        _ => json!("<unset>"),
+    }),
+    of_kind("boolean", path("RequiresRepublish", &["spec", "requiresRepublish"])),
+    rule("Modes", |o, _| {
+        let all = o.items_at(&["spec", "volumeLifecycleModes"]);
+        let modes: Vec<&str> = all.iter().filter_map(Value::as_str).collect();
+        if modes.is_empty() { json!("<none>") } else { json!(modes.join(",")) }
+    }),
+    AGE,
+];
+
+const CLASS: &[Column] = &[
+    Column {
+        format: "name",
+        ..rule("Name", |o, _| match o.annotation(DEFAULT_CLASS) {
+            Some("true") => json!(format!("{} (default)", o.name())),
+            _ => json!(o.name()),
+        })
+    },
+    path("Provisioner", &["provisioner"]),
+    rule("ReclaimPolicy", |o, _| or(o, &["reclaimPolicy"], "Delete")),
+    rule("VolumeBindingMode", |o, _| or(o, &["volumeBindingMode"], "Immediate")),
+    rule("AllowVolumeExpansion", |o, _| json!(o.bool_at(&["allowVolumeExpansion"]).unwrap_or(false))),
+    AGE,
+];
+
+struct Classes;
+
+impl Strategy for Classes {
+    fn default(&self, new: &mut Object) {
+        fill(&mut new.0, "reclaimPolicy", "Delete");
+        fill(&mut new.0, "volumeBindingMode", "Immediate");
+    }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        if new.str_at(&["provisioner"]).is_empty() {
+            errors.required("provisioner", "");
+        }
+        errors.one_of("reclaimPolicy", new.str_at(&["reclaimPolicy"]), &["Delete", "Retain"]);
+        let modes = ["Immediate", "WaitForFirstConsumer"];
+        errors.one_of("volumeBindingMode", new.str_at(&["volumeBindingMode"]), &modes);
+        let Some(old) = old else { return errors.0 };
+        for key in ["parameters", "provisioner", "reclaimPolicy"] {
+            if new.at(&[key]) != old.at(&[key]) {
+                errors.forbidden(key, "updates to parameters are forbidden.".replace("parameters", key));
+            }
+        }
+        let (is, was) = (new.at(&["volumeBindingMode"]), old.at(&["volumeBindingMode"]));
+        errors.immutable("volumeBindingMode", is, was);
+        errors.0
+    }
+}
+
+struct Drivers;
+
+impl Strategy for Drivers {
+    fn default(&self, new: &mut Object) {
+        let spec = object(&mut new.0, "spec");
+        for (key, value) in [
+            ("attachRequired", json!(true)),
+            ("podInfoOnMount", json!(false)),
+            ("storageCapacity", json!(false)),
+            ("fsGroupPolicy", json!("ReadWriteOnceWithFSType")),
+            ("volumeLifecycleModes", json!(["Persistent"])),
+            ("requiresRepublish", json!(false)),
+            ("seLinuxMount", json!(false)),
+        ] {
+            fill(spec, key, value);
+        }
+    }
+}

@@ -10,7 +10,7 @@ use super::super::validation::Errors;
 use super::field;
 use crate::field::FieldError;
 use crate::field_names::config_map_key;
-use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
+use crate::resource::{NAMESPACED, Row, Strategy, Subresource, SubresourceHandler, WriteContext};
 
 /// The largest sum of values.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -38,6 +38,12 @@ pub(super) const SERVICE_ACCOUNT_ROW: Row = Row {
     kind: "ServiceAccount",
     plural: "serviceaccounts",
     short: &["sa"],
+    subresources: &[Subresource {
+        name: "token",
+        kind: ("authentication.k8s.io", "v1", "TokenRequest"),
+        verbs: &["create"],
+        handler: SubresourceHandler::Call(&crate::resources::authentication::RequestToken),
+    }],
     columns: NAME_AND_AGE,
     ..NAMESPACED
 };

@@ -1,6 +1,6 @@
 //! The core group (`v1`): one file for each kind with rules of its own.
 
-use crate::resource::{Connect, Row, SelectableField, Subresource, SubresourceHandler};
+use crate::resource::{Connect, NAMESPACED, Persistence, Row, SelectableField, Subresource, SubresourceHandler};
 
 mod config;
 mod endpoints;
@@ -17,6 +17,7 @@ mod services;
 mod volumes;
 
 pub(super) static ROWS: &[Row] = &[
+    BINDING,
     config::CONFIG_MAP,
     endpoints::ROW,
     events::ROW,
@@ -33,6 +34,15 @@ pub(super) static ROWS: &[Row] = &[
     config::SERVICE_ACCOUNT_ROW,
     services::ROW,
 ];
+
+/// The old endpoint of `pods/binding`: the pod's name is the body's.
+const BINDING: Row = Row {
+    kind: "Binding",
+    plural: "bindings",
+    verbs: &["create"],
+    persistence: Persistence::Computed(&super::pod_calls::Bind),
+    ..NAMESPACED
+};
 
 const fn field(label: &'static str, path: &'static [&'static str]) -> SelectableField {
     SelectableField { label, path, absent: "" }

@@ -65,8 +65,11 @@ impl Strategy for Namespaces {
         new.set(&["status"], old.at(&["status"]).cloned().unwrap_or_default());
     }
 
-    fn holds_deletion(&self, object: &mut Object) -> bool {
+    fn terminate(&self, object: &mut Object) {
         object.set(&["status", "phase"], "Terminating");
+    }
+
+    fn held(&self, object: &Object) -> bool {
         !object.items_at(&["spec", "finalizers"]).is_empty()
     }
 }

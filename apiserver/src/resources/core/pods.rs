@@ -3,11 +3,11 @@
 use coracle_api::{Object, resources};
 use serde_json::json;
 
-use super::super::pod_spec;
+use super::super::{pod_calls, pod_spec};
 use super::{field, part, proxy};
 use crate::field::FieldError;
 use crate::resource::{
-    Connect, NAMESPACED, Row, SelectableField, Strategy, Subresource, SubresourceHandler, WriteContext,
+    Call, Connect, NAMESPACED, Row, SelectableField, Strategy, Subresource, SubresourceHandler, WriteContext,
 };
 
 pub(super) const ROW: Row = Row {
@@ -39,7 +39,9 @@ const FIELDS: &[SelectableField] = &[
 
 const SUBRESOURCES: &[Subresource] = &[
     connect("attach", "PodAttachOptions", Connect::Attach),
+    call("binding", ("", "v1", "Binding"), &pod_calls::Bind),
     part("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
+    call("eviction", ("policy", "v1", "Eviction"), &pod_calls::Evict),
     connect("exec", "PodExecOptions", Connect::Exec),
     Subresource {
         name: "log",
@@ -51,6 +53,10 @@ const SUBRESOURCES: &[Subresource] = &[
     proxy("PodProxyOptions"),
     part("resize", "Pod", &["get", "patch", "update"]),
 ];
+
+const fn call(name: &'static str, kind: (&'static str, &'static str, &'static str), call: &'static dyn Call) -> Subresource {
+    Subresource { name, kind, verbs: &["create"], handler: SubresourceHandler::Call(call) }
+}
 
 /// A raw connection to a container; both methods open it.
 const fn connect(name: &'static str, kind: &'static str, connect: Connect) -> Subresource {
@@ -103,6 +109,8 @@ impl Strategy for Pods {
             new.set(&["metadata", "resourceVersion"], version);
         }
         match subresource {
+            // The binding's handler changes only what it may.
+            "binding" => *new = wanted,
             "ephemeralcontainers" => {
                 if let Some(all) = wanted.at(&["spec", "ephemeralContainers"]) {
                     new.set(&["spec", "ephemeralContainers"], all.clone());

@@ -9,4 +9,4 @@ mod volumes;
 
 pub(super) use defaults::{pod, round_up_to_millis, template};
 pub(super) use update::validate_pod_update;
-pub(super) use validation::{replicated_template, validate_pod};
+pub(super) use validation::{job_template, replicated_template, validate_pod};
