@@ -17,6 +17,8 @@ pub struct Failure {
     pub message: String,
     /// `status.details`, where the failure has any.
     pub details: Option<Value>,
+    /// `metadata.continue`: where a list that has expired may go on.
+    pub continue_token: Option<String>,
 }
 
 pub type Result<T, E = Status> = std::result::Result<T, E>;
@@ -25,7 +27,7 @@ pub type Result<T, E = Status> = std::result::Result<T, E>;
 
 impl Status {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Status(Box::new(Failure { code, reason, message: message.into(), details: None }))
+        Status(Box::new(Failure { code, reason, message: message.into(), details: None, continue_token: None }))
     }
 
     fn with_details(mut self, details: Value) -> Self {
@@ -97,6 +99,11 @@ impl Status {
         Status::new(400, "BadRequest", message)
     }
 
+    /// A path or kind that is not served.
+    pub fn no_such_path() -> Self {
+        Status::new(404, "NotFound", "the server could not find the requested resource").with_details(json!({}))
+    }
+
     pub fn unauthorized() -> Self {
         Status::new(401, "Unauthorized", "Unauthorized")
     }
@@ -147,6 +154,9 @@ impl Status {
                            "message": f.message, "reason": f.reason, "code": f.code});
         if let Some(d) = &f.details {
             v["details"] = d.clone();
+        }
+        if let Some(token) = &f.continue_token {
+            v["metadata"]["continue"] = token.clone().into();
         }
         v
     }

@@ -1,35 +1,58 @@
 //! The server as a whole: what all requests share, how it starts, and how it stops.
 
+mod api;
+mod expiry;
+mod listener;
+
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::Access;
+use crate::authn::User;
 use crate::ip_allocator::ServiceAllocator;
+use crate::metrics::Metrics;
+use crate::openapi::Documents;
+use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
-use crate::store::{History, OpenError, Store};
+use crate::status::Status;
+use crate::store::{History, OpenError, Options, Store};
+use crate::{bootstrap, resources};
+
+pub use api::Api;
+
+/// How long open requests may go on once the server is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What the composition decides. Everything else is derived.
 #[derive(Clone)]
 pub struct Config {
     /// Where the store lives; `None` keeps it in memory (tests).
     pub data_dir: Option<PathBuf>,
-    /// The address to listen on and how to speak TLS there; `None` serves in process only.
+    /// The cluster's certificates; `None` opens (or makes) them in `data_dir/pki`.
+    pub pki: Option<Arc<Pki>>,
+    /// Where to listen; `None` serves in process only. There is no plain-text listener.
     pub listen: Option<Listen>,
     pub service_cidr: (Ipv4Addr, u8),
     pub node_ports: std::ops::RangeInclusive<u16>,
-    /// The address under which pods and nodes reach this server.
+    /// The address under which pods and nodes reach this server. Port 0 becomes the listener's.
     pub advertise: SocketAddr,
     pub history: History,
     /// Requests at once that change nothing / that change something; more are answered 429.
     pub max_reads: usize,
     pub max_writes: usize,
     pub request_timeout: Duration,
-    /// The cluster's certificates; `None` makes some that are forgotten with the process (tests).
-    pub pki: Option<Arc<crate::pki::Pki>>,
 }
 
-/// An address and the TLS identity shown there. There is no plain-text listener.
+/// An address, and the TLS identity shown there.
 #[derive(Clone)]
 pub struct Listen {
     pub addr: SocketAddr,
@@ -41,10 +64,16 @@ pub struct Server {
     pub config: Config,
     pub registry: Registry,
     pub store: Store,
-    /// Which cluster IPs and node ports are taken.
-    pub services: ServiceAllocator,
     /// Certificates, authentication, authorisation, admission.
-    pub access: crate::access::Access,
+    pub access: Access,
+    /// Cluster IPs and node ports.
+    pub services: ServiceAllocator,
+    pub openapi: Documents,
+    pub metrics: Metrics,
+    pub(crate) reads: Arc<Semaphore>,
+    pub(crate) writes: Arc<Semaphore>,
+    ready: AtomicBool,
+    stop: CancellationToken,
 }
 
 /// Why a server did not start.
@@ -52,8 +81,12 @@ pub struct Server {
 pub enum StartError {
     #[error("open the store")]
     Store(#[from] OpenError),
+    #[error("the cluster's certificates")]
+    Pki(#[from] PkiError),
     #[error("listen on {addr}")]
     Listen { addr: SocketAddr, source: std::io::Error },
+    #[error("write the first objects: {0}")]
+    Bootstrap(Status),
 }
 
 /// A started server.
@@ -61,6 +94,7 @@ pub struct Running {
     pub server: Arc<Server>,
     /// The bound address, where there is a listener.
     pub addr: Option<SocketAddr>,
+    tasks: TaskTracker,
 }
 
 // === impl Config ===
@@ -69,6 +103,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             data_dir: None,
+            pki: None,
             listen: None,
             service_cidr: (Ipv4Addr::new(10, 96, 0, 0), 16),
             node_ports: 30000..=32767,
@@ -77,7 +112,96 @@ impl Default for Config {
             max_reads: 400,
             max_writes: 200,
             request_timeout: Duration::from_secs(60),
-            pki: None,
         }
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Opens the store, listens, and writes the first objects. Once this answers, the server is ready.
+    pub async fn start(mut config: Config, stop: CancellationToken) -> Result<Running, StartError> {
+        let now = Timestamp::now();
+        let pki = match (&config.pki, &config.data_dir) {
+            (Some(pki), _) => pki.clone(),
+            (None, Some(dir)) => Arc::new(Pki::open(&dir.join("pki"), now)?),
+            (None, None) => Arc::new(Pki::ephemeral(now)?),
+        };
+        let listener = match config.listen.take() {
+            Some(Listen { addr, tls }) => {
+                let socket = listener::bind(addr).map_err(|source| StartError::Listen { addr, source })?;
+                Some((socket, tls))
+            }
+            None => None,
+        };
+        let addr = listener.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
+        if let (0, Some(addr)) = (config.advertise.port(), addr) {
+            config.advertise.set_port(addr.port());
+        }
+        let server = Arc::new(Server::new(config, &pki, now, stop).await?);
+        let tasks = TaskTracker::new();
+        if let Some((socket, tls)) = listener {
+            tasks.spawn(listener::run(server.clone(), socket, tls, server.stop.clone()));
+        }
+        bootstrap::reconcile(&server).await.map_err(StartError::Bootstrap)?;
+        tasks.spawn(bootstrap::aggregate_roles(server.clone(), server.stop.clone()));
+        expiry::spawn(&server, &tasks);
+        server.ready.store(true, Ordering::Release);
+        Ok(Running { server, addr, tasks })
+    }
+
+    async fn new(
+        config: Config,
+        pki: &Arc<Pki>,
+        now: Timestamp,
+        stop: CancellationToken,
+    ) -> Result<Server, StartError> {
+        let registry = Registry::new(resources::builtins());
+        let mut fields = HashMap::new();
+        for resource in registry.snapshot().resources().filter(|r| r.conversion.is_none()) {
+            fields.entry(resource.storage.clone()).or_insert_with(|| resource.fields.clone());
+        }
+        let options = Options { dir: config.data_dir.clone(), history: config.history.clone(), fields };
+        Ok(Server {
+            store: Store::open(options).await?,
+            access: Access::new(pki.clone(), now)?,
+            services: ServiceAllocator::new(config.service_cidr, config.node_ports.clone()),
+            openapi: Documents::default(),
+            metrics: Metrics::default(),
+            reads: Arc::new(Semaphore::new(config.max_reads)),
+            writes: Arc::new(Semaphore::new(config.max_writes)),
+            ready: AtomicBool::new(false),
+            stop,
+            registry,
+            config,
+        })
+    }
+
+    /// Whether the first objects are there.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// The API as a service in this process, for one identity: what `kube::Client::new` takes.
+    pub fn router(&self, user: User) -> Api {
+        Api::known(self.server.clone(), user)
+    }
+
+    /// Takes no more requests, lets open ones end, and closes the store.
+    pub async fn stop(self) {
+        self.server.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+        self.server.store.close().await;
     }
 }

@@ -173,6 +173,10 @@ impl Store {
         Ok(())
     }
 
+    pub fn is_open(&self) -> bool {
+        !self.0.stop.is_cancelled()
+    }
+
     /// The newest revision that readers can see.
     pub fn revision(&self) -> u64 {
         self.0.head.load(Ordering::Acquire)

@@ -3,11 +3,17 @@
 //! Reads see the store's memory. Writes take the same way as a client's (defaults, admission, validation), without
 //! authorisation: the caller has decided that already.
 
+use std::sync::Arc;
+
 use coracle_api::{Gvr, Object};
+use jiff::Timestamp;
 use serde_json::Value;
 
+use super::write::{Ask, UpdateRules, Written, converted, key};
+use super::{delete, write};
 use crate::Server;
 use crate::authn::User;
+use crate::resource::Resource;
 use crate::status::{Result, Status};
 
 /// A `DELETE` inside the server.
@@ -16,42 +22,100 @@ pub struct Deletion {
     pub grace_period_seconds: Option<i64>,
     pub uid: Option<String>,
     pub resource_version: Option<String>,
+    /// `Orphan`, `Background` or `Foreground`.
     pub propagation: Option<String>,
+    /// `orphanDependents: false` in the old form: an unfinished delete is then answered 202.
+    pub cascades_asked: bool,
     pub dry_run: bool,
 }
 
 impl Server {
     /// The object, in the version `gvr` names. 404 where it, or the kind, does not exist. `namespace` is empty for
     /// cluster-wide kinds.
-    pub fn get(&self, _gvr: &Gvr, _namespace: &str, _name: &str) -> Result<Object> {
-        Err(Status::internal("starting"))
+    pub fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Object> {
+        let resource = self.resource(gvr)?;
+        let stored = self.store.get(&resource.storage, &key(&resource, namespace, name));
+        let stored = stored.ok_or_else(|| Status::not_found(gvr, name))?;
+        Ok(converted(&resource, stored.object()))
     }
 
     /// All objects of a namespace, or of all where `namespace` is empty.
-    pub fn list(&self, _gvr: &Gvr, _namespace: &str) -> Result<Vec<Object>> {
-        Err(Status::internal("starting"))
+    pub fn list(&self, gvr: &Gvr, namespace: &str) -> Result<Vec<Object>> {
+        let resource = self.resource(gvr)?;
+        let prefix = super::list::prefix(&resource, namespace);
+        let view = self.store.list(&resource.storage, &prefix, "");
+        Ok(view.items.iter().map(|s| converted(&resource, s.object())).collect())
     }
 
-    pub async fn create(&self, _user: &User, _gvr: &Gvr, _namespace: &str, _new: Object, _dry_run: bool) -> Result<Object> {
-        Err(Status::internal("starting"))
+    pub async fn create(
+        &self,
+        user: &User,
+        gvr: &Gvr,
+        namespace: &str,
+        mut new: Object,
+        dry_run: bool,
+    ) -> Result<Object> {
+        let resource = self.resource(gvr)?;
+        new.set_gvk(&resource.gvk);
+        resource.schema.normalize(&mut new)?;
+        let ask = ask(user, &resource, "", namespace, "", dry_run);
+        object(&resource, &write::create(self, &ask, new).await?)
     }
 
     /// Reads, changes and writes until nobody else wrote in between. `subresource` is `""`, `status`, or a part.
+    #[allow(clippy::too_many_arguments, reason = "each is a part of the request's address")]
     pub async fn modify(
         &self,
-        _user: &User,
-        _gvr: &Gvr,
-        _subresource: &str,
-        _namespace: &str,
-        _name: &str,
-        _dry_run: bool,
-        _change: &(dyn Fn(&mut Object) -> Result<()> + Send + Sync),
+        user: &User,
+        gvr: &Gvr,
+        subresource: &str,
+        namespace: &str,
+        name: &str,
+        dry_run: bool,
+        change: &(dyn Fn(&mut Object) -> Result<()> + Send + Sync),
     ) -> Result<Object> {
-        Err(Status::internal("starting"))
+        let resource = self.resource(gvr)?;
+        let ask = ask(user, &resource, subresource, namespace, name, dry_run);
+        let mut edit = |old: &Object| {
+            let mut new = old.clone();
+            change(&mut new)?;
+            resource.schema.normalize(&mut new)?;
+            Ok(new)
+        };
+        object(&resource, &write::update(self, &ask, UpdateRules::default(), &mut edit).await?)
     }
 
     /// Deletes as a client would; answers the object as it stands afterwards, or a `Status` object.
-    pub async fn delete(&self, _user: &User, _gvr: &Gvr, _namespace: &str, _name: &str, _how: &Deletion) -> Result<Value> {
-        Err(Status::internal("starting"))
+    pub async fn delete(
+        &self,
+        user: &User,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        how: &Deletion,
+    ) -> Result<Value> {
+        let resource = self.resource(gvr)?;
+        let ask = ask(user, &resource, "", namespace, name, how.dry_run);
+        Ok(delete::delete(self, &ask, how).await?.body)
     }
+
+    fn resource(&self, gvr: &Gvr) -> Result<Arc<Resource>> {
+        self.registry.lookup(gvr).ok_or_else(Status::no_such_path)
+    }
+}
+
+fn ask<'a>(
+    user: &'a User,
+    resource: &'a Resource,
+    subresource: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+    dry_run: bool,
+) -> Ask<'a> {
+    Ask { user, resource, subresource, namespace, name, now: Timestamp::now(), dry_run }
+}
+
+fn object(resource: &Resource, written: &Written) -> Result<Object> {
+    let object = serde_json::from_slice(&written.value).map_err(Status::internal)?;
+    Ok(converted(resource, Object(object)))
 }

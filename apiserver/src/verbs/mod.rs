@@ -1,3 +1,12 @@
-//! The verbs, each written once for every kind.
+//! The verbs, each written once for every kind. `serve` is their door from HTTP, `inner` the server's own.
 
+pub mod answer;
+pub mod delete;
 pub mod inner;
+pub mod list;
+pub mod metadata;
+pub mod scale;
+pub mod select;
+pub mod serve;
+pub mod watch;
+pub mod write;

@@ -1,0 +1,338 @@
+//! The way of every request, from the top: who asks, what is asked, whether it may be, who serves it.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use jiff::Timestamp;
+use prometheus_client::metrics::gauge::Gauge;
+use serde_json::{Value, json};
+
+use crate::authn::User;
+use crate::authz::{Asked, Decision, refused};
+use crate::health::{self, Check};
+use crate::metrics::RequestLabels;
+use crate::registry::Catalog;
+use crate::request::{self, RequestInfo};
+use crate::resource::SubresourceHandler;
+use crate::server::Server;
+use crate::status::{Result, Status};
+use crate::verbs::{answer, serve};
+use crate::{connect, discovery, openapi};
+
+/// Upstream's limit of a request body.
+const MAX_BODY: usize = 3 << 20;
+
+/// How a connection shows who is asking.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A component in this process, or a test.
+    Known(Arc<User>),
+    /// The network: perhaps a verified client certificate (DER).
+    Network(Option<Arc<[u8]>>),
+}
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Answers a request; never fails.
+pub async fn handle(server: Arc<Server>, caller: Caller, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+    let begun = Instant::now();
+    let info = request::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+    let audit_id = request.headers().get(&AUDIT_ID).cloned().unwrap_or_else(new_audit_id);
+    let in_flight = count(&server, &info);
+    let answered = AssertUnwindSafe(answer(&server, caller, &info, request)).catch_unwind().await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(failure)) => answer::status(&failure),
+        Err(_) => {
+            tracing::error!(verb = info.verb, path = info.path, "a request panicked");
+            answer::status(&Status::internal("a handler failed; this request was logged"))
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(AUDIT_ID, audit_id);
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    in_flight.dec();
+    server.metrics.finished(labels(&server, &info, response.status().as_u16()), begun.elapsed());
+    Ok(response)
+}
+
+/// The gauge this request is counted in while it is answered.
+fn count(server: &Server, info: &RequestInfo) -> Gauge {
+    let gauge = match is_long_running(info) {
+        true => server.metrics.long_running().clone(),
+        false => server.metrics.inflight(!is_read(info)),
+    };
+    gauge.inc();
+    gauge
+}
+
+/// Labels of what is served only: clients invent paths, and nothing grows without bound.
+fn labels(server: &Server, info: &RequestInfo, code: u16) -> RequestLabels {
+    let known = info.is_resource && server.registry.lookup(&info.gvr()).is_some();
+    let of = |text: &str| if known { text.to_owned() } else { String::new() };
+    let scope = match (known, info.name.is_empty(), info.namespace.is_empty()) {
+        (false, ..) => "",
+        (true, false, _) => "resource",
+        (true, true, false) => "namespace",
+        (true, true, true) => "cluster",
+    };
+    let part = server.registry.lookup(&info.gvr()).is_some_and(|r| {
+        matches!(&*info.subresource, "status" | "scale") || r.subresource(&info.subresource).is_some()
+    });
+    RequestLabels {
+        verb: if known { info.verb.to_uppercase() } else { "GET".to_owned() },
+        group: of(&info.group),
+        version: of(&info.version),
+        resource: of(&info.resource),
+        subresource: if part { info.subresource.clone() } else { String::new() },
+        scope,
+        code,
+    }
+}
+
+fn is_read(info: &RequestInfo) -> bool {
+    matches!(info.verb.as_str(), "get" | "list" | "watch")
+}
+
+fn new_audit_id() -> HeaderValue {
+    HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("a UUID is ASCII")
+}
+
+async fn answer(
+    server: &Arc<Server>,
+    caller: Caller,
+    info: &RequestInfo,
+    request: Request<Body>,
+) -> Result<Response<Body>> {
+    let now = Timestamp::now();
+    let user = authenticate(server, caller, request.headers(), now)?;
+    let user = impersonate(server, user, request.headers())?;
+    let _permit = admit(server, info)?;
+    authorize(server, &user, info)?;
+    if !info.is_resource {
+        return non_resource(server, info, request.headers());
+    }
+    let resource = server.registry.lookup(&info.gvr()).ok_or_else(Status::no_such_path)?;
+    if let Some(SubresourceHandler::Connect(kind)) = resource.subresource(&info.subresource).map(|s| &s.handler) {
+        return connect::serve(server, *kind, info, request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let served = async {
+        let body = read(body).await?;
+        let Parts { headers, .. } = &parts;
+        serve::Request { server, user: &user, info, headers, body, resource, now }.serve().await
+    };
+    // A watch is answered at once; its stream has a deadline of its own.
+    match tokio::time::timeout(server.config.request_timeout, served).await {
+        Ok(response) => response,
+        Err(_) => Err(Status::new(
+            504,
+            "Timeout",
+            "Timeout: request did not complete within the allotted timeout",
+        )),
+    }
+}
+
+fn authenticate(server: &Server, caller: Caller, headers: &HeaderMap, now: Timestamp) -> Result<User> {
+    match caller {
+        Caller::Known(user) => Ok(User::clone(&user)),
+        Caller::Network(certificate) => {
+            let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+            server.access.authn.authenticate(server, certificate.as_deref(), authorization, now)
+        }
+    }
+}
+
+/// `Impersonate-*` headers: a user who may `impersonate` another becomes them.
+fn impersonate(server: &Server, user: User, headers: &HeaderMap) -> Result<User> {
+    let all = |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned);
+    let name = all("impersonate-user").next();
+    let groups: Vec<String> = all("impersonate-group").collect();
+    let Some(name) = name.filter(|n| !n.is_empty()) else {
+        return match groups.is_empty() {
+            true => Ok(user),
+            false => Err(Status::bad_request("requested impersonation without impersonating a user")),
+        };
+    };
+    let mut other = User { name, groups, ..User::default() };
+    let account = other.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let (resource, namespace, subject) = match account {
+        Some((namespace, account)) => ("serviceaccounts", namespace, account),
+        None => ("users", "", &*other.name),
+    };
+    let base = Asked {
+        verb: "impersonate",
+        is_resource: true,
+        group: "",
+        resource,
+        subresource: "",
+        namespace,
+        name: subject,
+        path: "",
+        query: "",
+    };
+    let groups = other.groups.iter().map(|g| Asked { resource: "groups", namespace: "", name: g, ..base });
+    for asked in std::iter::once(base).chain(groups) {
+        if let Decision::Deny(why) = server.access.authz.decide(server, &user, &asked) {
+            return Err(refused(&user, &asked, "", &why));
+        }
+    }
+    if account.is_some() && other.groups.is_empty() {
+        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        other.groups.extend(groups);
+    }
+    let anonymous = other.name == coracle_api::names::USER_ANONYMOUS;
+    let group = if anonymous { "system:unauthenticated" } else { "system:authenticated" };
+    if !other.in_group(group) {
+        other.groups.push(group.to_owned());
+    }
+    Ok(other)
+}
+
+/// Upstream's long-running requests, which no limit counts.
+fn is_long_running(info: &RequestInfo) -> bool {
+    info.verb == "watch"
+        || matches!(info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
+        || !info.is_resource
+}
+
+/// A place among the requests that are served at once; 429 where there is none.
+fn admit(server: &Server, info: &RequestInfo) -> Result<Option<tokio::sync::OwnedSemaphorePermit>> {
+    if is_long_running(info) {
+        return Ok(None);
+    }
+    let places = if is_read(info) { &server.reads } else { &server.writes };
+    let busy = || Status::too_many_requests("Too many requests, please try again later.", 1);
+    places.clone().try_acquire_owned().map(Some).map_err(|_| busy())
+}
+
+fn authorize(server: &Server, user: &User, info: &RequestInfo) -> Result<()> {
+    match server.access.authz.authorize(server, user, info) {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(why) => Err(refused(user, &Asked::from(info), &info.version, &why)),
+    }
+}
+
+fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -> Result<Response<Body>> {
+    let path = info.path.trim_end_matches('/');
+    if let Some((code, text)) = health::answer(path, &info.query, &checks(server)) {
+        let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return Ok(answer::bytes(code, "text/plain; charset=utf-8", text.into()));
+    }
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let catalog = server.registry.snapshot();
+    let value = match segments[..] {
+        ["metrics"] => return Ok(metrics_text(server)),
+        ["version"] => discovery::version(),
+        [""] => root(&catalog),
+        ["openapi", "v3"] => openapi_index(&catalog),
+        ["openapi", "v3", "api", version] => return openapi_document(server, &catalog, "", version, headers),
+        ["openapi", "v3", "apis", group, version] => {
+            return openapi_document(server, &catalog, group, version, headers);
+        }
+        ["openid", "v1", "jwks"] => server.access.authn.tokens.key().jwks(),
+        [".well-known", "openid-configuration"] => {
+            let uri = format!("https://{}/openid/v1/jwks", server.config.advertise);
+            crate::pki::openid_configuration(server.access.authn.tokens.issuer(), &uri)
+        }
+        _ => {
+            let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+            let address = server.config.advertise.to_string();
+            let document = discovery::document(&catalog, path, accept, &address);
+            let document = document.ok_or_else(Status::no_such_path)?;
+            let body = serde_json::to_vec(&document.body).map_err(Status::internal)?;
+            let tag = discovery::etag(&body);
+            return Ok(tagged(body.into(), document.content_type, &tag, headers));
+        }
+    };
+    Ok(answer::json(StatusCode::OK, &value))
+}
+
+fn checks(server: &Server) -> Vec<Check> {
+    let check = |name, well: bool, why: &str, readiness_only| Check {
+        name,
+        failure: (!well).then(|| why.to_owned()),
+        readiness_only,
+    };
+    vec![
+        check("ping", true, "", false),
+        check("log", true, "", false),
+        check("store", server.store.is_open(), "the store is closed", false),
+        check("poststarthook/bootstrap", server.is_ready(), "not finished", true),
+        check("shutdown", !server.is_stopping(), "process is shutting down", true),
+    ]
+}
+
+fn metrics_text(server: &Server) -> Response<Body> {
+    let objects = server.store.counts().into_iter().map(|(storage, count)| {
+        let (group, plural) = storage.split_once('/').unwrap_or(("", &storage));
+        (if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }, count)
+    });
+    let text = server.metrics.text(server.store.revision(), objects);
+    answer::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
+}
+
+/// Every path there is something at.
+fn root(catalog: &Catalog) -> Value {
+    let fixed = ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3"];
+    let mut paths: Vec<String> = fixed.map(str::to_owned).into();
+    paths.extend(["/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned));
+    for group in catalog.groups() {
+        if !group.name.is_empty() {
+            paths.push(format!("/apis/{}", group.name));
+        }
+        paths.extend(group.versions.iter().map(|v| format!("/{}", openapi::path(&group.name, &v.name))));
+    }
+    paths.sort();
+    json!({"paths": paths})
+}
+
+fn openapi_index(catalog: &Catalog) -> Value {
+    let versions = catalog.groups().iter().flat_map(|g| g.versions.iter().map(move |v| (g, v)));
+    let hashes: Vec<(String, String)> = versions
+        .map(|(g, v)| (openapi::path(&g.name, &v.name), openapi::hash(&g.name, &v.name, &v.resources)))
+        .collect();
+    openapi::index(hashes.iter().map(|(path, hash)| (path.as_str(), hash.as_str())))
+}
+
+fn openapi_document(
+    server: &Server,
+    catalog: &Catalog,
+    group: &str,
+    version: &str,
+    headers: &HeaderMap,
+) -> Result<Response<Body>> {
+    let version = catalog.version(group, version).ok_or_else(Status::no_such_path)?;
+    let document = server.openapi.get(group, &version.name, &version.resources);
+    Ok(tagged(document.json, "application/json", &format!("\"{}\"", document.hash), headers))
+}
+
+/// A document with an `ETag`; 304 where the client has it already.
+fn tagged(body: Bytes, media: &'static str, tag: &str, headers: &HeaderMap) -> Response<Body> {
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|t| t.as_bytes() == tag.as_bytes());
+    let (code, body) = if known { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, body) };
+    let mut response = answer::bytes(code, media, body);
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+async fn read(body: Body) -> Result<Bytes> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(e) if e.is::<LengthLimitError>() => {
+            Err(Status::request_entity_too_large(format!("limit is {MAX_BODY}")))
+        }
+        Err(e) => Err(Status::bad_request(format!("cannot read the request body: {e}"))),
+    }
+}

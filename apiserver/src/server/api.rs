@@ -1,0 +1,52 @@
+//! The API as a `tower::Service`: for connections from the network, and for clients in this process.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use tower::Service;
+
+use super::Server;
+use crate::authn::User;
+use crate::chain::{self, Caller};
+
+/// The API, as one caller sees it.
+#[derive(Clone)]
+pub struct Api {
+    server: Arc<Server>,
+    caller: Caller,
+}
+
+// === impl Api ===
+
+impl Api {
+    pub(super) fn known(server: Arc<Server>, user: User) -> Self {
+        Api { server, caller: Caller::Known(Arc::new(user)) }
+    }
+
+    pub(super) fn network(server: Arc<Server>, certificate: Option<Arc<[u8]>>) -> Self {
+        Api { server, caller: Caller::Network(certificate) }
+    }
+}
+
+impl<B> Service<Request<B>> for Api
+where
+    B: axum::body::HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        Box::pin(chain::handle(self.server.clone(), self.caller.clone(), request.map(Body::new)))
+    }
+}

@@ -1,0 +1,166 @@
+//! Objects and lists to responses, in the form the client accepts. Plain JSON hands out the stored bytes.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use coracle_api::Object;
+use http::{Response, StatusCode, header};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::list::Listed;
+use super::write::converted;
+use crate::codec::{IncludeObject, partial_metadata, table};
+use crate::codec::{Accepted, Encoding, Form};
+use crate::resource::Resource;
+use crate::status::Status;
+use crate::store::Stored;
+
+/// How answers of one request are written.
+#[derive(Clone, Copy)]
+pub struct Style {
+    pub accepted: Accepted,
+    pub include: IncludeObject,
+    pub now: Timestamp,
+}
+
+// === impl Style ===
+
+impl Style {
+    fn plain(&self, resource: &Resource) -> bool {
+        let a = self.accepted;
+        a.encoding == Encoding::Json && a.form == Form::Object && !a.pretty && resource.conversion.is_none()
+    }
+
+    /// One stored object.
+    pub fn object(&self, resource: &Resource, value: &Bytes, code: StatusCode) -> Response<Body> {
+        if self.plain(resource) {
+            return bytes(code, "application/json", value.clone());
+        }
+        match serde_json::from_slice(value) {
+            Ok(object) => self.value(resource, converted(resource, Object(object)), code),
+            Err(e) => status(&Status::internal(e)),
+        }
+    }
+
+    /// One computed or converted object.
+    pub fn value(&self, resource: &Resource, object: Object, code: StatusCode) -> Response<Body> {
+        self.encode(self.shape(resource, object, true), code)
+    }
+
+    /// The form of one object, as an answer or inside a watch event.
+    pub fn shape(&self, resource: &Resource, object: Object, first: bool) -> Value {
+        match self.accepted.form {
+            Form::Object => object.0,
+            // A Status (the answer to a delete) is never a row.
+            _ if object.kind() == "Status" => object.0,
+            Form::Table => {
+                let metadata = json!({"resourceVersion": object.str_at(&["metadata", "resourceVersion"])});
+                table(&resource.columns, [&object], self.include, &metadata, first, self.now)
+            }
+            Form::Metadata | Form::MetadataList => partial_metadata(&object).0,
+        }
+    }
+
+    pub fn list(&self, resource: &Resource, listed: &Listed) -> Response<Body> {
+        if self.plain(resource) {
+            return bytes(StatusCode::OK, "application/json", join(resource, listed));
+        }
+        let objects: Vec<Object> = listed.items.iter().map(|s| converted(resource, s.object())).collect();
+        let mut metadata = json!({"resourceVersion": listed.revision.to_string()});
+        if let Some(next) = &listed.next {
+            metadata["continue"] = next.clone().into();
+        }
+        if let Some(remaining) = listed.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        let value = match self.accepted.form {
+            Form::Object => {
+                json!({"kind": resource.list_kind, "apiVersion": resource.gvk.api_version(), "metadata": metadata, "items": objects})
+            }
+            Form::Table => table(&resource.columns, &objects, self.include, &metadata, true, self.now),
+            Form::Metadata | Form::MetadataList => {
+                let items: Vec<Object> = objects.iter().map(partial_metadata).collect();
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
+            }
+        };
+        self.encode(value, StatusCode::OK)
+    }
+
+    /// Any JSON value in the client's encoding.
+    pub fn encode(&self, value: Value, code: StatusCode) -> Response<Body> {
+        match self.accepted.encoding {
+            Encoding::Yaml => match serde_saphyr::to_string(&value) {
+                Ok(text) => bytes(code, "application/yaml", text.into()),
+                Err(e) => status(&Status::internal(e)),
+            },
+            // Custom resources have no protobuf form; every client that asks for protobuf reads JSON too.
+            Encoding::Protobuf => match crate::codec::encode_protobuf(&value) {
+                Some(body) => bytes(code, "application/vnd.kubernetes.protobuf", body.into()),
+                None => json(code, &value),
+            },
+            Encoding::Json if self.accepted.pretty => {
+                let text = serde_json::to_vec_pretty(&value).expect("JSON values can be written to memory");
+                bytes(code, "application/json", text.into())
+            }
+            Encoding::Json => json(code, &value),
+        }
+    }
+}
+
+/// A list of stored bytes, joined.
+fn join(resource: &Resource, listed: &Listed) -> Bytes {
+    let size: usize = listed.items.iter().map(|s| s.value.len() + 1).sum();
+    let mut out = BytesMut::with_capacity(size + 256);
+    let head = format!(
+        "{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":{{\"resourceVersion\":\"{}\"",
+        resource.list_kind,
+        resource.gvk.api_version(),
+        listed.revision
+    );
+    out.extend_from_slice(head.as_bytes());
+    if let Some(next) = &listed.next {
+        out.extend_from_slice(format!(",\"continue\":{next:?}").as_bytes());
+    }
+    if let Some(remaining) = listed.remaining {
+        out.extend_from_slice(format!(",\"remainingItemCount\":{remaining}").as_bytes());
+    }
+    out.extend_from_slice(b"},\"items\":[");
+    separated(&mut out, &listed.items);
+    out.extend_from_slice(b"]}\n");
+    out.freeze()
+}
+
+fn separated(out: &mut BytesMut, items: &[Arc<Stored>]) {
+    for (i, stored) in items.iter().enumerate() {
+        if i > 0 {
+            out.extend_from_slice(b",");
+        }
+        out.extend_from_slice(&stored.value);
+    }
+}
+
+pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
+    let mut text = serde_json::to_vec(value).expect("JSON values can be written to memory");
+    text.push(b'\n');
+    bytes(code, "application/json", text.into())
+}
+
+/// The answer to a failed request.
+pub fn status(failure: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(failure.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(code, &failure.to_json());
+    let retry = failure.0.details.as_ref().and_then(|d| d.get("retryAfterSeconds")).and_then(Value::as_u64);
+    if let Some(seconds) = retry {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+pub fn bytes(code: StatusCode, media: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(media));
+    response
+}

@@ -1,0 +1,264 @@
+//! List: which revision, which page, which objects; the bytes are the stored ones.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::select::Selection;
+use crate::Server;
+use crate::request::RequestInfo;
+use crate::resource::Resource;
+use crate::status::{Result, Status};
+use crate::store::{Expired, Stored};
+
+/// How long a continue token is good for: after that its list is as good as compacted, as with upstream's compaction.
+const TOKEN_SECONDS: i64 = 300;
+
+/// One page of a list.
+pub struct Listed {
+    pub items: Vec<Arc<Stored>>,
+    pub revision: u64,
+    pub next: Option<String>,
+    pub remaining: Option<usize>,
+}
+
+/// What a continue token means: the next page of a list begun at a revision, after a key.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    /// 0: no revision; the list goes on with what is there now.
+    rv: u64,
+    start: String,
+    /// Unix seconds at which the list began.
+    at: i64,
+}
+
+/// The version part of a list's query.
+struct Version {
+    revision: u64,
+    exact: bool,
+}
+
+pub async fn list(server: &Server, info: &RequestInfo, resource: &Resource, now: i64) -> Result<Listed> {
+    let selection = Selection::parse(info, resource)?;
+    let prefix = prefix(resource, &info.namespace);
+    let limit = match info.param("limit").filter(|l| !l.is_empty()) {
+        None => 0,
+        Some(text) => text.parse::<i64>().map_err(|_| invalid_number(&text))?.max(0),
+    };
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let token = info.param("continue").filter(|c| !c.is_empty());
+    let version = version(info, token.is_some())?;
+    let matches = |s: &Arc<Stored>| selection.matches(s, resource);
+    let page = Page { server, resource, prefix: &prefix, limit, everything: selection.is_everything(), now };
+    match (token, version) {
+        (Some(token), _) => {
+            let token = decode(&token)?;
+            if token.rv != 0 {
+                return page.past(token.rv, &token.start, token.at, matches).await.map_err(|e| match e {
+                    Some(status) => status,
+                    None => inconsistent(&token, server.store.revision()),
+                });
+            }
+            page.present(&token.start, matches)
+        }
+        (None, Some(Version { revision, exact: true })) => {
+            ahead(server, revision)?;
+            page.past(revision, "", now, matches)
+                .await
+                .map_err(|e| e.unwrap_or_else(|| compacted(revision, server.store.compacted())))
+        }
+        (None, version) => {
+            ahead(server, version.map_or(0, |v| v.revision))?;
+            page.present("", matches)
+        }
+    }
+}
+
+/// The part of the key space a request is about.
+pub fn prefix(resource: &Resource, namespace: &str) -> String {
+    match namespace {
+        "" => String::new(),
+        _ if !resource.namespaced() => String::new(),
+        ns => format!("{ns}/"),
+    }
+}
+
+struct Page<'a> {
+    server: &'a Server,
+    resource: &'a Resource,
+    prefix: &'a str,
+    limit: usize,
+    everything: bool,
+    now: i64,
+}
+
+// === impl Page ===
+
+impl Page<'_> {
+    /// From memory: what is there now.
+    fn present(&self, start: &str, matches: impl Fn(&Arc<Stored>) -> bool) -> Result<Listed> {
+        let view = self.server.store.list(&self.resource.storage, self.prefix, start);
+        let mut items = view.items;
+        if !self.everything {
+            items.retain(matches);
+        }
+        let (next, remaining) = match self.limit {
+            limit if limit > 0 && items.len() > limit => {
+                let rest = items.len() - limit;
+                items.truncate(limit);
+                let token = self.token(view.revision, &items, self.now);
+                (Some(token), self.everything.then_some(rest))
+            }
+            _ => (None, None),
+        };
+        Ok(Listed { items, revision: view.revision, next, remaining })
+    }
+
+    /// From the log, or from memory where nothing of this resource has changed since. `Err(None)`: history is gone.
+    async fn past(
+        &self,
+        revision: u64,
+        start: &str,
+        begun: i64,
+        matches: impl Fn(&Arc<Stored>) -> bool,
+    ) -> Result<Listed, Option<Status>> {
+        if self.now - begun > TOKEN_SECONDS {
+            return Err(None);
+        }
+        let (storage, store) = (&self.resource.storage, &self.server.store);
+        let mut items: Vec<Arc<Stored>> = if store.resource_revision(storage) <= revision {
+            store.list(storage, self.prefix, start).items
+        } else {
+            let all = store.list_at(storage, self.prefix, start, revision, usize::MAX - 1);
+            all.await.map_err(|e| match e {
+                Expired::Compacted { .. } => None,
+                other => Some(Status::internal(other)),
+            })?
+            .items
+        };
+        if !self.everything {
+            items.retain(matches);
+        }
+        let rest = items.len().saturating_sub(self.limit);
+        let more = self.limit > 0 && rest > 0;
+        let next = more.then(|| {
+            items.truncate(self.limit);
+            self.token(revision, &items, begun)
+        });
+        Ok(Listed { items, revision, next, remaining: (more && self.everything).then_some(rest) })
+    }
+
+    fn token(&self, rv: u64, items: &[Arc<Stored>], at: i64) -> String {
+        encode(&Token { rv, start: items.last().map(|s| s.key.to_string()).unwrap_or_default(), at })
+    }
+}
+
+fn encode(token: &Token) -> String {
+    BASE64.encode(serde_json::to_vec(token).expect("plain data can be written to memory"))
+}
+
+fn decode(text: &str) -> Result<Token> {
+    let token = BASE64.decode(text).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    token.ok_or_else(|| Status::bad_request("continue key is not valid: illegal base64 data or unknown form"))
+}
+
+/// The 410 that lets a client go on with what is there now.
+fn inconsistent(token: &Token, _head: u64) -> Status {
+    let next = encode(&Token { rv: 0, start: token.start.clone(), at: token.at });
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    status.0.continue_token = Some(next);
+    status
+}
+
+fn compacted(revision: u64, compacted: u64) -> Status {
+    Status::expired(format!("too old resource version: {revision} ({compacted})"))
+}
+
+/// A revision that does not exist yet.
+fn ahead(server: &Server, revision: u64) -> Result<()> {
+    let head = server.store.revision();
+    if revision <= head {
+        return Ok(());
+    }
+    Err(too_large(revision, head))
+}
+
+pub fn too_large(revision: u64, head: u64) -> Status {
+    let mut status =
+        Status::new(504, "Timeout", format!("Too large resource version: {revision}, current: {head}"));
+    status.0.details = Some(serde_json::json!({
+        "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+        "retryAfterSeconds": 1}));
+    status
+}
+
+fn invalid_number(text: &str) -> Status {
+    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+}
+
+/// `resourceVersion` and `resourceVersionMatch`, checked as upstream does.
+fn version(info: &RequestInfo, continues: bool) -> Result<Option<Version>> {
+    let revision = info.param("resourceVersion").unwrap_or_default();
+    let rule = info.param("resourceVersionMatch").unwrap_or_default();
+    let forbidden = |why: &str| {
+        Err(Status::invalid(
+            &coracle_api::Gvk::new("meta.k8s.io", "v1", "ListOptions"),
+            "",
+            &[crate::field::FieldError::forbidden("resourceVersionMatch", why)],
+        ))
+    };
+    if !rule.is_empty() {
+        if continues {
+            return forbidden("resourceVersionMatch is forbidden when continue is provided");
+        }
+        if revision.is_empty() {
+            return forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if !matches!(&*rule, "Exact" | "NotOlderThan") {
+            let error = crate::field::FieldError::not_supported(
+                "resourceVersionMatch",
+                &rule.clone().into(),
+                &["Exact", "NotOlderThan", ""],
+            );
+            return Err(Status::invalid(
+                &coracle_api::Gvk::new("meta.k8s.io", "v1", "ListOptions"),
+                "",
+                &[error],
+            ));
+        }
+        if rule == "Exact" && revision == "0" {
+            return forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+    }
+    if continues && !revision.is_empty() && revision != "0" {
+        return Err(Status::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
+    if revision.is_empty() {
+        return Ok(None);
+    }
+    let number = parse_revision(&revision)?;
+    // Upstream's rule from before the match parameter: a limit and a version other than 0 mean exactly that version.
+    let limited = info.param("limit").is_some_and(|l| !l.is_empty() && l != "0");
+    let exact = rule == "Exact" || rule.is_empty() && limited && number != 0;
+    Ok(Some(Version { revision: number, exact }))
+}
+
+pub fn parse_revision(text: &str) -> Result<u64> {
+    match text {
+        "" => Ok(0),
+        _ => text.parse().map_err(|_| {
+            Status::bad_request(format!(
+                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
+        }),
+    }
+}

@@ -1,0 +1,192 @@
+//! The rules of `metadata` that hold for every kind: what the server fills in, and what a client may write.
+
+use coracle_api::Object;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::field::{Cause, FieldError};
+use crate::field_names;
+use crate::resource::Resource;
+
+/// Upstream's limit on all annotations of an object together.
+const ANNOTATION_BYTES: usize = 256 * 1024;
+
+/// The wire form of a time in metadata.
+pub fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Makes the metadata of a new object the server's.
+pub fn fill(new: &mut Object, resource: &Resource, uid: String, now: Timestamp) {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "managedFields", "resourceVersion"] {
+        new.remove(&["metadata", field]);
+    }
+    new.set(&["metadata", "uid"], uid);
+    new.set(&["metadata", "creationTimestamp"], time(now));
+    if resource.generation {
+        new.set(&["metadata", "generation"], 1);
+    }
+}
+
+/// Carries over what no update may change: what is absent is filled, what is the server's is restored.
+pub fn carry_over(new: &mut Object, old: &Object) {
+    for field in ["uid", "creationTimestamp"] {
+        if new.str_at(&["metadata", field]).is_empty() {
+            copy(new, old, field);
+        }
+    }
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if old.is_being_deleted() || new.at(&["metadata", field]).is_none() {
+            copy(new, old, field);
+        }
+    }
+    copy(new, old, "generation");
+    copy(new, old, "selfLink");
+    new.remove(&["metadata", "managedFields"]);
+}
+
+fn copy(new: &mut Object, old: &Object, field: &str) {
+    match old.at(&["metadata", field]) {
+        Some(value) => new.set(&["metadata", field], value.clone()),
+        None => {
+            new.remove(&["metadata", field]);
+        }
+    }
+}
+
+/// Everything wrong with the metadata of a new object, in upstream's order.
+pub fn validate(new: &Object, resource: &Resource) -> Vec<FieldError> {
+    let mut errors = vec![];
+    let mut names = |field: &str, name: &str, check: Vec<String>| {
+        let path = format!("metadata.{field}");
+        errors.extend(check.into_iter().map(|why| FieldError::invalid(&*path, &json!(name), why)));
+    };
+    // A prefix may end in a dash; what will follow it is a letter or digit.
+    let prefix = new.generate_name();
+    if !prefix.is_empty() {
+        let masked = prefix.strip_suffix('-').map_or(prefix.to_owned(), |p| format!("{p}a"));
+        names("generateName", prefix, resource.strategy.validate_name(&masked));
+    }
+    match new.name() {
+        "" => errors.push(FieldError::required("metadata.name", "name or generateName is required")),
+        name => names("name", name, resource.strategy.validate_name(name)),
+    }
+    if resource.namespaced() {
+        match new.namespace() {
+            "" => errors.push(FieldError::required("metadata.namespace", "")),
+            namespace => {
+                let check = field_names::dns1123_label(namespace);
+                errors.extend(
+                    check.into_iter().map(|why| FieldError::invalid("metadata.namespace", &json!(namespace), why)),
+                );
+            }
+        }
+    } else if !new.namespace().is_empty() {
+        errors.push(FieldError::forbidden("metadata.namespace", "not allowed on this type"));
+    }
+    validate_maps(new, &mut errors);
+    validate_owners(new.owner_references(), &mut errors);
+    validate_finalizers(new, &mut errors);
+    errors
+}
+
+fn validate_maps(new: &Object, errors: &mut Vec<FieldError>) {
+    for (key, value) in new.labels().into_iter().flatten() {
+        let value = value.as_str().unwrap_or_default();
+        let bad_key = field_names::qualified_name(key).into_iter().map(|why| (json!(key), why));
+        let bad_value = field_names::label_value(value).into_iter().map(|why| (json!(value), why));
+        errors.extend(bad_key.chain(bad_value).map(|(v, why)| FieldError::invalid("metadata.labels", &v, why)));
+    }
+    let mut size = 0;
+    for (key, value) in new.annotations().into_iter().flatten() {
+        size += key.len() + value.as_str().map_or(0, str::len);
+        for why in field_names::qualified_name(&key.to_lowercase()) {
+            errors.push(FieldError::invalid("metadata.annotations", &json!(key), why));
+        }
+    }
+    if size > ANNOTATION_BYTES {
+        errors.push(FieldError::too_long("metadata.annotations", ANNOTATION_BYTES));
+    }
+}
+
+fn validate_owners(owners: &[Value], errors: &mut Vec<FieldError>) {
+    const PATH: &str = "metadata.ownerReferences";
+    let mut controller: Option<String> = None;
+    for owner in owners {
+        let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
+        let (_, version) = coracle_api::gvk::split_api_version(text("apiVersion"));
+        if version.is_empty() {
+            let why = "version must not be empty";
+            errors.push(FieldError::invalid(format!("{PATH}.apiVersion"), &json!(text("apiVersion")), why));
+        }
+        for field in ["kind", "name", "uid"] {
+            if text(field).is_empty() {
+                errors.push(FieldError::invalid(format!("{PATH}.{field}"), &json!(""), "must not be empty"));
+            }
+        }
+        if (text("apiVersion"), text("kind")) == ("v1", "Event") {
+            errors.push(FieldError::invalid(PATH, owner, "/v1, Kind=Event is disallowed from being an owner"));
+        }
+        if owner.get("controller") == Some(&Value::Bool(true)) {
+            let this = format!("{}/{}", text("kind"), text("name"));
+            match &controller {
+                Some(first) => errors.push(FieldError::invalid(
+                    PATH,
+                    &json!(owners),
+                    format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                    ),
+                )),
+                None => controller = Some(this),
+            }
+        }
+    }
+}
+
+fn validate_finalizers(new: &Object, errors: &mut Vec<FieldError>) {
+    for finalizer in new.finalizers() {
+        for why in field_names::qualified_name(finalizer) {
+            errors.push(FieldError::invalid("metadata.finalizers", &json!(finalizer), why));
+        }
+    }
+    let has = |name: &str| new.finalizers().any(|f| f == name);
+    if has("orphan") && has("foregroundDeletion") {
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        let all = json!(new.finalizers().collect::<Vec<_>>());
+        errors.push(FieldError::invalid("metadata.finalizers", &all, why));
+    }
+}
+
+/// Everything wrong with a change of metadata, before the rules for new objects are looked at.
+pub fn validate_update(new: &Object, old: &Object) -> Vec<FieldError> {
+    let mut errors = vec![];
+    if old.is_being_deleted() {
+        let mut extra: Vec<&str> = new.finalizers().filter(|f| !old.finalizers().any(|o| o == *f)).collect();
+        extra.sort_unstable();
+        if !extra.is_empty() {
+            let list = extra.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");
+            errors.push(FieldError::forbidden(
+                "metadata.finalizers",
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
+                ),
+            ));
+        }
+    }
+    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let (now, before) = (new.at(&["metadata", field]), old.at(&["metadata", field]));
+        if now != before {
+            let value = match now {
+                Some(value) => value.to_string(),
+                None => "null".to_owned(),
+            };
+            errors.push(FieldError {
+                field: format!("metadata.{field}"),
+                cause: Cause::Invalid,
+                value,
+                detail: "field is immutable".to_owned(),
+            });
+        }
+    }
+    errors
+}

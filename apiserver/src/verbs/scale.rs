@@ -1,0 +1,76 @@
+//! The `scale` subresource: one view of every kind that has replicas.
+
+use coracle_api::{Gvk, Object};
+use serde_json::{Map, Value, json};
+
+use crate::resource::{Resource, ScalePaths};
+use crate::status::{Result, Status};
+
+/// The kind of the view.
+pub fn gvk() -> Gvk {
+    Gvk::new("autoscaling", "v1", "Scale")
+}
+
+/// The `Scale` of an object.
+pub fn of(object: &Object, paths: &ScalePaths) -> Object {
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.at(&["metadata", field]) {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+    let mut spec = json!({});
+    if let Some(replicas) = object.i64_at(paths.spec_replicas).filter(|r| *r != 0) {
+        spec["replicas"] = replicas.into();
+    }
+    let mut status = json!({"replicas": object.i64_at(paths.status_replicas).unwrap_or(0)});
+    if let Some(selector) = object.at(paths.selector).map(selector_text).filter(|s| !s.is_empty()) {
+        status["selector"] = selector.into();
+    }
+    Object(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+}
+
+/// Writes the replicas of a `Scale` into the object it is a view of.
+pub fn apply(scale: &Object, object: &mut Object, paths: &ScalePaths, resource: &Resource) -> Result<()> {
+    let replicas = scale.i64_at(&["spec", "replicas"]).unwrap_or(0);
+    if replicas < 0 {
+        let error = crate::field::FieldError::invalid(
+            "spec.replicas",
+            &json!(replicas),
+            "must be greater than or equal to 0",
+        );
+        return Err(Status::invalid(&gvk(), object.name(), &[error]));
+    }
+    let given = scale.str_at(&["metadata", "resourceVersion"]);
+    if !given.is_empty() && given != object.str_at(&["metadata", "resourceVersion"]) {
+        return Err(Status::modified(&resource.gvr, object.name()));
+    }
+    object.set(paths.spec_replicas, replicas);
+    Ok(())
+}
+
+/// A `LabelSelector`, or a plain map of labels, as text.
+fn selector_text(selector: &Value) -> String {
+    let labelled = selector.get("matchLabels").or_else(|| selector.get("matchExpressions")).is_some();
+    let equal = if labelled { selector.get("matchLabels") } else { Some(selector) };
+    let mut parts: Vec<(String, String)> = vec![];
+    for (key, value) in equal.and_then(Value::as_object).into_iter().flatten() {
+        parts.push((key.clone(), format!("{key}={}", value.as_str().unwrap_or_default())));
+    }
+    for e in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+        let key = e.get("key").and_then(Value::as_str).unwrap_or_default();
+        let values = e.get("values").and_then(Value::as_array).into_iter().flatten();
+        let mut values: Vec<&str> = values.filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let text = match e.get("operator").and_then(Value::as_str).unwrap_or_default() {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        };
+        parts.push((key.to_owned(), text));
+    }
+    parts.sort();
+    parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,97 @@
+//! Which objects a list or watch is about: namespace, label selector, field selector.
+
+use coracle_api::Object;
+use coracle_api::selector::{FieldSelector, LabelSelector};
+
+use super::write::converted;
+use crate::request::RequestInfo;
+use crate::resource::{Resource, SelectableField};
+use crate::status::{Result, Status};
+use crate::store::{Stored, field_value};
+
+/// A compiled selection: cheap to ask for every object.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    labels: LabelSelector,
+    fields: Vec<Term>,
+    /// Fields of a version that is not the stored one are read from the converted object.
+    by_object: Option<Vec<SelectableField>>,
+}
+
+#[derive(Clone, Debug)]
+struct Term {
+    field: Field,
+    value: String,
+    equal: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Field {
+    Name,
+    Namespace,
+    /// The n-th selectable field of the kind.
+    Listed(usize),
+}
+
+// === impl Selection ===
+
+impl Selection {
+    pub fn parse(info: &RequestInfo, resource: &Resource) -> Result<Self> {
+        let bad = |e: coracle_api::selector::SelectorError| Status::bad_request(e.to_string());
+        let labels = LabelSelector::parse(&info.param("labelSelector").unwrap_or_default()).map_err(|e| {
+            Status::bad_request(e.to_string())
+        })?;
+        let mut selector =
+            FieldSelector::parse(&info.param("fieldSelector").unwrap_or_default()).map_err(bad)?;
+        if !info.name.is_empty() && !matches!(info.verb.as_str(), "get") {
+            let field = "metadata.name".to_owned();
+            selector.0.push(coracle_api::selector::FieldTerm { field, value: info.name.clone(), equal: true });
+        }
+        let fields: Result<Vec<Term>> = selector
+            .0
+            .into_iter()
+            .map(|t| Ok(Term { field: find(resource, &t.field)?, value: t.value, equal: t.equal }))
+            .collect();
+        let by_object = resource.conversion.map(|_| resource.fields.clone());
+        Ok(Selection { labels, fields: fields?, by_object })
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    pub fn matches(&self, stored: &Stored, resource: &Resource) -> bool {
+        if self.is_everything() {
+            return true;
+        }
+        let converted: Option<Object> = self
+            .by_object
+            .as_ref()
+            .filter(|_| self.fields.iter().any(|t| matches!(t.field, Field::Listed(_))))
+            .map(|_| converted(resource, stored.object()));
+        self.labels.matches(|key| stored.index.label(key))
+            && self.fields.iter().all(|term| {
+                let equal = match (term.field, &converted, &self.by_object) {
+                    (Field::Name, ..) => stored.name() == term.value,
+                    (Field::Namespace, ..) => stored.namespace() == term.value,
+                    (Field::Listed(at), Some(object), Some(fields)) => field_value(object, &fields[at]) == term.value,
+                    (Field::Listed(at), ..) => stored.index.field(at) == term.value,
+                };
+                equal == term.equal
+            })
+    }
+}
+
+fn find(resource: &Resource, label: &str) -> Result<Field> {
+    match label {
+        "metadata.name" => Ok(Field::Name),
+        "metadata.namespace" if resource.namespaced() => Ok(Field::Namespace),
+        _ => match resource.fields.iter().position(|f| f.label == label) {
+            Some(at) => Ok(Field::Listed(at)),
+            None if resource.fields.is_empty() => Err(Status::bad_request(format!(
+                "{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+            ))),
+            None => Err(Status::bad_request(format!("field label not supported: {label}"))),
+        },
+    }
+}

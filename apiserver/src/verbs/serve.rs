@@ -1,0 +1,389 @@
+//! From an authorised resource request to its verb, and from what the verb did to a response.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use coracle_api::{Gvk, Object};
+use futures::StreamExt;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use jiff::Timestamp;
+
+use super::answer::{self, Style};
+use super::inner::Deletion;
+use super::write::{Ask, UpdateRules, Written, check_gvk, converted};
+use super::{delete, list, scale, watch, write};
+use crate::Server;
+use crate::authn::User;
+
+use crate::codec::{self, Decoded, IncludeObject};
+use crate::patch::{self, PatchKind};
+use crate::request::RequestInfo;
+use crate::resource::{Invocation, Persistence, Resource, SubresourceHandler};
+use crate::schema::Noticed;
+use crate::status::{Result, Status};
+
+/// Objects that a `deletecollection` deletes at once.
+const DELETES_AT_ONCE: usize = 16;
+
+/// A request that may go ahead, its body read.
+pub struct Request<'a> {
+    pub server: &'a Arc<Server>,
+    pub user: &'a User,
+    pub info: &'a RequestInfo,
+    pub headers: &'a HeaderMap,
+    pub body: Bytes,
+    pub resource: Arc<Resource>,
+    pub now: Timestamp,
+}
+
+/// What `fieldValidation` asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Validation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+// === impl Request ===
+
+impl Request<'_> {
+    pub async fn serve(self) -> Result<Response<Body>> {
+        let (verb, sub) = (self.info.verb.as_str(), self.info.subresource.as_str());
+        self.check_served()?;
+        match (verb, sub) {
+            ("get", "" | "status") => self.get(),
+            ("list", "") => self.list().await,
+            ("watch", "") => watch::watch(self.server, self.info, &self.resource, self.style(true)?).await,
+            ("create", "") => self.create().await,
+            ("update", "" | "status") => self.update().await,
+            ("patch", "" | "status") => self.patch().await,
+            ("delete", "") => self.delete().await,
+            ("deletecollection", "") => self.delete_collection().await,
+            (_, "scale") if self.resource.scale.is_some() => self.scale().await,
+            _ => self.subresource().await,
+        }
+    }
+
+    /// 404 for a subresource that does not exist, 405 for a verb that the endpoint has not.
+    fn check_served(&self) -> Result<()> {
+        let (verb, r) = (self.info.verb.as_str(), &self.resource);
+        let not_allowed =
+            || Err(Status::method_not_allowed("the server does not allow this method on the requested resource"));
+        match self.info.subresource.as_str() {
+            "" if r.serves(verb) => Ok(()),
+            "" => not_allowed(),
+            "status" if r.status => match verb {
+                "get" | "update" | "patch" => Ok(()),
+                _ => not_allowed(),
+            },
+            "scale" if r.scale.is_some() => match verb {
+                "get" | "update" | "patch" => Ok(()),
+                _ => not_allowed(),
+            },
+            name => match r.subresource(name) {
+                None => Err(Status::no_such_path()),
+                Some(s) if s.verbs.contains(&verb) => Ok(()),
+                Some(_) => not_allowed(),
+            },
+        }
+    }
+
+    fn style(&self, stream: bool) -> Result<Style> {
+        let accept = self.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+        let mut accepted = if stream { codec::negotiate_stream(accept)? } else { codec::negotiate(accept)? };
+        if self.info.param("pretty").is_some_and(|p| p == "true" || p == "1") {
+            accepted.pretty = true;
+        }
+        let include = IncludeObject::parse(&self.info.param("includeObject").unwrap_or_default());
+        let include =
+            include.ok_or_else(|| Status::bad_request("includeObject must be 'Object', 'Metadata', or 'None'"))?;
+        Ok(Style { accepted, include, now: self.now })
+    }
+
+    fn ask<'b>(&'b self, dry_run: bool) -> Ask<'b> {
+        Ask {
+            user: self.user,
+            resource: &self.resource,
+            subresource: &self.info.subresource,
+            namespace: if self.resource.namespaced() { &self.info.namespace } else { "" },
+            name: &self.info.name,
+            now: self.now,
+            dry_run,
+        }
+    }
+
+    fn dry_run(&self) -> Result<bool> {
+        match self.info.param("dryRun").as_deref() {
+            None | Some("") => Ok(false),
+            Some("All") => Ok(true),
+            Some(other) => Err(Status::bad_request(format!(
+                "invalid dryRun: Unsupported value: {other:?}: supported values: \"All\""
+            ))),
+        }
+    }
+
+    fn validation(&self) -> Result<Validation> {
+        match self.info.param("fieldValidation").as_deref() {
+            None | Some("" | "Warn") => Ok(Validation::Warn),
+            Some("Strict") => Ok(Validation::Strict),
+            Some("Ignore") => Ok(Validation::Ignore),
+            Some(other) => {
+                let error = crate::field::FieldError::not_supported(
+                    "fieldValidation",
+                    &other.into(),
+                    &["", "Ignore", "Strict", "Warn"],
+                );
+                Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", "CreateOptions"), "", &[error]))
+            }
+        }
+    }
+
+    /// The body as an object of `gvk`, and what was noticed in it that is not of the kind.
+    fn decode(&self, gvk: &Gvk) -> Result<(Object, Vec<String>)> {
+        let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let Decoded { mut object, noticed } = codec::decode(content_type, &self.body, Some(gvk))?;
+        check_gvk(&object, gvk)?;
+        let mut unknown = Noticed::default();
+        if *gvk == self.resource.gvk {
+            if self.info.verb == "create" && self.resource.status && !self.resource.status_on_create {
+                object.remove(&["status"]);
+            }
+            unknown = self.resource.schema.normalize(&mut object)?;
+        } else if let Some(schema) = crate::schema::Schema::builtin(gvk) {
+            unknown = schema.normalize(&mut object)?;
+        }
+        let noticed = codec::merge_noticed(&self.body, noticed, unknown);
+        Ok((object, self.judge(gvk, noticed)?))
+    }
+
+    /// Warnings, nothing, or a refusal: as the client wants it.
+    fn judge(&self, gvk: &Gvk, noticed: Noticed) -> Result<Vec<String>> {
+        match self.validation()? {
+            Validation::Ignore => Ok(vec![]),
+            Validation::Warn => Ok(noticed.0),
+            Validation::Strict => match noticed.strict_error(gvk) {
+                Some(refusal) => Err(refusal),
+                None => Ok(vec![]),
+            },
+        }
+    }
+
+    fn stored(&self) -> Result<Arc<crate::store::Stored>> {
+        let key = self.ask(false).key(&self.info.name);
+        let found = self.server.store.get(&self.resource.storage, &key);
+        found.ok_or_else(|| Status::not_found(&self.resource.gvr, &self.info.name))
+    }
+
+    fn get(&self) -> Result<Response<Body>> {
+        let style = self.style(false)?;
+        let version = list::parse_revision(&self.info.param("resourceVersion").unwrap_or_default())?;
+        let head = self.server.store.revision();
+        if version > head {
+            return Err(list::too_large(version, head));
+        }
+        Ok(style.object(&self.resource, &self.stored()?.value, StatusCode::OK))
+    }
+
+    async fn list(&self) -> Result<Response<Body>> {
+        let style = self.style(false)?;
+        let listed = list::list(self.server, self.info, &self.resource, self.now.as_second()).await?;
+        Ok(style.list(&self.resource, &listed))
+    }
+
+    async fn create(&self) -> Result<Response<Body>> {
+        let style = self.style(false)?;
+        let (object, warnings) = self.decode(&self.resource.gvk)?;
+        if let Persistence::Computed(call) = self.resource.persistence {
+            return self.call(style, *call, object, warnings).await;
+        }
+        if !self.info.name.is_empty() {
+            return Err(Status::method_not_allowed("the server does not allow this method on the requested resource"));
+        }
+        let written = write::create(self.server, &self.ask(self.dry_run()?), object).await?;
+        Ok(self.written(style, &written, &warnings))
+    }
+
+    async fn call(
+        &self,
+        style: Style,
+        call: &dyn crate::resource::Call,
+        body: Object,
+        warnings: Vec<String>,
+    ) -> Result<Response<Body>> {
+        let invocation = Invocation {
+            user: self.user,
+            resource: &self.resource,
+            namespace: &self.info.namespace,
+            name: &self.info.name,
+            body,
+            dry_run: self.dry_run()?,
+        };
+        let object = call.call(self.server, invocation).await?;
+        let mut response = style.value(&self.resource, object, StatusCode::CREATED);
+        add_warnings(&mut response, &warnings);
+        Ok(response)
+    }
+
+    async fn update(&self) -> Result<Response<Body>> {
+        let style = self.style(false)?;
+        let (object, warnings) = self.decode(&self.resource.gvk)?;
+        let rules = UpdateRules { creates: true };
+        // Without a revision the client means "whatever is there": then a lost race is tried again.
+        let mut edit = |_: &Object| Ok(object.clone());
+        let written = write::update(self.server, &self.ask(self.dry_run()?), rules, &mut edit).await?;
+        Ok(self.written(style, &written, &warnings))
+    }
+
+    async fn patch(&self) -> Result<Response<Body>> {
+        let style = self.style(false)?;
+        let kind = self.patch_kind()?;
+        let mut warnings = vec![];
+        let mut edit = |old: &Object| {
+            let patched = patch::apply_normalized(kind, old, &self.body, &self.resource.schema)?;
+            warnings = match (self.validation()?, patched.strict_error()) {
+                (Validation::Strict, Some(refusal)) => return Err(refusal),
+                (Validation::Warn, _) => patched.noticed.0,
+                (Validation::Strict | Validation::Ignore, _) => vec![],
+            };
+            check_gvk(&patched.object, &self.resource.gvk)?;
+            Ok(patched.object)
+        };
+        let ask = self.ask(self.dry_run()?);
+        let written = write::update(self.server, &ask, UpdateRules::default(), &mut edit).await?;
+        Ok(self.written(style, &written, &warnings))
+    }
+
+    fn patch_kind(&self) -> Result<PatchKind> {
+        let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        match PatchKind::from_content_type(content_type.unwrap_or_default())? {
+            PatchKind::Apply => Err(Status::unsupported_media_type(
+                "server-side apply is not served yet: use a strategic merge, merge or JSON patch",
+            )),
+            kind => Ok(kind),
+        }
+    }
+
+    fn written(&self, style: Style, written: &Written, noticed: &[String]) -> Response<Body> {
+        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        let mut response = style.object(&self.resource, &written.value, code);
+        add_warnings(&mut response, noticed);
+        add_warnings(&mut response, &written.warnings);
+        response
+    }
+
+    fn deletion(&self) -> Result<Deletion> {
+        let mut body = None;
+        if !self.body.is_empty() {
+            let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+            let gvk = Gvk::new("", "v1", "DeleteOptions");
+            body = Some(codec::decode(content_type, &self.body, Some(&gvk))?.object);
+        }
+        Deletion::parse(body.as_ref(), |name| self.info.param(name))
+    }
+
+    async fn delete(&self) -> Result<Response<Body>> {
+        let style = self.style(false)?;
+        let how = self.deletion()?;
+        let deleted = delete::delete(self.server, &self.ask(how.dry_run), &how).await?;
+        let code = if !deleted.gone && how.cascades_asked { StatusCode::ACCEPTED } else { StatusCode::OK };
+        let mut response = style.value(&self.resource, Object(deleted.body), code);
+        add_warnings(&mut response, &deleted.warnings);
+        Ok(response)
+    }
+
+    async fn delete_collection(&self) -> Result<Response<Body>> {
+        let style = self.style(false)?;
+        let how = self.deletion()?;
+        let listed = list::list(self.server, self.info, &self.resource, self.now.as_second()).await?;
+        let how = &how;
+        let deletes = futures::stream::iter(listed.items.clone()).map(|stored: Arc<crate::store::Stored>| async move {
+            let mut ask = self.ask(how.dry_run);
+            (ask.namespace, ask.name) = (stored.namespace(), stored.name());
+            match delete::delete(self.server, &ask, how).await {
+                Err(gone) if gone.code() == 404 => Ok(()),
+                other => other.map(|_| ()),
+            }
+        });
+        let mut outcomes = deletes.buffer_unordered(DELETES_AT_ONCE);
+        while let Some(outcome) = outcomes.next().await {
+            outcome?;
+        }
+        drop(outcomes);
+        Ok(style.list(&self.resource, &listed))
+    }
+
+    async fn scale(&self) -> Result<Response<Body>> {
+        let style = self.style(false)?;
+        let Some(paths) = self.resource.scale else { return Err(Status::no_such_path()) };
+        let mut warnings = vec![];
+        let object = match self.info.verb.as_str() {
+            "get" => converted(&self.resource, self.stored()?.object()),
+            verb => {
+                let put = match verb {
+                    "update" => Some(self.decode(&scale::gvk())?),
+                    _ => None,
+                };
+                let kind = if put.is_none() { Some(self.patch_kind()?) } else { None };
+                let schema = crate::schema::Schema::builtin(&scale::gvk());
+                let schema = schema.ok_or_else(|| Status::internal("no schema of Scale"))?;
+                let mut edit = |old: &Object| {
+                    let view = match (&put, kind) {
+                        (Some((view, noticed)), _) => {
+                            warnings.clone_from(noticed);
+                            view.clone()
+                        }
+                        (None, Some(kind)) => patch::apply(kind, &scale::of(old, &paths), &self.body, &schema)?,
+                        (None, None) => return Err(Status::internal("neither a scale nor a patch")),
+                    };
+                    let mut new = old.clone();
+                    scale::apply(&view, &mut new, &paths, &self.resource)?;
+                    Ok(new)
+                };
+                let mut ask = self.ask(self.dry_run()?);
+                // Admission sees the subresource; the write itself is one of the main object.
+                ask.subresource = "scale";
+                let written = write::update(self.server, &ask, UpdateRules::default(), &mut edit).await?;
+                let object = serde_json::from_slice(&written.value).map_err(Status::internal)?;
+                converted(&self.resource, Object(object))
+            }
+        };
+        let mut response = style.encode(scale::of(&object, &paths).0, StatusCode::OK);
+        add_warnings(&mut response, &warnings);
+        Ok(response)
+    }
+
+    async fn subresource(&self) -> Result<Response<Body>> {
+        let style = self.style(false)?;
+        let sub = self.resource.subresource(&self.info.subresource).ok_or_else(Status::no_such_path)?;
+        match (&sub.handler, self.info.verb.as_str()) {
+            (SubresourceHandler::Part, "get") => self.get(),
+            (SubresourceHandler::Part, "update") => self.update().await,
+            (SubresourceHandler::Part, "patch") => self.patch().await,
+            (SubresourceHandler::Call(call), _) => {
+                let (group, version, kind) = sub.kind;
+                let (body, warnings) = self.decode(&Gvk::new(group, version, kind))?;
+                self.call(style, *call, body, warnings).await
+            }
+            // The chain has sent connections their own way.
+            (SubresourceHandler::Part | SubresourceHandler::Connect(_), _) => Err(Status::no_such_path()),
+        }
+    }
+}
+
+/// Upstream's `Warning` headers: code 299, no agent, quoted text.
+pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let text: String = warning
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| match c {
+                '"' | '\\' => vec!['\\', c],
+                c => vec![c],
+            })
+            .collect();
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Watch: a cursor in the log as a stream of lines.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::Object;
+use http::{Response, StatusCode};
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::answer::{self, Style};
+use super::list::{parse_revision, prefix, too_large};
+use super::select::Selection;
+use super::write::converted;
+use crate::Server;
+use crate::request::RequestInfo;
+use crate::resource::Resource;
+use crate::status::{Result, Status};
+use crate::store::{Cursor, Event, Expired, Stored};
+
+/// How often a client that asked for bookmarks gets one.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// Upstream's least watch time where the client names none; the most is twice that.
+const LEAST_SECONDS: u64 = 1800;
+
+/// One watcher.
+struct Watcher {
+    resource: Arc<Resource>,
+    selection: Selection,
+    style: Style,
+    cursor: Cursor,
+    /// What is there already and has not been sent.
+    initial: VecDeque<Arc<Stored>>,
+    initial_revision: u64,
+    /// Whether the end of the initial events is still to be announced.
+    announce: bool,
+    bookmarks: bool,
+    /// Whether nothing has been sent yet (a table's first event carries the columns).
+    first: bool,
+    deadline: Instant,
+    next_bookmark: Instant,
+    over: bool,
+}
+
+pub async fn watch(
+    server: &Arc<Server>,
+    info: &RequestInfo,
+    resource: &Arc<Resource>,
+    style: Style,
+) -> Result<Response<Body>> {
+    let selection = Selection::parse(info, resource)?;
+    let flag = |name: &str| info.param(name).is_some_and(|v| v == "true" || v == "1");
+    let bookmarks = flag("allowWatchBookmarks");
+    let stream_list = flag("sendInitialEvents");
+    let rule = info.param("resourceVersionMatch").unwrap_or_default();
+    check_options(info, &rule)?;
+    let from = parse_revision(&info.param("resourceVersion").unwrap_or_default())?;
+    let seconds = match info.param("timeoutSeconds").and_then(|t| t.parse::<u64>().ok()) {
+        Some(seconds) if seconds > 0 => seconds,
+        _ => rand::rng().random_range(LEAST_SECONDS..2 * LEAST_SECONDS),
+    };
+    let head = server.store.revision();
+    if from > head {
+        return Err(too_large(from, head));
+    }
+    let prefix = prefix(resource, &info.namespace);
+    let (initial, start) = if stream_list || (from == 0 && info.param("sendInitialEvents").is_none()) {
+        let view = server.store.list(&resource.storage, &prefix, "");
+        (view.items.into(), view.revision)
+    } else if from == 0 {
+        (VecDeque::new(), head)
+    } else {
+        (VecDeque::new(), from)
+    };
+    let now = Instant::now();
+    let watcher = Watcher {
+        cursor: server.store.watch(&resource.storage, &prefix, start),
+        resource: resource.clone(),
+        selection,
+        style,
+        initial,
+        initial_revision: start,
+        announce: stream_list && bookmarks,
+        bookmarks,
+        first: true,
+        deadline: now + Duration::from_secs(seconds),
+        next_bookmark: now + BOOKMARK_EVERY,
+        over: false,
+    };
+    let lines = futures::stream::unfold(watcher, |mut watcher| async move {
+        let chunk = watcher.chunk().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(chunk), watcher))
+    });
+    let mut response = answer::bytes(StatusCode::OK, "application/json", Bytes::new());
+    *response.body_mut() = Body::from_stream(lines);
+    Ok(response)
+}
+
+fn check_options(info: &RequestInfo, rule: &str) -> Result<()> {
+    let why = if info.param("sendInitialEvents").is_some() && rule != "NotOlderThan" {
+        "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+    } else if !rule.is_empty() && info.param("sendInitialEvents").is_none() {
+        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+    } else {
+        return Ok(());
+    };
+    let gvk = coracle_api::Gvk::new("meta.k8s.io", "v1", "ListOptions");
+    Err(Status::invalid(&gvk, "", &[crate::field::FieldError::forbidden("resourceVersionMatch", why)]))
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    /// The next lines; `None` ends the watch.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        loop {
+            if self.over {
+                return None;
+            }
+            let mut out = BytesMut::new();
+            if !self.initial.is_empty() {
+                self.send_initial(&mut out);
+            } else if std::mem::take(&mut self.announce) {
+                self.bookmark(&mut out, self.initial_revision, true);
+            } else {
+                tokio::select! {
+                    biased;
+                    () = tokio::time::sleep_until(self.deadline) => return None,
+                    events = self.cursor.next() => self.send(&mut out, events),
+                    () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                        self.bookmark(&mut out, self.cursor.position(), false);
+                    }
+                }
+            }
+            if !out.is_empty() {
+                return Some(out.freeze());
+            }
+        }
+    }
+
+    fn send_initial(&mut self, out: &mut BytesMut) {
+        while let Some(stored) = self.initial.pop_front() {
+            if self.selection.matches(&stored, &self.resource) {
+                self.line(out, "ADDED", &stored);
+            }
+            if out.len() > 64 * 1024 {
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self, out: &mut BytesMut, events: Result<Vec<Event>, Expired>) {
+        let events = match events {
+            Ok(events) => events,
+            Err(Expired::Compacted { compacted }) => {
+                let why = format!("too old resource version: {} ({compacted})", self.cursor.position());
+                return self.fail(out, &Status::expired(why));
+            }
+            Err(Expired::Closed) => {
+                self.over = true;
+                return;
+            }
+            Err(other @ Expired::Backend(_)) => return self.fail(out, &Status::internal(other)),
+        };
+        for event in events {
+            self.event(out, &event);
+        }
+    }
+
+    /// What this watcher sees of a change: its selection decides between before and after.
+    fn event(&mut self, out: &mut BytesMut, event: &Event) {
+        let matches = |s: &Stored| self.selection.matches(s, &self.resource);
+        let before = event.previous.as_deref().is_some_and(matches);
+        let after = !event.deleted && matches(&event.object);
+        match (before, after) {
+            (false, true) => self.line(out, "ADDED", &event.object),
+            (true, true) => self.line(out, "MODIFIED", &event.object),
+            (true, false) if event.deleted => self.line(out, "DELETED", &event.object),
+            (true, false) => self.left(out, event),
+            (false, false) => {}
+        }
+    }
+
+    /// An object that the selection has lost: its last matching state, at the revision it left.
+    fn left(&mut self, out: &mut BytesMut, event: &Event) {
+        let Some(previous) = &event.previous else { return };
+        let mut object = converted(&self.resource, previous.object());
+        object.set(&["metadata", "resourceVersion"], event.revision.to_string());
+        let value = self.shape(object);
+        line(out, "DELETED", &value);
+    }
+
+    fn line(&mut self, out: &mut BytesMut, kind: &str, stored: &Stored) {
+        let a = self.style.accepted;
+        if a.form == crate::codec::Form::Object && self.resource.conversion.is_none() {
+            self.first = false;
+            out.reserve(stored.value.len() + 40);
+            out.put_slice(b"{\"type\":\"");
+            out.put_slice(kind.as_bytes());
+            out.put_slice(b"\",\"object\":");
+            out.put_slice(&stored.value);
+            out.put_slice(b"}\n");
+            return;
+        }
+        let value = self.shape(converted(&self.resource, stored.object()));
+        line(out, kind, &value);
+    }
+
+    fn shape(&mut self, object: Object) -> Value {
+        let first = std::mem::take(&mut self.first);
+        self.style.now = jiff::Timestamp::now();
+        self.style.shape(&self.resource, object, first)
+    }
+
+    fn bookmark(&mut self, out: &mut BytesMut, revision: u64, end_of_initial: bool) {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if end_of_initial {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        metadata["creationTimestamp"] = Value::Null;
+        let gvk = &self.resource.gvk;
+        let object = Object(json!({"kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata}));
+        let value = match self.style.accepted.form {
+            crate::codec::Form::Table => {
+                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": null, "rows": []})
+            }
+            _ => self.style.shape(&self.resource, object, false),
+        };
+        line(out, "BOOKMARK", &value);
+    }
+
+    fn fail(&mut self, out: &mut BytesMut, status: &Status) {
+        line(out, "ERROR", &status.to_json());
+        self.over = true;
+    }
+}
+
+fn line(out: &mut BytesMut, kind: &str, object: &Value) {
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    let text = serde_json::to_vec(object).expect("JSON values can be written to memory");
+    out.put_slice(&text);
+    out.put_slice(b"}\n");
+}

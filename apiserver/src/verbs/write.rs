@@ -1,0 +1,455 @@
+//! Create and update: the one way of every write into the store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_api::{Gvk, Object};
+use jiff::Timestamp;
+use rand::Rng;
+use serde_json::Value;
+
+use super::metadata;
+use crate::Server;
+use crate::admission::{Attributes, Operation};
+use crate::authn::User;
+use crate::resource::{Resource, SubresourceHandler, WriteContext};
+use crate::status::{Result, Status};
+use crate::store::{Change, CommitError, Expect, Stored};
+
+/// Where and for whom a write happens.
+pub struct Ask<'a> {
+    pub user: &'a User,
+    pub resource: &'a Resource,
+    /// `""`, `status`, or a part's name.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub now: Timestamp,
+    pub dry_run: bool,
+}
+
+/// What a write left behind.
+pub struct Written {
+    /// The object as stored, in the stored version.
+    pub value: Bytes,
+    pub created: bool,
+    /// For `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// Makes the new object from the old one. Called again when another writer came first.
+pub type Edit<'a> = dyn FnMut(&Object) -> Result<Object> + Send + 'a;
+
+/// What an update may do besides changing what is there.
+#[derive(Clone, Copy, Default)]
+pub struct UpdateRules {
+    /// Whether a `resourceVersion` in the new object is the one it was made from (PUT; patches name it deliberately too).
+    pub creates: bool,
+}
+
+/// How often a generated name is made anew.
+const NAME_ATTEMPTS: usize = 8;
+
+// === impl Ask ===
+
+impl Ask<'_> {
+    /// The key of an object of this resource.
+    pub fn key(&self, name: &str) -> String {
+        key(self.resource, self.namespace, name)
+    }
+
+    fn attributes<'b>(&'b self, operation: Operation, name: &'b str) -> Attributes<'b> {
+        Attributes {
+            user: self.user,
+            operation,
+            resource: self.resource,
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name,
+            dry_run: self.dry_run,
+        }
+    }
+
+    pub(super) fn context(&self) -> WriteContext<'_> {
+        WriteContext {
+            user: self.user,
+            resource: self.resource,
+            subresource: self.subresource,
+            now: self.now,
+            dry_run: self.dry_run,
+        }
+    }
+
+    pub(super) fn delete_attributes(&self) -> Attributes<'_> {
+        self.attributes(Operation::Delete, self.name)
+    }
+}
+
+/// `namespace/name`, or `name` where the kind is cluster-wide.
+pub fn key(resource: &Resource, namespace: &str, name: &str) -> String {
+    if resource.namespaced() { format!("{namespace}/{name}") } else { name.to_owned() }
+}
+
+/// Creates an object that has been decoded, normalised and pruned.
+pub async fn create(server: &Server, ask: &Ask<'_>, new: Object) -> Result<Written> {
+    let mut attempts = if new.name().is_empty() && !new.generate_name().is_empty() { NAME_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        match create_once(server, ask, new.clone()).await {
+            Err(taken) if attempts > 0 && taken.0.reason == "AlreadyExists" => {}
+            answer => return answer,
+        }
+    }
+}
+
+async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<Written> {
+    let resource = ask.resource;
+    match_namespace(&mut new, ask)?;
+    if !new.str_at(&["metadata", "resourceVersion"]).is_empty() {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    resource.strategy.default(&mut new);
+    if new.name().is_empty() && !new.generate_name().is_empty() {
+        let name = generated_name(new.generate_name());
+        new.set(&["metadata", "name"], name);
+    }
+    metadata::fill(&mut new, resource, uuid::Uuid::new_v4().to_string(), ask.now);
+    let name = new.name().to_owned();
+    let attributes = ask.attributes(Operation::Create, &name);
+    server.access.admission.mutate(server, &attributes, &mut new, None).await?;
+    let mut warnings = vec![];
+    let context = ask.context();
+    resource.strategy.prepare(&context, &mut new, None);
+    let mut errors = metadata::validate(&new, resource);
+    errors.extend(resource.strategy.validate(&context, &new, None));
+    if !errors.is_empty() {
+        return Err(Status::invalid(&resource.gvk, new.name(), &errors));
+    }
+    warnings.extend(resource.strategy.warnings(&new, None));
+    warnings.extend(server.access.admission.validate(server, &attributes, Some(&new), None).await?);
+    resource.strategy.commit(server, &mut new, None)?;
+    if ask.dry_run {
+        resource.strategy.rollback(server, &new, None);
+        if server.store.get(&resource.storage, &ask.key(new.name())).is_some() {
+            return Err(Status::already_exists(&resource.gvr, new.name()));
+        }
+        return Ok(Written { value: unsaved(&new), created: true, warnings });
+    }
+    let committed = put(server, resource, &ask.key(new.name()), Expect::Absent, &new).await;
+    match committed {
+        Ok(stored) => Ok(Written { value: stored.value.clone(), created: true, warnings }),
+        Err(e) => {
+            resource.strategy.rollback(server, &new, None);
+            Err(match e {
+                CommitError::Conflict(_) => Status::already_exists(&resource.gvr, new.name()),
+                other => failed(&other),
+            })
+        }
+    }
+}
+
+/// The object's namespace is the request's; a contradiction is an error.
+fn match_namespace(new: &mut Object, ask: &Ask<'_>) -> Result<()> {
+    let namespace = if ask.resource.namespaced() { ask.namespace } else { "" };
+    match new.namespace() {
+        "" if namespace.is_empty() => {}
+        "" => new.set(&["metadata", "namespace"], namespace),
+        same if same == namespace => {}
+        // An object of a cluster-wide kind that names a namespace fails validation instead.
+        _ if !ask.resource.namespaced() => {}
+        _ => {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Upstream's: the prefix, cut to leave room, and five of these characters.
+fn generated_name(prefix: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut rng = rand::rng();
+    let mut end = prefix.len().min(58);
+    while !prefix.is_char_boundary(end) {
+        end -= 1;
+    }
+    let tail = (0..5).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]));
+    prefix[..end].chars().chain(tail).collect()
+}
+
+/// Updates an object: reads, edits, checks and writes until nobody else wrote in between.
+pub async fn update(server: &Server, ask: &Ask<'_>, rules: UpdateRules, edit: &mut Edit<'_>) -> Result<Written> {
+    let key = ask.key(ask.name);
+    loop {
+        let Some(stored) = server.store.get(&ask.resource.storage, &key) else {
+            return absent(server, ask, rules, edit).await;
+        };
+        match update_once(server, ask, &key, &stored, edit).await? {
+            Some(written) => return Ok(written),
+            None => tracing::trace!(key, "another writer came first"),
+        }
+    }
+}
+
+async fn absent(server: &Server, ask: &Ask<'_>, rules: UpdateRules, edit: &mut Edit<'_>) -> Result<Written> {
+    let missing = || Status::not_found(&ask.resource.gvr, ask.name);
+    if !(rules.creates && ask.resource.create_on_update && ask.subresource.is_empty()) {
+        return Err(missing());
+    }
+    let mut new = edit(&Object::default())?;
+    match_name(&new, ask)?;
+    if !new.uid().is_empty() {
+        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", new.uid());
+        return Err(Status::conflict(&ask.resource.gvr, ask.name, &why));
+    }
+    if !new.str_at(&["metadata", "resourceVersion"]).is_empty() {
+        return Err(missing());
+    }
+    new.set(&["metadata", "name"], ask.name);
+    create(server, ask, new).await
+}
+
+/// One try. `None`: somebody else wrote meanwhile.
+async fn update_once(
+    server: &Server,
+    ask: &Ask<'_>,
+    key: &str,
+    stored: &Arc<Stored>,
+    edit: &mut Edit<'_>,
+) -> Result<Option<Written>> {
+    let resource = ask.resource;
+    let old = converted(resource, stored.object());
+    let mut new = edit(&old)?;
+    match_name(&new, ask)?;
+    match_namespace(&mut new, ask)?;
+    check_revision(&mut new, &old, ask)?;
+    resource.strategy.default(&mut new);
+    isolate(&mut new, &old, ask);
+    metadata::carry_over(&mut new, &old);
+    let attributes = ask.attributes(Operation::Update, ask.name);
+    server.access.admission.mutate(server, &attributes, &mut new, Some(&old)).await?;
+    let mut warnings = vec![];
+    let context = ask.context();
+    resource.strategy.prepare(&context, &mut new, Some(&old));
+    count_generation(&mut new, &old, resource);
+    let mut errors = metadata::validate_update(&new, &old);
+    errors.extend(metadata::validate(&new, resource));
+    errors.extend(resource.strategy.validate(&context, &new, Some(&old)));
+    if !errors.is_empty() {
+        return Err(Status::invalid(&resource.gvk, ask.name, &errors));
+    }
+    warnings.extend(resource.strategy.warnings(&new, Some(&old)));
+    warnings.extend(server.access.admission.validate(server, &attributes, Some(&new), Some(&old)).await?);
+    let ends = new.is_being_deleted()
+        && new.deletion_grace_period_seconds().unwrap_or(0) == 0
+        && new.finalizers().next().is_none()
+        && !resource.strategy.held(&new);
+    if new == old && !ends {
+        return Ok(Some(Written { value: stored.value.clone(), created: false, warnings }));
+    }
+    resource.strategy.commit(server, &mut new, Some(&old))?;
+    if ask.dry_run {
+        resource.strategy.rollback(server, &new, Some(&old));
+        return Ok(Some(Written { value: unsaved(&new), created: false, warnings }));
+    }
+    let expect = Expect::Revision(stored.revision);
+    let committed = match ends {
+        true => remove(server, resource, key, expect, &new).await,
+        false => put(server, resource, key, expect, &new).await,
+    };
+    match committed {
+        Ok(stored) => Ok(Some(Written { value: stored.value.clone(), created: false, warnings })),
+        Err(e) => {
+            resource.strategy.rollback(server, &new, Some(&old));
+            match e {
+                CommitError::Conflict(_) => Ok(None),
+                other => Err(failed(&other)),
+            }
+        }
+    }
+}
+
+fn match_name(new: &Object, ask: &Ask<'_>) -> Result<()> {
+    if new.name().is_empty() {
+        let mut status = Status::bad_request(
+            "the name of the object (, name was not found, and could not be determined from the request) does not match",
+        );
+        status.0.message = format!("name must be provided: {}", ask.name);
+        return if ask.name.is_empty() { Err(status) } else { Ok(()) };
+    }
+    if new.name() != ask.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            new.name(),
+            ask.name
+        )));
+    }
+    Ok(())
+}
+
+/// Optimistic concurrency: a new object that names its revision or uid must have been made from the old one.
+fn check_revision(new: &mut Object, old: &Object, ask: &Ask<'_>) -> Result<()> {
+    let gvr = &ask.resource.gvr;
+    if !new.uid().is_empty() && new.uid() != old.uid() {
+        let why = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            new.uid(),
+            old.uid()
+        );
+        return Err(Status::conflict(gvr, ask.name, &why));
+    }
+    match new.str_at(&["metadata", "resourceVersion"]) {
+        "" | "0" if ask.resource.conditional_update => {
+            let error = crate::field::FieldError::invalid(
+                "metadata.resourceVersion",
+                &serde_json::json!(0),
+                "must be specified for an update",
+            );
+            let mut error = error;
+            error.value = "0x0".to_owned();
+            return Err(Status::invalid(&ask.resource.gvk, ask.name, &[error]));
+        }
+        "" | "0" => {}
+        given => match given.parse::<u64>() {
+            Ok(revision) if revision == old.revision() => {}
+            Ok(_) => return Err(Status::modified(gvr, ask.name)),
+            Err(_) => {
+                return Err(Status::bad_request(format!(
+                    "resourceVersion: Invalid value: {given:?}: strconv.ParseUint: parsing {given:?}: invalid syntax"
+                )));
+            }
+        },
+    }
+    let revision = old.str_at(&["metadata", "resourceVersion"]).to_owned();
+    new.set(&["metadata", "resourceVersion"], revision);
+    if new.name().is_empty() {
+        new.set(&["metadata", "name"], ask.name);
+    }
+    Ok(())
+}
+
+/// Which part of an object an endpoint may write: `/status` all of status, and labels, annotations and finalizers;
+/// the main endpoint all but status; a named part what its kind says.
+fn isolate(new: &mut Object, old: &Object, ask: &Ask<'_>) {
+    let resource = ask.resource;
+    match ask.subresource {
+        "" if resource.status => match old.at(&["status"]) {
+            Some(status) => new.set(&["status"], status.clone()),
+            None => {
+                new.remove(&["status"]);
+            }
+        },
+        "" => {}
+        "status" => {
+            let written = std::mem::replace(new, old.clone());
+            for path in [&["status"][..], &["metadata", "labels"], &["metadata", "annotations"], &["metadata", "finalizers"]]
+            {
+                match written.at(path) {
+                    Some(value) => new.set(path, value.clone()),
+                    None => {
+                        new.remove(path);
+                    }
+                }
+            }
+        }
+        part => {
+            let known = resource.subresource(part).is_some_and(|s| matches!(s.handler, SubresourceHandler::Part));
+            if known {
+                resource.strategy.isolate(part, new, old);
+            }
+        }
+    }
+}
+
+/// A change of anything but metadata and status is a new generation.
+fn count_generation(new: &mut Object, old: &Object, resource: &Resource) {
+    if !resource.generation {
+        return;
+    }
+    let counted = |o: &Object| -> Vec<(String, Value)> {
+        let fields = o.0.as_object().into_iter().flatten();
+        fields
+            .filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    };
+    if counted(new) != counted(old) {
+        new.set(&["metadata", "generation"], old.generation() + 1);
+    }
+}
+
+/// Writes an object in its stored version.
+pub(super) async fn put(
+    server: &Server,
+    resource: &Resource,
+    key: &str,
+    expect: Expect,
+    new: &Object,
+) -> Result<Arc<Stored>, CommitError> {
+    let draft = draft(server, resource, new);
+    server.store.commit(&resource.storage, key, expect, Change::Put(draft)).await
+}
+
+/// Removes an object; watchers see this last state.
+pub(super) async fn remove(
+    server: &Server,
+    resource: &Resource,
+    key: &str,
+    expect: Expect,
+    last: &Object,
+) -> Result<Arc<Stored>, CommitError> {
+    let draft = draft(server, resource, last);
+    let stored = server.store.commit(&resource.storage, key, expect, Change::Delete(draft)).await?;
+    resource.strategy.deleted(server, last);
+    Ok(stored)
+}
+
+fn draft(server: &Server, resource: &Resource, object: &Object) -> crate::store::Draft {
+    match resource.conversion {
+        None => server.store.draft(&resource.storage, object),
+        Some(conversion) => {
+            let mut stored = object.clone();
+            (conversion.to_storage)(&mut stored);
+            server.store.draft(&resource.storage, &stored)
+        }
+    }
+}
+
+/// A stored object in the version a resource serves.
+pub fn converted(resource: &Resource, mut object: Object) -> Object {
+    if let Some(conversion) = resource.conversion {
+        (conversion.from_storage)(&mut object);
+    }
+    object
+}
+
+pub(super) fn unsaved(object: &Object) -> Bytes {
+    serde_json::to_vec(&object.0).expect("JSON values can be written to memory").into()
+}
+
+pub(super) fn failed(e: &CommitError) -> Status {
+    match e {
+        CommitError::Closed => Status::unavailable("apiserver is shutting down"),
+        other => Status::internal(other),
+    }
+}
+
+/// Refuses a body of another kind or version than the endpoint's.
+pub fn check_gvk(object: &Object, expected: &Gvk) -> Result<()> {
+    let got = object.gvk();
+    if got.api_version() != expected.api_version() {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            got.api_version(),
+            expected.api_version()
+        )));
+    }
+    if got.kind != expected.kind {
+        return Err(Status::bad_request(format!(
+            "the kind in the data ({}) does not match the expected kind ({})",
+            got.kind, expected.kind
+        )));
+    }
+    Ok(())
+}
