@@ -15,6 +15,7 @@ use crate::{
     node,
     pods::{self, node_context::NodeContext, recorder::Recorder, sources::Sources},
     runtime::{Runtime, RuntimeConfig},
+    streaming::{Endpoints, Listener},
 };
 
 /// Runs the node until `shutdown` is cancelled. Pods go on running without it and are adopted by the next run.
@@ -39,7 +40,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let watch = watcher(Api::all(config.client.clone()), watcher::Config::default());
     let mut watch = Box::pin(reflector::reflector(writer, watch.default_backoff()));
     let services_task = async { while watch.next().await.is_some() {} };
-    let port = config.serving.port;
+    let names = vec![config.node_name.clone(), config.node_ip.to_string()];
+    let listener = Listener::bind(&config.serving, names).await?;
+    let port = listener.port();
     let node = Arc::new(NodeContext {
         recorder: Recorder::start(config.client.clone(), &config.node_name),
         sources: Sources::new(config.client.clone()),
@@ -51,9 +54,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         config,
     });
     let directory = pods::Directory::default();
+    let served = Arc::new(pods::served::Served { node: node.clone(), directory: directory.clone() });
+    let endpoints = Endpoints { runtime: node.runtime.clone(), pods: served };
+    let streaming = listener.serve(endpoints, node.config.client.clone(), node.config.node_name.clone(), shutdown.clone());
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = services_task => {}
+        () = streaming => {}
         ((), ()) = async { tokio::join!(node::run(node.clone(), port, shutdown.clone()), pods::run(node.clone(), directory, shutdown.clone())) } => {}
     }
     Ok(())

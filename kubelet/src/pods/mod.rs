@@ -9,6 +9,7 @@ mod plan;
 pub(crate) mod recorder;
 pub(crate) mod resources;
 mod security;
+pub(crate) mod served;
 pub(crate) mod sources;
 mod status;
 pub(crate) mod view;

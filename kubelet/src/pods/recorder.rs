@@ -1,6 +1,6 @@
 //! Events about pods and the node: aggregated and limited per source object as upstream's recorder does.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -182,6 +182,3 @@ impl Memory {
         true
     }
 }
-
-/// Shared by everything that reports about pods.
-pub(crate) type SharedRecorder = Arc<Recorder>;
