@@ -137,7 +137,7 @@ impl Queue {
         match entry.place {
             Place::Ready => drop(self.ready.insert(rank(&entry.pod))),
             Place::Parked { until, .. } | Place::Backoff { until } => {
-                drop(self.timers.insert((until, key.clone())))
+                self.timers.insert((until, key.clone()));
             }
             Place::Trying | Place::Gated => {}
         }
@@ -149,7 +149,7 @@ impl Queue {
         match entry.place {
             Place::Ready => drop(self.ready.remove(&rank(&entry.pod))),
             Place::Parked { until, .. } | Place::Backoff { until } => {
-                drop(self.timers.remove(&(until, key.clone())))
+                self.timers.remove(&(until, key.clone()));
             }
             Place::Trying | Place::Gated => {}
         }

@@ -48,7 +48,10 @@ impl Volumes {
     }
 
     pub(crate) fn set_class(&mut self, name: String, class: Option<&StorageClass>) {
-        let Some(class) = class else { return drop(self.classes.remove(&name)) };
+        let Some(class) = class else {
+            self.classes.remove(&name);
+            return;
+        };
         self.classes.insert(name, class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
     }
 

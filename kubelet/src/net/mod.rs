@@ -10,6 +10,7 @@ mod links;
 mod nodes;
 mod records;
 mod rules;
+mod services;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -21,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 pub use cidr::{Cidr, InvalidCidr};
 pub use nodes::run_node_routes;
+pub use services::{ServicesConfig, run_services};
 pub use rules::{HostPort, Protocol, apply as apply_rules};
 
 use addresses::AddressPool;
