@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use tokio::{sync::{Notify, watch}, task::JoinSet};
+use tokio::{sync::{Notify, mpsc, watch}, task::JoinSet};
 
 use super::{
     env::PodFacts,
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     cri::{ContainerState, SandboxSpec},
     net::{HostPort, Protocol},
+    probes::{self, Kind, Target, Verdict},
     volumes::{self, Paths, projection::{Inputs, Tokens}},
 };
 
@@ -46,6 +47,9 @@ pub(crate) struct Worker {
     finished: bool,
     set_up_failures: u32,
     pull_failures: BTreeMap<String, u32>,
+    /// The probe tasks by container id; dropping a set ends them.
+    probes: BTreeMap<String, JoinSet<()>>,
+    verdicts: (mpsc::Sender<Verdict>, mpsc::Receiver<Verdict>),
 }
 
 /// Runs until the pod is gone from the API and from the node.
@@ -103,6 +107,8 @@ impl Worker {
             finished: false,
             set_up_failures: 0,
             pull_failures: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            verdicts: mpsc::channel(64),
         }
     }
 
@@ -135,14 +141,61 @@ impl Worker {
                 }
                 (v.stopping, v.condemned, v.probe) = (None, None, Default::default());
             } else if v.is_running() {
-                let probed = find_container(&spec, name).is_some_and(|(_, c)| c.startup_probe.is_some() || c.readiness_probe.is_some());
-                v.probe.started = true;
-                v.probe.ready |= !probed;
+                let c = find_container(&spec, name).map(|(_, c)| c).unwrap_or_default();
+                v.probe.started |= c.startup_probe.is_none();
+                v.probe.ready |= v.probe.started && c.readiness_probe.is_none();
             }
             let last_id = v.last.as_ref().map(|l| l.id.clone());
             v.messages.retain(|id, _| *id == record.id || Some(id) == last_id.as_ref());
         }
+        self.start_probes();
         self.observe_end(now, deleted);
+    }
+
+    /// Starts the probes that are due for running containers and ends those of others.
+    fn start_probes(&mut self) {
+        let SandboxView::Ready { ips } = &self.view.sandbox else { return };
+        let Some(ip) = ips.first().copied() else { return };
+        let running: BTreeMap<String, (String, bool)> = self.view.containers.iter().filter(|(_, v)| v.is_running() && v.stopping.is_none())
+            .filter_map(|(name, v)| Some((v.current.as_ref()?.id.clone(), (name.clone(), v.probe.started)))).collect();
+        self.probes.retain(|key, _| running.contains_key(key.trim_end_matches("/started")));
+        for (id, (name, started)) in running {
+            let key = if started { format!("{id}/started") } else { id.clone() };
+            let Some((_, c)) = find_container(spec_of(&self.pod), &name).filter(|_| !self.probes.contains_key(&key)) else { continue };
+            let due = if started { vec![(Kind::Liveness, c.liveness_probe.clone()), (Kind::Readiness, c.readiness_probe.clone())] } else { vec![(Kind::Startup, c.startup_probe.clone())] };
+            let mut set = JoinSet::new();
+            for (kind, probe) in due {
+                let Some(probe) = probe else { continue };
+                let target = Target { runtime: self.node.runtime.clone(), container: c.clone(), id: id.clone(), ip };
+                set.spawn(probes::run(target, kind, probe, self.verdicts.0.clone()));
+            }
+            self.probes.insert(key, set);
+        }
+    }
+
+    fn judge(&mut self, verdict: Verdict) {
+        let (word, lower) = match verdict.kind {
+            Kind::Startup => ("Startup", "startup"),
+            Kind::Liveness => ("Liveness", "liveness"),
+            Kind::Readiness => ("Readiness", "readiness"),
+        };
+        let about = super::recorder::container_reference(&self.pod, "containers", &verdict.container);
+        if !verdict.ok {
+            self.node.recorder.warning(about, "Unhealthy", format!("{word} probe failed: {}", verdict.message));
+        }
+        let Some(v) = self.view.containers.get_mut(&verdict.container) else { return };
+        if !verdict.settled || v.current.as_ref().is_none_or(|c| c.id != verdict.id) {
+            return;
+        }
+        match (verdict.kind, verdict.ok) {
+            (Kind::Readiness, ok) => v.probe.ready = ok,
+            (Kind::Startup, true) => v.probe.started = true,
+            (Kind::Liveness, true) => {}
+            (Kind::Startup | Kind::Liveness, false) => {
+                let message = format!("Container {} failed {lower} probe, will be restarted", verdict.container);
+                v.condemned = Some(super::view::Condemned { message, grace: verdict.grace });
+            }
+        }
     }
 
     /// Deletion and the pod's deadline.
@@ -268,6 +321,7 @@ impl Worker {
                 self.refresh().await;
             }
             () = self.wake.notified() => self.refresh().await,
+            Some(verdict) = self.verdicts.1.recv() => self.judge(verdict),
             Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
                 if let Ok(done) = done { self.take(done) }
             }
