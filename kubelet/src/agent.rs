@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config,
     images::{Images, ImagesConfig},
-    net::{NetConfig, PodNetwork},
+    net::{NetConfig, PodNetwork, ServicesConfig, run_services},
     node,
     pods::{self, node_context::NodeContext, recorder::Recorder, sources::Sources},
     runtime::{Runtime, RuntimeConfig},
@@ -36,6 +36,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     .await
     .context("cannot open the container runtime")?;
     let network = open_network(&config).await?;
+    let cluster_services = ServicesConfig {
+        client: config.client.clone(),
+        node_name: config.node_name.clone(),
+        cluster_dns: config.cluster_dns,
+        cluster_domain: config.cluster_domain.clone(),
+    };
+    let cluster_services = run_services(cluster_services, network.config().clone(), shutdown.clone());
     let (services, writer) = reflector::store::<Service>();
     let watch = watcher(Api::all(config.client.clone()), watcher::Config::default());
     let mut watch = Box::pin(reflector::reflector(writer, watch.default_backoff()));
@@ -60,6 +67,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = services_task => {}
+        result = cluster_services => result?,
         () = streaming => {}
         ((), ()) = async { tokio::join!(node::run(node.clone(), port, shutdown.clone()), pods::run(node.clone(), directory, shutdown.clone())) } => {}
     }
