@@ -10,7 +10,10 @@ pub(crate) struct Controller {
 
 /// Under upstream's names.
 pub(crate) const CONTROLLERS: &[Controller] = &[
-    Controller { name: "replicaset-controller", start: crate::replicaset::start::<crate::replicaset::ReplicaSet> },
+    Controller {
+        name: "replicaset-controller",
+        start: crate::replicaset::start::<crate::replicaset::ReplicaSet>,
+    },
     Controller {
         name: "replicationcontroller-controller",
         start: crate::replicaset::start::<crate::replicaset::ReplicationController>,
@@ -25,6 +28,7 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     Controller { name: "node-lifecycle-controller", start: crate::node_lifecycle::start },
     Controller { name: "pod-garbage-collector-controller", start: crate::pod_gc::start },
     Controller { name: "taint-eviction-controller", start: crate::taint_eviction::start },
+    Controller { name: "clusterrole-aggregation-controller", start: crate::cluster_role_aggregation::start },
     Controller { name: "root-ca-certificate-publisher-controller", start: crate::root_ca::start },
 ];
 
@@ -37,8 +41,7 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Controller>, Error
         }
     }
     let has = |name: &str| names.iter().any(|n| n == name);
-    let wanted =
-        |c: &&Controller| !has(&format!("-{}", c.name)) && (has("*") || has(c.name));
+    let wanted = |c: &&Controller| !has(&format!("-{}", c.name)) && (has("*") || has(c.name));
     Ok(CONTROLLERS.iter().filter(wanted).collect())
 }
 

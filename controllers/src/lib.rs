@@ -7,6 +7,7 @@
 
 mod catalog;
 mod claims;
+mod cluster_role_aggregation;
 mod deployment;
 mod discovery;
 mod endpoints;

@@ -62,13 +62,16 @@ struct Report {
 
 impl Reconcile for Controller {
     async fn reconcile(&self, key: &Key, api: &Writer) -> anyhow::Result<Next> {
-        let Some(namespace) = self.namespaces.get(key).filter(|n| is_ending(n)) else { return Ok(Next::Done) };
+        let Some(namespace) = self.namespaces.get(key).filter(|n| is_ending(n)) else {
+            return Ok(Next::Done);
+        };
         let report = empty(api.client(), &key.name).await?;
         let mut namespace = (*namespace).clone();
         let before = namespace.status.clone().unwrap_or_default().conditions.unwrap_or_default();
         let conditions = conditions(before.clone(), &report, Timestamp::now());
         if conditions != before {
-            let status = NamespaceStatus { phase: Some("Terminating".to_owned()), conditions: Some(conditions) };
+            let status =
+                NamespaceStatus { phase: Some("Terminating".to_owned()), conditions: Some(conditions) };
             namespace.status = Some(status);
             namespace = match api.replace_status(&namespace).await {
                 Err(error) if is_not_found(&error) => return Ok(Next::Done),
@@ -194,7 +197,11 @@ impl Report {
                 "NamespaceDeletionDiscoveryFailure",
                 !self.discovery.is_empty(),
                 "DiscoveryFailed",
-                format!("Discovery failed for some groups, {} failing: {}", self.discovery.len(), self.discovery.join(", ")),
+                format!(
+                    "Discovery failed for some groups, {} failing: {}",
+                    self.discovery.len(),
+                    self.discovery.join(", ")
+                ),
                 "ResourcesDiscovered",
                 "All resources successfully discovered",
             ),
@@ -210,7 +217,11 @@ impl Report {
                 "NamespaceDeletionContentFailure",
                 !self.deletion.is_empty(),
                 "ContentDeletionFailed",
-                format!("Failed to delete all resource types, {} remaining: {}", self.deletion.len(), self.deletion.join(", ")),
+                format!(
+                    "Failed to delete all resource types, {} remaining: {}",
+                    self.deletion.len(),
+                    self.deletion.join(", ")
+                ),
                 "ContentDeleted",
                 "All content successfully deleted, may be waiting on finalization",
             ),
@@ -234,7 +245,11 @@ impl Report {
     }
 }
 
-fn conditions(mut conditions: Vec<NamespaceCondition>, report: &Report, now: Timestamp) -> Vec<NamespaceCondition> {
+fn conditions(
+    mut conditions: Vec<NamespaceCondition>,
+    report: &Report,
+    now: Timestamp,
+) -> Vec<NamespaceCondition> {
     for (type_, fault, reason, message) in report.findings() {
         let new = NamespaceCondition {
             type_: type_.to_owned(),

@@ -162,7 +162,9 @@ fn taints(node: &Node, now: Timestamp) -> Option<Vec<Taint>> {
         _ => None,
     };
     wanted.extend(sick.into_iter().flat_map(|key| [(key, "NoSchedule"), (key, "NoExecute")]));
-    wanted.extend(PRESSURES.iter().filter(|(c, _)| status(c) == Some("True")).map(|(_, key)| (*key, "NoSchedule")));
+    wanted.extend(
+        PRESSURES.iter().filter(|(c, _)| status(c) == Some("True")).map(|(_, key)| (*key, "NoSchedule")),
+    );
     if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
         wanted.push((TAINT_UNSCHEDULABLE, "NoSchedule"));
     }
@@ -201,7 +203,10 @@ mod tests {
         let keys = |t: &[Taint]| t.iter().map(|t| format!("{}:{}", t.key, t.effect)).collect::<Vec<_>>();
         let tainted = taints(&node, now).unwrap();
         let unreachable = |effect: &str| format!("{TAINT_UNREACHABLE}:{effect}");
-        assert_eq!(keys(&tainted), ["mine:NoSchedule".to_owned(), unreachable("NoSchedule"), unreachable("NoExecute")]);
+        assert_eq!(
+            keys(&tainted),
+            ["mine:NoSchedule".to_owned(), unreachable("NoSchedule"), unreachable("NoExecute")]
+        );
         node.spec.as_mut().unwrap().taints = Some(tainted);
         node.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "True".into();
         assert_eq!(keys(&taints(&node, now).unwrap()), ["mine:NoSchedule"]);

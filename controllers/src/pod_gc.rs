@@ -90,7 +90,8 @@ impl Reconcile for Controller {
                 result => result?,
             };
         }
-        api.delete_with(&*pod, DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await?;
+        api.delete_with(&*pod, DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() })
+            .await?;
         Ok(Next::Done)
     }
 }

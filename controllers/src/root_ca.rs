@@ -35,7 +35,12 @@ pub(crate) fn start(runtime: &mut Runtime, config: &Config) {
             changed.add(Key::cluster(map.metadata.namespace.clone().unwrap_or_default()));
         }
     });
-    runtime.work("root-ca-certificate-publisher-controller", queue, 5, Controller { bundle, namespaces, maps });
+    runtime.work(
+        "root-ca-certificate-publisher-controller",
+        queue,
+        5,
+        Controller { bundle, namespaces, maps },
+    );
 }
 
 impl Reconcile for Controller {

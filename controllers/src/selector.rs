@@ -49,12 +49,9 @@ mod tests {
     #[test]
     fn every_operator() {
         let labels = Labels::from([("app".into(), "web".into())]);
-        let check = |selector: serde_json::Value| {
-            matches(&serde_json::from_value(selector).unwrap(), Some(&labels))
-        };
-        let expression = |key: &str, op: &str, values: &[&str]| {
-            json!({"matchExpressions": [{"key": key, "operator": op, "values": values}]})
-        };
+        let check =
+            |selector: serde_json::Value| matches(&serde_json::from_value(selector).unwrap(), Some(&labels));
+        let expression = |key: &str, op: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": op, "values": values}]});
         assert!(check(json!({})));
         assert!(check(json!({"matchLabels": {"app": "web"}})));
         assert!(!check(json!({"matchLabels": {"app": "db"}})));

@@ -49,7 +49,9 @@ fn evicting(node: &Node) -> impl Iterator<Item = &Taint> {
 
 impl Reconcile for Controller {
     async fn reconcile(&self, key: &Key, api: &Writer) -> anyhow::Result<Next> {
-        let Some(pod) = self.pods.get(key).filter(|p| !pods::is_terminating(p)) else { return Ok(Next::Done) };
+        let Some(pod) = self.pods.get(key).filter(|p| !pods::is_terminating(p)) else {
+            return Ok(Next::Done);
+        };
         let node = pods::node_name(&pod).and_then(|node| self.nodes.get(&Key::cluster(node)));
         let Some(node) = node else { return Ok(Next::Done) };
         let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();

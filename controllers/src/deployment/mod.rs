@@ -45,10 +45,15 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
         }
     });
     let changed = queue.clone();
-    claims::notify_owners(&sets, deployments.clone(), move |key| changed.add(key), |d: &Deployment, labels| {
-        let selector = d.spec.as_ref().map(|s| &s.selector);
-        selector.is_some_and(|s| !selector::is_empty(s) && selector::matches(s, labels))
-    });
+    claims::notify_owners(
+        &sets,
+        deployments.clone(),
+        move |key| changed.add(key),
+        |d: &Deployment, labels| {
+            let selector = d.spec.as_ref().map(|s| &s.selector);
+            selector.is_some_and(|s| !selector::is_empty(s) && selector::matches(s, labels))
+        },
+    );
     recreate_when_pods_are_gone(&pods, sets.clone(), deployments.clone(), queue.clone());
     let recorder = runtime.recorder(COMPONENT);
     runtime.work(COMPONENT, queue, 5, Controller { deployments, sets, pods, recorder });
@@ -186,7 +191,8 @@ impl Controller {
         if revision.is_none() || revision == revision::text(&deployment) {
             return Ok(deployment);
         }
-        let patch = json!({"metadata": {"uid": uid(&deployment), "annotations": {revision::REVISION: revision}}});
+        let patch =
+            json!({"metadata": {"uid": uid(&deployment), "annotations": {revision::REVISION: revision}}});
         // Through the status first: there a new annotation does not count as a new generation.
         let key = Key::of(&deployment);
         let patched: Deployment = api.merge_status(&key, patch.clone()).await?;
@@ -271,12 +277,7 @@ impl Controller {
     }
 
     /// Applies sizes; returns whether any size changed. Their annotations are kept up in passing.
-    async fn scale(
-        &self,
-        view: &mut View,
-        sizes: &[scaling::Size],
-        api: &Writer,
-    ) -> anyhow::Result<bool> {
+    async fn scale(&self, view: &mut View, sizes: &[scaling::Size], api: &Writer) -> anyhow::Result<bool> {
         let mut scaled = false;
         for size in sizes {
             let deployment = view.deployment.clone();
@@ -291,7 +292,11 @@ impl Controller {
             if before != size.replicas {
                 scaled = true;
                 let direction = if before < size.replicas { "up" } else { "down" };
-                let text = format!("Scaled {direction} replica set {} from {before} to {}", name(set), size.replicas);
+                let text = format!(
+                    "Scaled {direction} replica set {} from {before} to {}",
+                    name(set),
+                    size.replicas
+                );
                 self.recorder.normal(&deployment, "ScalingReplicaSet", text);
             }
         }

@@ -132,7 +132,11 @@ fn is_timed_out(deployment: &Deployment, progressing: Option<&DeploymentConditio
 }
 
 /// When a rollout that does not move has to be looked at again.
-pub(super) fn deadline(deployment: &Deployment, status: &DeploymentStatus, now: Timestamp) -> Option<Duration> {
+pub(super) fn deadline(
+    deployment: &Deployment,
+    status: &DeploymentStatus,
+    now: Timestamp,
+) -> Option<Duration> {
     let condition = progressing(status.conditions.as_ref()?)?;
     let over = is_complete(deployment, status) || condition.reason.as_deref() == Some(TIMED_OUT);
     if over || !has_deadline(deployment) {
@@ -226,7 +230,13 @@ fn progressing(conditions: &Conditions) -> Option<&DeploymentCondition> {
     conditions.iter().find(|c| c.type_ == PROGRESSING)
 }
 
-fn condition(type_: &str, status: &str, reason: &str, message: String, now: Timestamp) -> DeploymentCondition {
+fn condition(
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> DeploymentCondition {
     DeploymentCondition {
         type_: type_.to_owned(),
         status: status.to_owned(),

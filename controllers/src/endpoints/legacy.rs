@@ -55,14 +55,16 @@ pub(super) fn desired(service: &Service, pods: &[Arc<Pod>], existing: Option<&En
 }
 
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
-    let ipv6 = service.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first()).is_some_and(|f| f == "IPv6");
+    let ipv6 =
+        service.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first()).is_some_and(|f| f == "IPv6");
     let unready_too = publishes_not_ready(service);
     let mut subsets: Vec<EndpointSubset> = Vec::new();
     for pod in pods {
         let leaving = pods::is_terminating(pod) && !unready_too;
         let Some(address) = pod::address(pod, ipv6).filter(|_| !leaving) else { continue };
         let ports = ports(service, pod);
-        let has_ports = service.spec.as_ref().is_some_and(|s| s.ports.as_ref().is_some_and(|p| !p.is_empty()));
+        let has_ports =
+            service.spec.as_ref().is_some_and(|s| s.ports.as_ref().is_some_and(|p| !p.is_empty()));
         if has_ports && ports.is_empty() {
             continue;
         }

@@ -38,8 +38,7 @@ pub(crate) fn start_slices(runtime: &mut Runtime, _config: &Config) {
 }
 
 pub(crate) fn start_legacy(runtime: &mut Runtime, _config: &Config) {
-    let controller =
-        Legacy { services: runtime.cache(), pods: runtime.cache(), endpoints: runtime.cache() };
+    let controller = Legacy { services: runtime.cache(), pods: runtime.cache(), endpoints: runtime.cache() };
     let queue = Queue::default();
     follow(&controller.services, &controller.pods, &queue);
     let changed = queue.clone();

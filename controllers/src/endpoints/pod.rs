@@ -45,7 +45,8 @@ pub(super) fn port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     };
     let protocol = protocol(port.protocol.as_deref());
     let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     ports
         .into_iter()

@@ -139,9 +139,9 @@ pub(super) fn plan(existing: &[Arc<EndpointSlice>], groups: Vec<Group>, shape: &
     let mut writes = Vec::new();
     let mut unused: Vec<&Arc<EndpointSlice>> = existing.iter().collect();
     for group in groups {
-        let (mine, rest) = unused.into_iter().partition(|slice| {
-            slice.address_type == group.address_type && ports_of(slice) == group.ports
-        });
+        let (mine, rest) = unused
+            .into_iter()
+            .partition(|slice| slice.address_type == group.address_type && ports_of(slice) == group.ports);
         unused = rest;
         place(mine, group, shape, &mut writes);
     }

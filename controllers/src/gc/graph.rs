@@ -162,7 +162,11 @@ mod tests {
     #[test]
     fn changes_name_the_objects_worth_a_look() {
         let mut graph = Graph::default();
-        assert_eq!(graph.apply(node("child", &["owner"], false, &[])), ["child"], "the owner is not known yet");
+        assert_eq!(
+            graph.apply(node("child", &["owner"], false, &[])),
+            ["child"],
+            "the owner is not known yet"
+        );
         assert!(graph.apply(node("owner", &[], false, &[])).is_empty());
         assert!(graph.apply(node("child", &["owner"], false, &[])).is_empty());
         assert_eq!(graph.apply(node("owner", &[], true, &[FINALIZER_FOREGROUND])), ["owner"]);

@@ -28,7 +28,11 @@ impl OwnerState {
 pub(super) fn verdict(owners: &[OwnerState], has_dependents: bool) -> Verdict {
     let any = |state| owners.contains(&state);
     if any(OwnerState::Solid) {
-        return if any(OwnerState::Absent) || any(OwnerState::Waiting) { Verdict::Release } else { Verdict::Keep };
+        return if any(OwnerState::Absent) || any(OwnerState::Waiting) {
+            Verdict::Release
+        } else {
+            Verdict::Keep
+        };
     }
     if any(OwnerState::Waiting) && has_dependents {
         return Verdict::DeleteForeground;

@@ -95,11 +95,21 @@ impl Controller {
         };
         if let Some(known) = known {
             // A reference that names another object under this uid is no reference to it.
-            let same = known.name == owner.name && (known.namespace.is_empty() || known.namespace == node.namespace);
-            return Ok(if same { OwnerState::of(known.deleting, known.has_finalizer(FINALIZER_FOREGROUND)) } else { OwnerState::Absent });
+            let same =
+                known.name == owner.name && (known.namespace.is_empty() || known.namespace == node.namespace);
+            return Ok(if same {
+                OwnerState::of(known.deleting, known.has_finalizer(FINALIZER_FOREGROUND))
+            } else {
+                OwnerState::Absent
+            });
         }
         let Some(resource) = resource else {
-            anyhow::bail!("no resource serves the owner {} {} of {}", owner.api_version, owner.kind, node.name);
+            anyhow::bail!(
+                "no resource serves the owner {} {} of {}",
+                owner.api_version,
+                owner.kind,
+                node.name
+            );
         };
         if resource.namespaced && node.namespace.is_empty() {
             // A cluster-scoped object cannot have an owner in a namespace: it is left alone.
@@ -135,9 +145,8 @@ impl Controller {
     /// The owner goes once no dependent blocks it any more; until then each of them is looked at.
     async fn finish_foreground(&self, node: &Node) -> anyhow::Result<()> {
         let dependents = self.shared.graph.read().dependents(&node.uid);
-        let blocks = |d: &&Node| {
-            d.owners.iter().any(|o| o.uid == node.uid && o.block_owner_deletion == Some(true))
-        };
+        let blocks =
+            |d: &&Node| d.owners.iter().any(|o| o.uid == node.uid && o.block_owner_deletion == Some(true));
         if !dependents.iter().any(|d| blocks(&d)) {
             return self.drop_finalizer(node, FINALIZER_FOREGROUND).await;
         }
@@ -167,8 +176,10 @@ impl Controller {
 
     async fn delete(&self, node: &Node, how: PropagationPolicy) -> anyhow::Result<Next> {
         // By version too: an owner may have been added since we looked.
-        let preconditions =
-            Preconditions { uid: Some(node.uid.clone()), resource_version: Some(node.resource_version.clone()) };
+        let preconditions = Preconditions {
+            uid: Some(node.uid.clone()),
+            resource_version: Some(node.resource_version.clone()),
+        };
         let how = DeleteParams {
             propagation_policy: Some(how),
             preconditions: Some(preconditions),

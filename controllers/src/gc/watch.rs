@@ -42,9 +42,9 @@ pub(super) async fn follow_all(client: kube::Client, shared: Arc<Shared>) {
                 });
                 for resource in wanted {
                     shared.graph.write().add_resource(&resource);
-                    known.entry(name(&resource)).or_insert_with(|| {
-                        watches.spawn(follow(client.clone(), resource, shared.clone()))
-                    });
+                    known
+                        .entry(name(&resource))
+                        .or_insert_with(|| watches.spawn(follow(client.clone(), resource, shared.clone())));
                 }
                 REDISCOVER
             }
@@ -87,7 +87,11 @@ async fn follow(client: kube::Client, resource: Arc<Served>, shared: Arc<Shared>
             Ok(Event::Apply(object)) => apply(&shared, &resource, object),
             Ok(Event::Delete(object)) => remove(&shared, object.metadata.uid.as_deref().unwrap_or_default()),
             Err(error) => {
-                tracing::debug!(resource = resource.api.plural, error = &error as &dyn std::error::Error, "watch");
+                tracing::debug!(
+                    resource = resource.api.plural,
+                    error = &error as &dyn std::error::Error,
+                    "watch"
+                );
             }
         }
     }

@@ -113,7 +113,8 @@ impl Replicas for ReplicationController {
             conditions: Some(conditions.map(ReplicationControllerCondition::from).collect()),
         };
         let wanted = Status { terminating: None, ..status.clone() };
-        (Replicas::status(self) != wanted).then(|| ReplicationController { status: Some(new), ..self.clone() })
+        (Replicas::status(self) != wanted)
+            .then(|| ReplicationController { status: Some(new), ..self.clone() })
     }
 }
 

@@ -105,7 +105,11 @@ impl<R: Replicas> Controller<R> {
             for result in results {
                 match result {
                     Ok(pod) => {
-                        self.recorder.normal(owner, "SuccessfulCreate", format!("Created pod: {}", name(&pod)));
+                        self.recorder.normal(
+                            owner,
+                            "SuccessfulCreate",
+                            format!("Created pod: {}", name(&pod)),
+                        );
                     }
                     Err(error) => failure = Some(error),
                 }

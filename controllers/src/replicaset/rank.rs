@@ -121,7 +121,8 @@ mod tests {
         shuffled.reverse();
         let now = Timestamp::from_second(1_000_000).unwrap();
         let chosen = choose(shuffled, &expected, 7, now);
-        let names = |pods: &[Arc<Pod>]| pods.iter().map(|p| p.metadata.name.clone().unwrap()).collect::<Vec<_>>();
+        let names =
+            |pods: &[Arc<Pod>]| pods.iter().map(|p| p.metadata.name.clone().unwrap()).collect::<Vec<_>>();
         assert_eq!(names(&chosen), names(&expected[..7]));
     }
 }

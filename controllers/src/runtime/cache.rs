@@ -113,9 +113,8 @@ impl<K: Kind> Cache<K> {
     /// Returns once the object is gone, replaced, or marked as being deleted.
     pub(crate) async fn forgets(&self, key: &Key, uid: &str) {
         self.wait(|_| {
-            self.get(key).is_none_or(|o| {
-                o.meta().uid.as_deref() != Some(uid) || o.meta().deletion_timestamp.is_some()
-            })
+            self.get(key)
+                .is_none_or(|o| o.meta().uid.as_deref() != Some(uid) || o.meta().deletion_timestamp.is_some())
         })
         .await;
     }
@@ -291,6 +290,10 @@ mod tests {
         cache.synced().await;
         cache.reaches(5).await;
         cache.forgets(&Key::new("a", "one"), "uid-one").await;
-        assert_eq!(seen.load(Ordering::Relaxed), 7, "one call per change, deletions found by a new list included");
+        assert_eq!(
+            seen.load(Ordering::Relaxed),
+            7,
+            "one call per change, deletions found by a new list included"
+        );
     }
 }

@@ -135,7 +135,8 @@ pub(super) fn sink(
 }
 
 async fn send(client: &kube::Client, correlator: &mut Correlator, action: Action) {
-    let events: Api<Event> = Api::namespaced(client.clone(), action.event.metadata.namespace.as_deref().unwrap_or("default"));
+    let events: Api<Event> =
+        Api::namespaced(client.clone(), action.event.metadata.namespace.as_deref().unwrap_or("default"));
     let name = action.event.metadata.name.clone().unwrap_or_default();
     if action.repeated {
         let patch = json!({"count": action.event.count, "lastTimestamp": action.event.last_timestamp, "message": action.event.message});
@@ -344,7 +345,10 @@ mod tests {
         let second = correlator.correlate(note("m", 2)).unwrap();
         assert!(!first.repeated && second.repeated);
         assert_eq!(first.event.metadata.name, second.event.metadata.name);
-        assert_eq!((second.event.count, second.event.first_timestamp), (Some(2), first.event.first_timestamp));
+        assert_eq!(
+            (second.event.count, second.event.first_timestamp),
+            (Some(2), first.event.first_timestamp)
+        );
     }
 
     #[test]

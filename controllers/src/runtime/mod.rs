@@ -104,8 +104,13 @@ impl Runtime {
         reconciler: R,
     ) {
         let needed = std::mem::take(&mut self.needed);
-        let worker =
-            worker::Worker { name, queue, concurrency, client: self.client.clone(), caches: self.caches.clone() };
+        let worker = worker::Worker {
+            name,
+            queue,
+            concurrency,
+            client: self.client.clone(),
+            caches: self.caches.clone(),
+        };
         let shutdown = self.shutdown.clone();
         let run = async move {
             tokio::select! {

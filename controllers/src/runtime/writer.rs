@@ -57,8 +57,7 @@ impl Writer {
     /// Replaces everything but the status; fails with a conflict if the object has changed since it was read.
     pub(crate) async fn replace<K: Kind>(&self, object: &K) -> Outcome<K> {
         let key = Key::of(object);
-        let request =
-            Self::at::<K>(&key).replace(&key.name, &params(), encode(object)?).map_err(invalid)?;
+        let request = Self::at::<K>(&key).replace(&key.name, &params(), encode(object)?).map_err(invalid)?;
         self.written(self.client.request(request).await)
     }
 
@@ -94,7 +93,8 @@ impl Writer {
         object: &K,
         propagation: Option<PropagationPolicy>,
     ) -> Outcome<bool> {
-        self.delete_with(object, DeleteParams { propagation_policy: propagation, ..DeleteParams::default() }).await
+        self.delete_with(object, DeleteParams { propagation_policy: propagation, ..DeleteParams::default() })
+            .await
     }
 
     pub(crate) async fn delete_with<K: Kind>(&self, object: &K, mut how: DeleteParams) -> Outcome<bool> {
