@@ -146,10 +146,10 @@ impl Endpoints<'_> {
             |path: String, suffix: &str, named| Place { path, scope, suffix: suffix.to_owned(), named };
 
         let here = place(collection.clone(), "", false);
-        self.operation(&here, &LISTING, "list", list.clone(), gvk);
-        self.operation(&here, &CREATING, "create", object.clone(), gvk);
+        self.operation(&here, &LISTING, "list", &list, gvk);
+        self.operation(&here, &CREATING, "create", &object, gvk);
         if let Some(status) = self.definitions.kind(&meta("Status")) {
-            self.operation(&here, &DELETING_ALL, "deletecollection", status, gvk);
+            self.operation(&here, &DELETING_ALL, "deletecollection", &status, gvk);
         }
         if namespaced {
             let everywhere = Place {
@@ -158,16 +158,16 @@ impl Endpoints<'_> {
                 suffix: "ForAllNamespaces".into(),
                 named: false,
             };
-            self.operation(&everywhere, &LISTING, "list", list, gvk);
+            self.operation(&everywhere, &LISTING, "list", &list, gvk);
         }
 
         let item = format!("{collection}/{{name}}");
         let here = place(item.clone(), "", true);
-        self.operation(&here, &READING, "get", object.clone(), gvk);
-        self.operation(&here, &REPLACING, "update", object.clone(), gvk);
-        self.operation(&here, &PATCHING, "patch", object.clone(), gvk);
+        self.operation(&here, &READING, "get", &object, gvk);
+        self.operation(&here, &REPLACING, "update", &object, gvk);
+        self.operation(&here, &PATCHING, "patch", &object, gvk);
         if let Some(status) = self.definitions.kind(&meta("Status")) {
-            self.operation(&here, &DELETING, "delete", status, gvk);
+            self.operation(&here, &DELETING, "delete", &status, gvk);
         }
         let mut parts = vec![];
         const PART: &[&str] = &["get", "update", "patch"];
@@ -190,20 +190,20 @@ impl Endpoints<'_> {
                 [("get", &READING), ("update", &REPLACING), ("patch", &PATCHING), ("create", &CREATING)]
             {
                 if verbs.contains(&verb) {
-                    self.write(&here, action, schema.clone(), &gvk);
+                    self.write(&here, action, &schema, &gvk);
                 }
             }
         }
     }
 
     /// Adds an operation if the resource serves its verb.
-    fn operation(&mut self, place: &Place<'_>, action: &Action, verb: &str, answer: Value, gvk: &Gvk) {
+    fn operation(&mut self, place: &Place<'_>, action: &Action, verb: &str, answer: &Value, gvk: &Gvk) {
         if self.resource.verbs.contains(&verb) {
             self.write(place, action, answer, gvk);
         }
     }
 
-    fn write(&mut self, place: &Place<'_>, action: &Action, answer: Value, gvk: &Gvk) {
+    fn write(&mut self, place: &Place<'_>, action: &Action, answer: &Value, gvk: &Gvk) {
         let body = match action.name {
             "post" | "put" => Some(json!({"content": {"*/*": {"schema": answer}}, "required": true})),
             "patch" => Some(self.patch_body()),
@@ -224,7 +224,7 @@ impl Endpoints<'_> {
         let mut operation = json!({
             "tags": [self.tag],
             "operationId": id,
-            "responses": responses(action.statuses, &answer),
+            "responses": responses(action.statuses, answer),
             "x-kubernetes-action": action.name,
             "x-kubernetes-group-version-kind": {"group": gvk.group, "version": gvk.version, "kind": gvk.kind},
         });

@@ -20,9 +20,11 @@ pub(crate) use types::{Numbered, TypeId};
 
 static BUILTIN: LazyLock<Arc<Types>> = LazyLock::new(|| Arc::new(table::builtin()));
 
+type KindsByName = HashMap<String, Vec<(String, Arc<Schema>)>>;
+
 /// By kind, then by `group/version` (`*` for what every group serves).
-static BUILTIN_KINDS: LazyLock<HashMap<String, Vec<(String, Arc<Schema>)>>> = LazyLock::new(|| {
-    let mut kinds: HashMap<String, Vec<_>> = HashMap::new();
+static BUILTIN_KINDS: LazyLock<KindsByName> = LazyLock::new(|| {
+    let mut kinds = KindsByName::new();
     for ((group_version, kind), root) in &BUILTIN.kinds {
         let schema = Arc::new(Schema { types: Arc::clone(&BUILTIN), root: *root });
         kinds.entry(kind.clone()).or_default().push((group_version.clone(), schema));
