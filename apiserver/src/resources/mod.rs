@@ -27,6 +27,8 @@ mod rbac;
 mod resource;
 mod scheduling;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod validation;
 
 /// The rows of all groups.

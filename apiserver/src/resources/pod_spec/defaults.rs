@@ -21,16 +21,6 @@ pub(in super::super) fn pod(pod: &mut Value) {
     }
     pod_level_requests(it);
     fill(it, "enableServiceLinks", true);
-    spec(it);
-}
-
-fn spec(it: &mut Value) {
-    fill_zero(it, "dnsPolicy", "ClusterFirst");
-    fill_zero(it, "restartPolicy", "Always");
-    fill(it, "securityContext", json!({}));
-    fill(it, "terminationGracePeriodSeconds", 30);
-    fill_zero(it, "schedulerName", "default-scheduler");
-    service_account(it);
     if it["hostNetwork"] == json!(true) {
         for list in ["containers", "initContainers"] {
             each(it, list, |c| {
@@ -41,6 +31,16 @@ fn spec(it: &mut Value) {
             });
         }
     }
+    spec(it);
+}
+
+fn spec(it: &mut Value) {
+    fill_zero(it, "dnsPolicy", "ClusterFirst");
+    fill_zero(it, "restartPolicy", "Always");
+    fill(it, "securityContext", json!({}));
+    fill(it, "terminationGracePeriodSeconds", 30);
+    fill_zero(it, "schedulerName", "default-scheduler");
+    service_account(it);
     for list in CONTAINER_LISTS {
         each(it, list, container);
     }

@@ -1,0 +1,40 @@
+//! Rows and defaults against what upstream v1.36 answers.
+
+use coracle_api::{Gvk, Object};
+use serde_json::Value;
+
+use super::builtins;
+use crate::resource::Row;
+use crate::schema::Schema;
+
+fn row(gvk: &Gvk) -> &'static Row {
+    builtins()
+        .find(|r| (r.group, r.version, r.kind) == (&gvk.group, &gvk.version, &gvk.kind))
+        .expect("a row for every kind of the table")
+}
+
+#[test]
+fn every_row_has_a_schema_and_starts_its_table_as_upstream() {
+    for r in builtins() {
+        let gvk = Gvk::new(r.group, r.version, r.kind);
+        assert!(Schema::builtin(&gvk).is_some(), "{gvk}");
+        let first = r.columns.first().map_or("Name", |c| c.name);
+        assert!(matches!(first, "Name" | "Last Seen"), "{gvk}: {first}");
+    }
+}
+
+/// Bodies as users write them, with the spec that upstream answers.
+#[test]
+fn defaults_are_upstreams() {
+    let cases: Vec<Value> =
+        serde_json::from_str(include_str!("../../tests/data/defaults.json")).expect("the table is JSON");
+    for case in cases {
+        let mut object = Object(case["body"].clone());
+        let gvk = object.gvk();
+        let schema = Schema::builtin(&gvk).expect("a schema for every kind of the table");
+        schema.normalize(&mut object).expect("the bodies fit their schemas");
+        row(&gvk).strategy.default(&mut object);
+        schema.normalize(&mut object).expect("defaults fit the schemas");
+        assert_eq!(object.0["spec"], case["spec"], "{gvk}");
+    }
+}
