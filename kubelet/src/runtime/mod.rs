@@ -1,25 +1,55 @@
 //! Containers and sandboxes, through one shim process each.
+//!
+//! The disk and the shims know everything; this process only mirrors them, so it may be killed at any time.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::sync::{broadcast, watch};
 
 use crate::cri::{
-    AttachSpec, ContainerError, ContainerEvent, ContainerRecord, ContainerSpec, ExecOutput, ExecSpec, Resources,
-    RuntimeError, Sandbox, SandboxSpec, Stats,
+    AttachSpec, ContainerError, ContainerEvent, ContainerRecord, ContainerSpec, ContainerState, ExecOutput, ExecSpec,
+    Resources, RuntimeError, Sandbox, SandboxSpec, Stats,
 };
 use crate::images::Images;
+use crate::shim::protocol::{ExitFile, Reply, Request, read_file, write_file};
 
+pub(crate) mod cgroups;
+mod container;
+mod link;
+mod purge;
+mod sandbox;
+mod seccomp;
 mod session;
+mod spec;
+mod user;
 
+use container::Record;
+use link::Link;
+pub use purge::purge;
+use sandbox::SandboxRecord;
 pub use session::{Resizer, Session};
+
+/// Receivers that lag more than this look at everything again.
+const EVENTS: usize = 1024;
+/// What `exec_sync` keeps of a command's output.
+const MAX_OUTPUT: u64 = 16 * 1024;
+/// The exit code of a container whose program could not be started.
+const START_ERROR: i32 = 128;
 
 /// Where the runtime keeps what it knows.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
-    /// Survives a reboot: container records. `/var/lib/coracle/runtime`
+    /// Survives a reboot: container records and writable layers. `/var/lib/coracle/runtime`
     pub state_dir: PathBuf,
     /// Gone with a reboot: sockets, namespaces, rootfs mounts. `/run/coracle`
     pub run_dir: PathBuf,
@@ -32,96 +62,380 @@ pub struct RuntimeConfig {
     pub images: Images,
 }
 
+impl RuntimeConfig {
+    /// The capabilities this process may hand on.
+    fn capabilities(&self) -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+        set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(u64::MAX)
+    }
+
+    /// Without CAP_SYS_RESOURCE a process cannot be protected from the OOM killer more than this one is.
+    fn oom_score(&self) -> i32 {
+        const CAP_SYS_RESOURCE: u64 = 1 << 24;
+        if self.capabilities() & CAP_SYS_RESOURCE != 0 {
+            return -1000;
+        }
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+        own.trim().parse().unwrap_or(0)
+    }
+}
+
+struct Entry {
+    record: Record,
+    state: watch::Sender<ContainerState>,
+}
+
+struct Inner {
+    config: RuntimeConfig,
+    containers: Mutex<HashMap<String, Entry>>,
+    sandboxes: Mutex<HashMap<String, SandboxRecord>>,
+    events: broadcast::Sender<ContainerEvent>,
+}
+
 /// A cheap handle on the node's containers.
 #[derive(Clone)]
-pub struct Runtime {
-    config: std::sync::Arc<RuntimeConfig>,
-}
+pub struct Runtime(Arc<Inner>);
 
 impl Runtime {
     /// Opens the directories and takes up the containers a former process left running.
     pub async fn open(config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
-        Ok(Runtime { config: std::sync::Arc::new(config) })
+        for dir in [config.state_dir.join("containers"), config.run_dir.join("pods"), config.run_dir.join("c")] {
+            std::fs::create_dir_all(&dir).map_err(io_error("create the runtime's directories"))?;
+        }
+        let inner = Inner {
+            config,
+            containers: Mutex::default(),
+            sandboxes: Mutex::default(),
+            events: broadcast::channel(EVENTS).0,
+        };
+        let runtime = Runtime(Arc::new(inner));
+        runtime.adopt().await.map_err(io_error("read the runtime's records"))?;
+        Ok(runtime)
+    }
+
+    async fn adopt(&self) -> std::io::Result<()> {
+        let config = &self.0.config;
+        for entry in std::fs::read_dir(config.run_dir.join("pods"))?.flatten() {
+            if let Some(record) = read_file::<SandboxRecord>(&entry.path().join("sandbox.json")) {
+                self.0.sandboxes.lock().insert(record.pod_uid.clone(), record);
+            }
+        }
+        for entry in std::fs::read_dir(config.state_dir.join("containers"))?.flatten() {
+            let Some(record) = read_file::<Record>(&entry.path().join("record.json")) else {
+                // A creation that was cut off.
+                container::remove(config, &entry.file_name().to_string_lossy(), None)?;
+                continue;
+            };
+            let link = match container::state(config, &record) {
+                Some(state) => {
+                    self.insert(record, state);
+                    continue;
+                }
+                None => Link::connect(&container::run_dir(config, &record.id).join("s")).await,
+            };
+            let id = record.id.clone();
+            self.insert(record, ContainerState::Unknown);
+            match link {
+                Ok(mut link) => match link.ask(&Request::Watch, &[]).await {
+                    Ok(Reply::Running { pid, started }) => {
+                        self.set(&id, ContainerState::Running { started: container::time(&started), pid });
+                        self.follow(id, link);
+                    }
+                    _ => self.ended(&id),
+                },
+                Err(_) => self.ended(&id),
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&self, record: Record, state: ContainerState) {
+        let entry = Entry { state: watch::channel(state).0, record };
+        self.0.containers.lock().insert(entry.record.id.clone(), entry);
+    }
+
+    fn set(&self, id: &str, state: ContainerState) {
+        let pod_uid = {
+            let containers = self.0.containers.lock();
+            let Some(entry) = containers.get(id) else { return };
+            entry.state.send_replace(state);
+            entry.record.pod_uid.clone()
+        };
+        // Nobody may be listening.
+        let _ = self.0.events.send(ContainerEvent { pod_uid, container_id: id.to_owned() });
+    }
+
+    /// The shim hung up: the end is on record, or the shim was killed and its container with it must go.
+    fn ended(&self, id: &str) {
+        let Some(record) = self.record(id) else { return };
+        let dir = container::dir(&self.0.config, id);
+        let state = match read_file::<ExitFile>(&dir.join("exit.json")) {
+            Some(exit) => container::exited(exit),
+            None => {
+                for pid in cgroups::processes(&record.cgroup) {
+                    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+                }
+                ContainerState::Unknown
+            }
+        };
+        self.set(id, state);
+    }
+
+    fn follow(&self, id: String, mut link: Link) {
+        let runtime = self.clone();
+        tokio::spawn(async move {
+            // Nothing but the end is told on this line.
+            while let Ok(Some(reply)) = link.next().await {
+                if matches!(reply, Reply::Exited) {
+                    break;
+                }
+            }
+            runtime.ended(&id);
+        });
+    }
+
+    fn record(&self, id: &str) -> Option<Record> {
+        self.0.containers.lock().get(id).map(|entry| entry.record.clone())
     }
 
     /// Makes the pod's cgroup and namespaces. Idempotent: an existing sandbox is returned.
     pub async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox, ContainerError> {
-        Err(ContainerError::Create(format!("no sandbox for {}", spec.pod_uid)))
+        if let Some(record) = self.0.sandboxes.lock().get(&spec.pod_uid) {
+            return Ok(record.sandbox(&self.0.config));
+        }
+        let (runtime, spec) = (self.clone(), spec.clone());
+        let record = blocking(move || {
+            let config = &runtime.0.config;
+            // Leftovers of a creation that was cut off.
+            let dir = sandbox::dir(config, &spec.pod_uid);
+            for point in crate::sys::mounts::below(&dir)? {
+                crate::sys::mounts::unmount(&point)?;
+            }
+            sandbox::create(config, &spec)
+        })
+        .await
+        .map_err(|error| ContainerError::Create(format!("failed to create the pod's sandbox: {error}")))?;
+        let sandbox = record.sandbox(&self.0.config);
+        self.0.sandboxes.lock().insert(record.pod_uid.clone(), record);
+        Ok(sandbox)
     }
 
     /// Removes the namespaces and the cgroup of a pod and whatever containers are left in it.
     pub async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
-        Err(RuntimeError::NotFound(pod_uid.to_owned()))
+        let left: Vec<String> =
+            self.containers().into_iter().filter(|record| record.pod_uid == pod_uid).map(|record| record.id).collect();
+        for id in left {
+            self.remove_container(&id).await?;
+        }
+        let Some(record) = self.0.sandboxes.lock().get(pod_uid).cloned() else { return Ok(()) };
+        let runtime = self.clone();
+        blocking(move || sandbox::remove(&runtime.0.config, &record)).await.map_err(io_error("remove a sandbox"))?;
+        self.0.sandboxes.lock().remove(pod_uid);
+        Ok(())
     }
 
     pub fn sandboxes(&self) -> Vec<Sandbox> {
-        Vec::new()
+        self.0.sandboxes.lock().values().map(|record| record.sandbox(&self.0.config)).collect()
     }
 
     /// Mounts the root file system and makes the container without starting its program. Returns its id.
     pub async fn create_container(&self, spec: &ContainerSpec) -> Result<String, ContainerError> {
-        Err(ContainerError::Create(spec.name.clone()))
+        let pod = self.0.sandboxes.lock().get(&spec.pod_uid).cloned();
+        let pod = pod.ok_or_else(|| ContainerError::Create(format!("pod {} has no sandbox", spec.pod_uid)))?;
+        let id = hex::encode(rand::random::<[u8; 32]>());
+        let (runtime, spec, new) = (self.clone(), spec.clone(), id.clone());
+        let made = tokio::task::spawn_blocking(move || container::prepare(&runtime.0.config, &pod, &spec, &new)).await;
+        let record = made.map_err(|error| ContainerError::Create(error.to_string()))??;
+        let state = record.created();
+        self.insert(record, state.clone());
+        self.set(&id, state);
+        Ok(id)
     }
 
     pub async fn start_container(&self, id: &str) -> Result<(), ContainerError> {
-        Err(ContainerError::Start(id.to_owned()))
+        let failed = |error: &dyn std::fmt::Display| ContainerError::Start(format!("cannot run the shim: {error}"));
+        if self.record(id).is_none() {
+            return Err(ContainerError::Start(format!("container {id:?} not found")));
+        }
+        let dir = container::dir(&self.0.config, id);
+        let (ours, theirs) = UnixStream::pair().map_err(|error| failed(&error))?;
+        let theirs: OwnedFd = theirs.into_std().map_err(|error| failed(&error))?.into();
+        let log = std::fs::File::create(dir.join("shim.log")).map_err(|error| failed(&error))?;
+        let command = &self.0.config.shim_command;
+        let mut child = tokio::process::Command::new(&command[0])
+            .args(&command[1..])
+            .arg(&dir)
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log))
+            .spawn()
+            .map_err(|error| failed(&error))?;
+        tokio::spawn(async move { child.wait().await });
+        let mut link = Link::new(ours);
+        let message = match link.next().await {
+            Ok(Some(Reply::Running { pid, started })) => {
+                self.set(id, ContainerState::Running { started: container::time(&started), pid });
+                self.follow(id.to_owned(), link);
+                return Ok(());
+            }
+            Ok(Some(Reply::Failed { message })) => message,
+            Ok(_) => "the shim ended without a word".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let exit =
+            ExitFile { finished: Timestamp::now().to_string(), code: START_ERROR, message: message.clone(), ..ExitFile::default() };
+        write_file(&dir.join("exit.json"), &exit).map_err(|error| failed(&error))?;
+        self.set(id, container::exited(exit));
+        Err(ContainerError::Start(message))
     }
 
     /// Sends `signal` (`None`: the image's stop signal, else SIGTERM), and SIGKILL when `grace` has passed.
     /// Returns when the container has exited.
     pub async fn stop_container(&self, id: &str, signal: Option<i32>, grace: Duration) -> Result<(), RuntimeError> {
-        Err(RuntimeError::NotFound(format!("{id} {signal:?} {grace:?}")))
+        let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
+        let signal = signal.or_else(|| signal_number(&record.stop_signal)).unwrap_or(libc::SIGTERM);
+        if !self.is_running(id) {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            self.kill_container(id, signal).await?;
+            if tokio::time::timeout(grace, self.wait_exit(id)).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.kill_container(id, libc::SIGKILL).await?;
+        self.wait_exit(id).await;
+        Ok(())
+    }
+
+    fn is_running(&self, id: &str) -> bool {
+        let containers = self.0.containers.lock();
+        containers.get(id).is_some_and(|entry| matches!(*entry.state.borrow(), ContainerState::Running { .. }))
+    }
+
+    async fn wait_exit(&self, id: &str) {
+        let receiver = self.0.containers.lock().get(id).map(|entry| entry.state.subscribe());
+        if let Some(mut receiver) = receiver {
+            // An error means that the container was removed.
+            let _ = receiver.wait_for(|state| !matches!(state, ContainerState::Running { .. })).await;
+        }
+    }
+
+    async fn link(&self, id: &str) -> Result<Link, RuntimeError> {
+        if self.record(id).is_none() {
+            return Err(RuntimeError::NotFound(id.to_owned()));
+        }
+        let socket = container::run_dir(&self.0.config, id).join("s");
+        Link::connect(&socket).await.map_err(|_| RuntimeError::NotRunning)
     }
 
     pub async fn kill_container(&self, id: &str, signal: i32) -> Result<(), RuntimeError> {
-        Err(RuntimeError::NotFound(format!("{id} {signal}")))
+        match self.link(id).await {
+            Ok(mut link) => match link.ask(&Request::Kill { signal }, &[]).await {
+                // It has just ended.
+                Ok(_) | Err(RuntimeError::NotRunning) => Ok(()),
+                Err(error) => Err(error),
+            },
+            Err(RuntimeError::NotRunning) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes an exited (or killed first) container with its root file system. The log file stays.
     pub async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
-        Err(RuntimeError::NotFound(id.to_owned()))
+        let Some(record) = self.record(id) else { return Ok(()) };
+        self.stop_container(id, None, Duration::ZERO).await?;
+        let runtime = self.clone();
+        blocking(move || container::remove(&runtime.0.config, &record.id, Some(&record.cgroup)))
+            .await
+            .map_err(io_error("remove a container"))?;
+        self.0.containers.lock().remove(id);
+        Ok(())
     }
 
     pub fn containers(&self) -> Vec<ContainerRecord> {
-        Vec::new()
+        let containers = self.0.containers.lock();
+        containers.values().map(|entry| entry.record.public(entry.state.borrow().clone())).collect()
     }
 
     pub fn container(&self, id: &str) -> Option<ContainerRecord> {
-        self.containers().into_iter().find(|record| record.id == id)
+        let containers = self.0.containers.lock();
+        containers.get(id).map(|entry| entry.record.public(entry.state.borrow().clone()))
     }
 
     /// Every change of a container's state from now on. A receiver that lags looks at `containers()` again.
     pub fn events(&self) -> broadcast::Receiver<ContainerEvent> {
-        broadcast::channel(1).1
+        self.0.events.subscribe()
     }
 
     pub async fn exec(&self, id: &str, spec: &ExecSpec) -> Result<Session, RuntimeError> {
-        Err(RuntimeError::NotFound(format!("{id} {spec:?}")))
+        session::exec(self.link(id).await?, spec).await
     }
 
     pub async fn attach(&self, id: &str, spec: AttachSpec) -> Result<Session, RuntimeError> {
-        Err(RuntimeError::NotFound(format!("{id} {spec:?}")))
+        session::attach(self.link(id).await?, spec).await
     }
 
     /// Runs a command without stdin and waits for it. On timeout it is killed.
     pub async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError> {
-        Err(RuntimeError::NotFound(format!("{id} {command:?} {timeout:?}")))
+        let spec = ExecSpec { command: command.to_vec(), stdout: true, stderr: true, ..ExecSpec::default() };
+        let mut session = self.exec(id, &spec).await?;
+        let (stdout, stderr) = (session.stdio.stdout.take(), session.stdio.stderr.take());
+        let run = async {
+            let (mut output, errors, code) = tokio::join!(drain(stdout), drain(stderr), session.wait());
+            output.extend(errors);
+            Ok(ExecOutput { code: code?, output })
+        };
+        match tokio::time::timeout(timeout, run).await {
+            Ok(result) => result,
+            Err(_) => {
+                session.kill();
+                Err(RuntimeError::TimedOut(timeout))
+            }
+        }
     }
 
     pub async fn stats(&self, id: &str) -> Result<Stats, RuntimeError> {
-        Err(RuntimeError::NotFound(id.to_owned()))
+        let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
+        blocking(move || cgroups::stats(&record.cgroup)).await.map_err(io_error("read statistics"))
     }
 
     pub async fn pod_stats(&self, pod_uid: &str) -> Result<Stats, RuntimeError> {
-        Err(RuntimeError::NotFound(pod_uid.to_owned()))
+        let record = self.0.sandboxes.lock().get(pod_uid).cloned();
+        let record = record.ok_or_else(|| RuntimeError::NotFound(pod_uid.to_owned()))?;
+        blocking(move || cgroups::stats(&record.cgroup)).await.map_err(io_error("read statistics"))
     }
 
     pub async fn update_resources(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
-        Err(RuntimeError::NotFound(format!("{id} {resources:?} {:?}", self.config.run_dir)))
+        let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
+        let resources = resources.clone();
+        blocking(move || cgroups::update(&record.cgroup, &resources)).await.map_err(io_error("update resources"))
     }
 }
 
-/// Removes every trace of the runtime's containers on this machine: shims, processes, mounts, namespaces, cgroups, directories.
-pub async fn purge(state_dir: &std::path::Path, run_dir: &std::path::Path, cgroup_root: &str) -> Result<(), RuntimeError> {
-    Err(RuntimeError::Shim(format!("{state_dir:?} {run_dir:?} {cgroup_root:?}")))
+/// Reads to the end, keeps the beginning.
+async fn drain(reader: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>) -> Vec<u8> {
+    let Some(mut reader) = reader else { return Vec::new() };
+    let mut kept = Vec::new();
+    // A broken pipe ends the output like its end does.
+    if (&mut reader).take(MAX_OUTPUT).read_to_end(&mut kept).await.is_ok() {
+        let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
+    }
+    kept
+}
+
+/// `SIGQUIT`, `QUIT` or `3`.
+fn signal_number(name: &str) -> Option<i32> {
+    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
+    name.parse().ok().or_else(|| full.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32))
+}
+
+fn io_error(context: &'static str) -> impl Fn(std::io::Error) -> RuntimeError {
+    move |source| RuntimeError::Io { context: context.to_owned(), source }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }

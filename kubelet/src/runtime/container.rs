@@ -1,0 +1,207 @@
+//! Containers on disk: directories, root file systems, records.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::sandbox::{self, SandboxRecord};
+use super::spec::{self, Surroundings};
+use super::{RuntimeConfig, cgroups, user};
+use crate::cri::{ContainerError, ContainerRecord, ContainerSpec, ContainerState, Seccomp};
+use crate::shim::protocol::{ExitFile, ShimConfig, StateFile, read_file, write_file};
+use crate::sys::mounts;
+
+/// `record.json`: what does not change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) id: String,
+    pub(super) pod_uid: String,
+    pub(super) pod_namespace: String,
+    pub(super) pod_name: String,
+    pub(super) name: String,
+    pub(super) attempt: u32,
+    pub(super) init: bool,
+    pub(super) image: String,
+    pub(super) image_id: String,
+    pub(super) log_path: PathBuf,
+    pub(super) created: String,
+    pub(super) cgroup: String,
+    pub(super) stop_signal: String,
+}
+
+impl Record {
+    pub(super) fn public(&self, state: ContainerState) -> ContainerRecord {
+        ContainerRecord {
+            id: self.id.clone(),
+            pod_uid: self.pod_uid.clone(),
+            pod_namespace: self.pod_namespace.clone(),
+            pod_name: self.pod_name.clone(),
+            name: self.name.clone(),
+            attempt: self.attempt,
+            init: self.init,
+            image: self.image.clone(),
+            image_id: self.image_id.clone(),
+            log_path: self.log_path.clone(),
+            state,
+        }
+    }
+
+    pub(super) fn created(&self) -> ContainerState {
+        ContainerState::Created { at: time(&self.created) }
+    }
+}
+
+pub(super) fn time(text: &str) -> Timestamp {
+    text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+pub(super) fn dir(config: &RuntimeConfig, id: &str) -> PathBuf {
+    config.state_dir.join("containers").join(id)
+}
+
+/// Short, for a socket's path must not be long.
+pub(super) fn run_dir(config: &RuntimeConfig, id: &str) -> PathBuf {
+    config.run_dir.join("c").join(&id[..id.len().min(24)])
+}
+
+/// The state the disk tells; `None`: started, and no end on record.
+pub(super) fn state(config: &RuntimeConfig, record: &Record) -> Option<ContainerState> {
+    let dir = dir(config, &record.id);
+    if let Some(exit) = read_file::<ExitFile>(&dir.join("exit.json")) {
+        return Some(exited(exit));
+    }
+    read_file::<StateFile>(&dir.join("state.json")).is_none().then(|| record.created())
+}
+
+pub(super) fn exited(exit: ExitFile) -> ContainerState {
+    ContainerState::Exited {
+        started: exit.started.as_deref().map(time),
+        finished: time(&exit.finished),
+        code: exit.code,
+        signal: exit.signal,
+        oom: exit.oom,
+        message: exit.message,
+    }
+}
+
+/// Makes everything but the process.
+pub(super) fn prepare(config: &RuntimeConfig, pod: &SandboxRecord, spec: &ContainerSpec, id: &str) -> Result<Record, ContainerError> {
+    let result = build(config, pod, spec, id);
+    if result.is_err() {
+        // The first error is the one to tell.
+        let _ = remove(config, id, None);
+    }
+    result
+}
+
+fn build(config: &RuntimeConfig, pod: &SandboxRecord, spec: &ContainerSpec, id: &str) -> Result<Record, ContainerError> {
+    let failed = |error: io::Error| ContainerError::Create(error.to_string());
+    let missing = || ContainerError::Create(format!("image {:?} is not on this node", spec.image));
+    let image = config.images.config(&spec.image_id).ok_or_else(missing)?;
+    let layers = config.images.layers(&spec.image_id).ok_or_else(missing)?;
+    let (dir, run_dir) = (dir(config, id), run_dir(config, id));
+    let rootfs = run_dir.join("rootfs");
+    let (upper, work, empty) = (dir.join("upper"), dir.join("work"), dir.join("empty"));
+    for directory in [&upper, &work, &rootfs] {
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
+    let layers = if layers.is_empty() {
+        fs::create_dir_all(&empty).map_err(failed)?;
+        vec![empty]
+    } else {
+        layers
+    };
+    mounts::overlay(&layers, &upper, &work, &rootfs)
+        .map_err(|error| ContainerError::Create(format!("mount the image's root file system: {error}")))?;
+    let (passwd, group) = (user::account_file(&rootfs, "passwd"), user::account_file(&rootfs, "group"));
+    let who = user::resolve(&spec.security, &image.user, &passwd, &group)?;
+    make_working_dir(&rootfs, &spec::working_dir(spec, &image)).map_err(failed)?;
+    let around = Surroundings {
+        namespaces: pod.namespaces(config),
+        sysctls: pod.sysctls.clone(),
+        cgroup: format!("{}/{id}", pod.cgroup),
+        unified_cgroups: cgroups::unified(),
+        rootfs,
+        shm: (!pod.host_ipc).then(|| sandbox::dir(config, &pod.pod_uid).join("shm")),
+        available: config.capabilities(),
+        lowest_oom_score: config.oom_score(),
+        localhost_profile: localhost_profile(config, &spec.security.seccomp)?,
+        devices: Vec::new(),
+    };
+    let oci = spec::build(spec, &image, &who, &around)?;
+    write_file(&dir.join("config.json"), &oci).map_err(failed)?;
+    let shim = ShimConfig {
+        id: id.to_owned(),
+        dir: dir.clone(),
+        run_dir,
+        cgroup: around.cgroup.clone(),
+        log_path: spec.log_path.clone(),
+        log_max_bytes: spec.log_max_bytes,
+        log_max_files: spec.log_max_files,
+        tty: spec.tty,
+        stdin: spec.stdin,
+        stdin_once: spec.stdin_once,
+    };
+    write_file(&dir.join("shim.json"), &shim).map_err(failed)?;
+    let record = Record {
+        id: id.to_owned(),
+        pod_uid: spec.pod_uid.clone(),
+        pod_namespace: spec.pod_namespace.clone(),
+        pod_name: spec.pod_name.clone(),
+        name: spec.name.clone(),
+        attempt: spec.attempt,
+        init: spec.init,
+        image: spec.image.clone(),
+        image_id: spec.image_id.clone(),
+        log_path: spec.log_path.clone(),
+        created: Timestamp::now().to_string(),
+        cgroup: around.cgroup,
+        stop_signal: image.stop_signal,
+    };
+    write_file(&dir.join("record.json"), &record).map_err(failed)?;
+    Ok(record)
+}
+
+fn localhost_profile(config: &RuntimeConfig, seccomp: &Seccomp) -> Result<Option<serde_json::Value>, ContainerError> {
+    let Seccomp::Localhost(name) = seccomp else { return Ok(None) };
+    let path = config.seccomp_dir.join(name);
+    let text = fs::read(&path)
+        .map_err(|error| ContainerError::Create(format!("cannot load seccomp profile {:?}: {error}", path.display())))?;
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| ContainerError::Create(format!("cannot load seccomp profile {:?}: {error}", path.display())))
+}
+
+/// Makes the working directory when the image has none. A link on the way is left alone: it may lead out of the root.
+fn make_working_dir(rootfs: &Path, working_dir: &str) -> io::Result<()> {
+    let mut path = rootfs.to_owned();
+    for part in Path::new(working_dir).components() {
+        let std::path::Component::Normal(part) = part else { continue };
+        path.push(part);
+        match path.symlink_metadata() {
+            Ok(kind) if kind.is_dir() => {}
+            Ok(_) => return Ok(()),
+            Err(_) => fs::create_dir(&path)?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes directories, mounts and what is left of the cgroup.
+pub(super) fn remove(config: &RuntimeConfig, id: &str, cgroup: Option<&str>) -> io::Result<()> {
+    let run_dir = run_dir(config, id);
+    mounts::unmount(&run_dir.join("rootfs"))?;
+    if let Some(cgroup) = cgroup {
+        cgroups::remove(cgroup)?;
+    }
+    for directory in [run_dir, dir(config, id)] {
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

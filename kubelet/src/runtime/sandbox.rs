@@ -1,0 +1,138 @@
+//! Sandboxes on disk: a pod's cgroup, its namespace files, its shared memory.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::{RuntimeConfig, cgroups};
+use crate::cri::{Qos, Sandbox, SandboxSpec};
+use crate::shim::protocol::write_file;
+use crate::sys::{mounts, namespaces};
+
+/// `<run>/pods/<uid>/sandbox.json`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SandboxRecord {
+    pub(super) pod_uid: String,
+    pub(super) created: String,
+    pub(super) cgroup: String,
+    pub(super) host_network: bool,
+    pub(super) host_pid: bool,
+    pub(super) host_ipc: bool,
+    pub(super) share_pid: bool,
+    pub(super) sysctls: Vec<(String, String)>,
+    pub(super) pause: Option<i32>,
+}
+
+impl SandboxRecord {
+    pub(super) fn sandbox(&self, config: &RuntimeConfig) -> Sandbox {
+        Sandbox {
+            pod_uid: self.pod_uid.clone(),
+            netns: (!self.host_network).then(|| dir(config, &self.pod_uid).join("net")),
+            created: self.created.parse().unwrap_or(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    /// What an OCI configuration says of the namespaces.
+    pub(super) fn namespaces(&self, config: &RuntimeConfig) -> Vec<(&'static str, Option<PathBuf>)> {
+        let dir = dir(config, &self.pod_uid);
+        let mut all = vec![("mount", None)];
+        if !self.host_network {
+            all.extend([("network", Some(dir.join("net"))), ("uts", Some(dir.join("uts")))]);
+        }
+        if !self.host_ipc {
+            all.push(("ipc", Some(dir.join("ipc"))));
+        }
+        match (self.host_pid, self.pause) {
+            (true, _) => {}
+            (false, Some(_)) => all.push(("pid", Some(dir.join("pid")))),
+            (false, None) => all.push(("pid", None)),
+        }
+        if cgroups::unified() {
+            all.push(("cgroup", None));
+        }
+        all
+    }
+}
+
+pub(super) fn dir(config: &RuntimeConfig, pod_uid: &str) -> PathBuf {
+    config.run_dir.join("pods").join(pod_uid)
+}
+
+pub(super) fn create(config: &RuntimeConfig, spec: &SandboxSpec) -> io::Result<SandboxRecord> {
+    let dir = dir(config, &spec.pod_uid);
+    fs::create_dir_all(&dir)?;
+    let class = match spec.qos {
+        Qos::Guaranteed => "",
+        Qos::Burstable => "/burstable",
+        Qos::BestEffort => "/besteffort",
+    };
+    let cgroup = format!("{}{class}/pod{}", config.cgroup_root, spec.pod_uid);
+    cgroups::create(&cgroup, &spec.resources)?;
+    let mut kinds = Vec::new();
+    if !spec.host_network {
+        kinds.extend(["net", "uts"]);
+    }
+    if !spec.host_ipc {
+        kinds.push("ipc");
+    }
+    namespaces::create(&dir, &kinds, &spec.hostname)?;
+    if !spec.host_ipc {
+        let shm = dir.join("shm");
+        fs::create_dir_all(&shm)?;
+        mounts::tmpfs(&shm, "mode=1777,size=65536k")?;
+    }
+    let pause = if spec.share_pid && !spec.host_pid { Some(pause(config, &dir)?) } else { None };
+    let record = SandboxRecord {
+        pod_uid: spec.pod_uid.clone(),
+        created: Timestamp::now().to_string(),
+        cgroup,
+        host_network: spec.host_network,
+        host_pid: spec.host_pid,
+        host_ipc: spec.host_ipc,
+        share_pid: spec.share_pid,
+        sysctls: spec.sysctls.clone(),
+        pause,
+    };
+    write_file(&dir.join("sandbox.json"), &record)?;
+    Ok(record)
+}
+
+/// A first process for the shared pid namespace, locked into an empty directory.
+fn pause(config: &RuntimeConfig, dir: &std::path::Path) -> io::Result<i32> {
+    let root = dir.join("pause");
+    fs::create_dir_all(&root)?;
+    let mut command = std::process::Command::new(&config.shim_command[0]);
+    command.args(&config.shim_command[1..]).arg("--pause").arg(&root);
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = namespaces::spawn_in_pid_namespace(command)?;
+    let pid = child.id().cast_signed();
+    let file = dir.join("pid");
+    fs::File::create(&file)?;
+    mounts::bind(&PathBuf::from(format!("/proc/{pid}/ns/pid")), &file)?;
+    // A thread for each shared pod: it only waits, so that no zombie stays.
+    std::thread::spawn(move || child.wait());
+    Ok(pid)
+}
+
+pub(super) fn remove(config: &RuntimeConfig, record: &SandboxRecord) -> io::Result<()> {
+    if let Some(pause) = record.pause {
+        let _ = kill(Pid::from_raw(pause), Signal::SIGKILL);
+    }
+    for pid in cgroups::processes(&record.cgroup) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let dir = dir(config, &record.pod_uid);
+    for point in mounts::below(&dir)? {
+        mounts::unmount(&point)?;
+    }
+    cgroups::remove(&record.cgroup)?;
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,126 @@
+//! Creating and starting the container with libcontainer.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+
+use super::exec;
+use super::protocol::ShimConfig;
+use crate::sys::{fds, process};
+
+/// The container's process replaces itself by the program; what goes wrong is told through a pipe that execve closes.
+#[derive(Clone)]
+struct Program {
+    failure: std::sync::Arc<OwnedFd>,
+}
+
+impl Executor for Program {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let args = spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
+        let env = spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
+        let (_, message) = exec::execute(&args, &env);
+        let _ = fds::write(self.failure.as_fd(), message.as_bytes());
+        process::exit(128)
+    }
+
+    fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {
+        Ok(())
+    }
+}
+
+/// Ends of the container's streams that stay here.
+pub(super) struct Streams {
+    pub(super) stdin: Option<OwnedFd>,
+    /// stdout and stderr; with a terminal only the first.
+    pub(super) outputs: [Option<OwnedFd>; 2],
+}
+
+pub(super) struct Running {
+    pub(super) container: Container,
+    pub(super) streams: Streams,
+}
+
+/// Creates and starts. An error's text is for the container's status.
+pub(super) fn start(config: &ShimConfig) -> Result<Running, String> {
+    let text = |error: io::Error| error.to_string();
+    let (mut failure, failure_end) = pipe().map(|(read, write)| (std::fs::File::from(read), write)).map_err(text)?;
+    let builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
+        .with_executor(Program { failure: std::sync::Arc::new(failure_end) })
+        .with_root_path(config.run_dir.join("oci"))
+        .map_err(|error| chain(&error))?;
+    let console = config.run_dir.join("console");
+    let listener = if config.tty {
+        let _ = std::fs::remove_file(&console);
+        Some(UnixListener::bind(&console).map_err(text)?)
+    } else {
+        None
+    };
+    let mut streams = Streams { stdin: None, outputs: [None, None] };
+    let builder = if config.tty {
+        builder.with_console_socket(Some(console.clone()))
+    } else {
+        let (stdin, ours) = stdin_pair(config.stdin).map_err(text)?;
+        let (stdout, stdout_end) = pipe().map_err(text)?;
+        let (stderr, stderr_end) = pipe().map_err(text)?;
+        streams = Streams { stdin: ours, outputs: [Some(stdout), Some(stderr)] };
+        builder.with_stdin(stdin).with_stdout(stdout_end).with_stderr(stderr_end)
+    };
+    let built = builder.as_init(&config.dir).with_systemd(false).with_detach(true).build();
+    let mut container = built.map_err(|error| format!("unable to start container process: {}", chain(&error)))?;
+    if let Some(listener) = listener {
+        let master = receive_console(&listener).map_err(text)?;
+        let _ = std::fs::remove_file(&console);
+        streams.stdin = if config.stdin { Some(master.try_clone().map_err(text)?) } else { None };
+        streams.outputs[0] = Some(master);
+    }
+    container.start().map_err(|error| chain(&error))?;
+    let mut message = String::new();
+    // Ends with execve, or with the process.
+    failure.read_to_string(&mut message).map_err(text)?;
+    if message.is_empty() {
+        return Ok(Running { container, streams });
+    }
+    let _ = container.delete(true);
+    Err(format!("unable to start container process: error during container init: {message}"))
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
+}
+
+fn stdin_pair(wanted: bool) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+    if wanted {
+        let (read, write) = pipe()?;
+        fds::set_nonblocking(write.as_fd())?;
+        Ok((read, Some(write)))
+    } else {
+        Ok((std::fs::File::open("/dev/null")?.into(), None))
+    }
+}
+
+fn receive_console(listener: &UnixListener) -> io::Result<OwnedFd> {
+    let (stream, _): (UnixStream, _) = listener.accept()?;
+    let mut received = Vec::new();
+    fds::receive(stream.as_fd(), &mut [0; 256], &mut received)?;
+    received.pop().ok_or_else(|| io::Error::other("the container sent no terminal"))
+}
+
+/// An error with all its causes: libcontainer's own texts are flat.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let part = inner.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,104 @@
+//! Processes.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::unistd::{ForkResult, Pid, fork};
+
+/// Orphans of our descendants become our children.
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: no pointers are involved.
+    let result = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Runs `child` in a copy of this process, which must have one thread only. `child` does not return.
+pub fn spawn(child: impl FnOnce() -> std::convert::Infallible) -> io::Result<Pid> {
+    // SAFETY: with a single thread the child may do whatever the parent could.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => match child() {},
+    }
+}
+
+/// How many threads this process has.
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+pub fn exit(code: i32) -> ! {
+    // SAFETY: ends the process without running handlers that belong to the parent.
+    unsafe { libc::_exit(code) }
+}
+
+/// Joins all namespaces of a process (but its user namespace) as far as they differ.
+pub fn join_namespaces(pid: Pid) -> io::Result<()> {
+    // SAFETY: the call takes two integers and makes a descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was made above.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) };
+    let flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    // SAFETY: an open descriptor and flags.
+    let result = unsafe { libc::setns(pidfd.as_raw_fd(), flags) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// All descriptors from 3 on are closed by the next execve.
+pub fn close_on_exec() -> io::Result<()> {
+    // SAFETY: no pointers are involved.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes descriptor `number` (0, 1 or 2) a copy of `fd`.
+pub fn redirect(fd: i32, number: i32) -> io::Result<()> {
+    nix::unistd::dup2(fd, number)?;
+    Ok(())
+}
+
+/// Makes the terminal on standard input the controlling one of this session.
+pub fn control_terminal() -> io::Result<()> {
+    // SAFETY: no pointers are involved.
+    let result = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Rust ignores SIGPIPE, and an ignored signal stays ignored over execve.
+pub fn default_signals() -> io::Result<()> {
+    for which in [Signal::SIGPIPE, Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: the default action is no handler of ours.
+        unsafe { signal(which, SigHandler::SigDfl) }?;
+    }
+    SigSet::all().thread_unblock()?;
+    Ok(())
+}
+
+pub fn ignore_broken_pipes() -> io::Result<()> {
+    // SAFETY: ignoring is no handler of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
+/// Waits until a process, which need not be a child, has ended.
+pub fn wait_gone(pid: i32, milliseconds: u16) -> io::Result<()> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    // SAFETY: the call takes two integers and makes a descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Ok(());
+    }
+    // SAFETY: the descriptor was made above.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) };
+    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::from(milliseconds))?;
+    Ok(())
+}
