@@ -70,9 +70,9 @@ pub struct Up {
     #[arg(long, value_name = "IP")]
     pub node_ip: Option<IpAddr>,
 
-    /// Further names or addresses for the API server's certificate
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub tls_san: Vec<String>,
+    /// Further addresses for the API server's certificate
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub tls_san: Vec<IpAddr>,
 
     /// Range of ClusterIPs
     #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]

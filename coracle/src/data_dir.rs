@@ -46,10 +46,6 @@ impl Layout {
         self.data.join("pki")
     }
 
-    pub fn store(&self) -> PathBuf {
-        self.data.join("store.db")
-    }
-
     pub fn node(&self) -> PathBuf {
         self.data.join("node")
     }
@@ -60,6 +56,22 @@ impl Layout {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.data.join("kubeconfig")
+    }
+
+    /// Whether a running program holds the store of this directory.
+    pub fn in_use(&self) -> Result<bool> {
+        let lock = self.data.join("owner.lock");
+        match fs::File::open(&lock) {
+            Ok(file) => match file.try_lock() {
+                Ok(()) => Ok(false),
+                Err(fs::TryLockError::WouldBlock) => Ok(true),
+                Err(fs::TryLockError::Error(e)) => {
+                    Err(e).with_context(|| format!("locking {}", lock.display()))
+                }
+            },
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e).with_context(|| format!("opening {}", lock.display())),
+        }
     }
 
     /// Makes the directory, or checks that an existing one is ours and of a format this program reads.

@@ -24,7 +24,8 @@ pub async fn run(command: Image) -> Result<()> {
         Image::Pull { data, registries, insecure_loopback_registry, images: names } => {
             let images = open(data.data_dir.as_deref(), registries, insecure_loopback_registry).await?;
             for name in names {
-                let image = images.pull(&name, &[], Some(bars())).await.with_context(|| format!("pulling {name}"))?;
+                let image =
+                    images.pull(&name, &[], Some(bars())).await.with_context(|| format!("pulling {name}"))?;
                 say(format_args!("{name}  {}", image.id))?;
             }
         }
@@ -40,7 +41,11 @@ pub async fn run(command: Image) -> Result<()> {
     Ok(())
 }
 
-async fn open(data_dir: Option<&Path>, mirrors_file: Option<PathBuf>, plain_http: Vec<String>) -> Result<Images> {
+async fn open(
+    data_dir: Option<&Path>,
+    mirrors_file: Option<PathBuf>,
+    plain_http: Vec<String>,
+) -> Result<Images> {
     let dir = Layout::of(data_dir)?.images();
     Images::open(ImagesConfig { dir: dir.clone(), mirrors_file, plain_http })
         .await
@@ -95,10 +100,15 @@ fn list(images: &[ImageInfo]) -> Result<()> {
 
 /// One progress bar a layer; silent where standard error is no terminal.
 fn bars() -> ProgressFn {
-    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let all = MultiProgress::with_draw_target(target);
-    let style = ProgressStyle::with_template("{prefix:12} {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template("{prefix:12} {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bars: Mutex<HashMap<String, ProgressBar>> = Mutex::default();
     Arc::new(move |progress: Progress| {
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);

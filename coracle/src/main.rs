@@ -1,1 +1,40 @@
-fn main() {}
+//! `coracle`: Kubernetes you can carry.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use coracle::cli::{Cli, Command, Up};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // A container's shim forks, so it must never share its process with another thread: this comes before anything else.
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|first| first == "shim") {
+        let rest: Vec<_> = arguments.collect();
+        return ExitCode::from(u8::try_from(coracle_kubelet::shim::main(&rest)).unwrap_or(1));
+    }
+    let cli = Cli::parse();
+    coracle::log::init(&cli.log);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("coracle: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command.unwrap_or_else(|| Command::Up(Box::new(Up::default()))) {
+            Command::Up(up) => coracle::up::run(*up).await,
+            Command::Down(down) => coracle::down::run(&down).await,
+            Command::Image(image) => coracle::image::run(image).await,
+            Command::Kubeconfig(data) => coracle::kubeconfig::print(&data),
+            Command::Component(component) => coracle::component::run(component).await,
+        }
+    })
+}

@@ -1,17 +1,52 @@
-//! A control plane inside a test process.
+//! A whole control plane inside a test process: the real API server over an in-memory store, without a listener.
+//!
+//! Authentication is what it is in production; the client given out is the cluster's administrator.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use coracle_api::names;
+use coracle_apiserver::{Config, Running, Server};
+use kube::Client;
+use tokio_util::sync::CancellationToken;
 
-/// A running control plane with an in-memory store.
-pub struct ControlPlane {}
+use crate::up::in_process;
+
+/// A running control plane; nothing of it outlives `stop`.
+pub struct ControlPlane {
+    running: Running,
+    stop: CancellationToken,
+    loops: tokio::task::JoinSet<Result<()>>,
+}
+
 impl ControlPlane {
+    /// The API server with scheduler and controllers.
     pub async fn start() -> Result<Self> {
-        Ok(ControlPlane {})
+        let stop = CancellationToken::new();
+        let running =
+            Server::start(Config::default(), CancellationToken::new()).await.context("API server")?;
+        let mut loops = tokio::task::JoinSet::new();
+        let scheduler =
+            coracle_scheduler::Config::new(in_process(&running, names::USER_SCHEDULER, &[]), "testing");
+        let token = stop.child_token();
+        loops.spawn(async move { coracle_scheduler::run(scheduler, token).await.context("scheduler") });
+        let user = names::USER_CONTROLLER_MANAGER;
+        let controllers =
+            coracle_controllers::Config::new(in_process(&running, user, &[names::GROUP_MASTERS]));
+        let token = stop.child_token();
+        loops.spawn(async move { coracle_controllers::run(controllers, token).await.context("controllers") });
+        Ok(ControlPlane { running, stop, loops })
     }
-    pub fn client(&self) -> kube::Client {
-        unreachable!()
+
+    /// A client with the rights of `system:masters`, in process.
+    pub fn client(&self) -> Client {
+        in_process(&self.running, "kubernetes-admin", &[names::GROUP_MASTERS])
     }
-    pub async fn stop(self) -> Result<()> {
+
+    pub async fn stop(mut self) -> Result<()> {
+        self.stop.cancel();
+        while let Some(ended) = self.loops.join_next().await {
+            ended.context("a component panicked")??;
+        }
+        self.running.stop().await;
         Ok(())
     }
 }

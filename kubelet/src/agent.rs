@@ -24,7 +24,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     for dir in [&config.state_dir, &config.run_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let images = Images::open(ImagesConfig { dir: config.state_dir.join("images"), ..ImagesConfig::default() }).await.context("cannot open the image store")?;
+    let images = Images::open(ImagesConfig {
+        dir: config.images_dir.clone(),
+        mirrors_file: config.registries.clone(),
+        plain_http: config.insecure_loopback_registries.clone(),
+    }).await.context("cannot open the image store")?;
     let runtime = Runtime::open(RuntimeConfig {
         state_dir: config.state_dir.join("runtime"),
         run_dir: config.run_dir.clone(),

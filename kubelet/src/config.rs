@@ -16,6 +16,12 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// What must not: sockets, namespace files (`/run/coracle`).
     pub run_dir: PathBuf,
+    /// The image store; it may be shared with `coracle image`.
+    pub images_dir: PathBuf,
+    /// A mirrors file for registries.
+    pub registries: Option<PathBuf>,
+    /// Registries on loopback that are spoken to without TLS.
+    pub insecure_loopback_registries: Vec<String>,
     /// Container logs: `<log_dir>/<ns>_<pod>_<uid>/<container>/<attempt>.log` (`/var/log/pods`).
     pub log_dir: PathBuf,
     /// Parent cgroup of `kubepods`, `/` for the root.
@@ -68,6 +74,9 @@ impl Config {
             node_ip,
             state_dir: "/var/lib/coracle".into(),
             run_dir: "/run/coracle".into(),
+            images_dir: "/var/lib/coracle/images".into(),
+            registries: None,
+            insecure_loopback_registries: Vec::new(),
             log_dir: "/var/log/pods".into(),
             cgroup_root: "/".to_owned(),
             pod_cidr: "10.244.0.0/24".to_owned(),

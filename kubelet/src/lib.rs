@@ -13,6 +13,7 @@ pub mod node;
 pub mod pods;
 pub mod probes;
 pub mod proxy;
+mod purge;
 pub mod runtime;
 pub mod shim;
 pub mod streaming;
@@ -21,3 +22,4 @@ pub mod volumes;
 
 pub use agent::run;
 pub use config::{Config, Serving};
+pub use purge::purge;

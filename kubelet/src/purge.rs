@@ -1,0 +1,18 @@
+//! Removing every trace of a node: containers, mounts, namespaces, cgroups, links, routes, addresses and nft tables.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::{net, runtime};
+
+/// Removes what a node with these directories has left. No node may be running on them.
+pub async fn purge(state_dir: &Path, run_dir: &Path, cluster_dns: Option<IpAddr>) -> anyhow::Result<()> {
+    runtime::purge(&state_dir.join("runtime"), run_dir, "/kubepods").await.context("containers")?;
+    let local: Vec<Ipv4Addr> = match cluster_dns {
+        Some(IpAddr::V4(ip)) => vec![ip],
+        Some(IpAddr::V6(_)) | None => vec![],
+    };
+    net::purge(&local).await.context("pod network")
+}
