@@ -7,7 +7,8 @@ failed=0 passed=0 ignored=0
 step() { printf '\n== %s\n' "$1"; shift; "$@" || { echo "FAILED: $*"; failed=$((failed + 1)); }; }
 
 step "format" cargo fmt --all --check
-step "scripts" shellcheck hack/up hack/deps hack/check.sh .ci/run
+mapfile -t scripts < <(git grep -lE "^#!.*\b(ba)?sh\b" -- hack conformance .ci)
+step "scripts" shellcheck "${scripts[@]}"
 step "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
 if command -v cargo-deny >/dev/null; then step "licences and duplicates" cargo deny check licenses bans sources; fi
 

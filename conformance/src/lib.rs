@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cluster;
 pub mod kubectl;
 pub mod netns;
+pub mod operator;
 pub mod report;
 pub mod suite;
 pub mod upstream;

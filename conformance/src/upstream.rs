@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose,
 };
 
 use crate::kubectl::{pause, upstream_programs};
@@ -85,7 +85,12 @@ impl Upstream {
         let cidr = format!("--service-cluster-ip-range={SERVICE_CIDR}");
         self.client_program(
             "kube-controller-manager",
-            &["--root-ca-file=ca.crt", "--service-account-private-key-file=sa.key", "--use-service-account-credentials=true", &cidr],
+            &[
+                "--root-ca-file=ca.crt",
+                "--service-account-private-key-file=sa.key",
+                "--use-service-account-credentials=true",
+                &cidr,
+            ],
         )
     }
 
@@ -94,7 +99,12 @@ impl Upstream {
     }
 
     fn client_program(&mut self, name: &'static str, more: &[&str]) -> Result<()> {
-        let mut args = vec!["--kubeconfig=admin.kubeconfig", "--bind-address=127.0.0.1", "--secure-port=0", "--leader-elect=false"];
+        let mut args = vec![
+            "--kubeconfig=admin.kubeconfig",
+            "--bind-address=127.0.0.1",
+            "--secure-port=0",
+            "--leader-elect=false",
+        ];
         args.extend(more);
         self.spawn(name, &args)
     }
@@ -123,11 +133,16 @@ impl Upstream {
         let url = format!("https://127.0.0.1:{}/readyz", self.port);
         let curl = ["-s", "--cacert", "ca.crt", "--cert", "admin.crt", "--key", "admin.key", &url];
         loop {
-            let answer = Command::new("curl").args(curl).current_dir(&self.dir).output().context("running curl")?;
+            let answer =
+                Command::new("curl").args(curl).current_dir(&self.dir).output().context("running curl")?;
             if answer.stdout == b"ok" {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "upstream's API server is not ready; its log is in {}", self.dir.display());
+            ensure!(
+                Instant::now() < deadline,
+                "upstream's API server is not ready; its log is in {}",
+                self.dir.display()
+            );
             pause(Duration::from_millis(100));
         }
     }
@@ -153,7 +168,8 @@ fn certificates(dir: &Path, port: u16) -> Result<()> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "kubernetes-ca");
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     fs::write(dir.join("ca.crt"), ca.pem())?;
     fs::write(dir.join("sa.key"), KeyPair::generate()?.serialize_pem())?;
