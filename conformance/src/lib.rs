@@ -7,5 +7,6 @@ pub mod kubectl;
 pub mod netns;
 pub mod operator;
 pub mod report;
+pub mod status_page;
 pub mod suite;
 pub mod upstream;

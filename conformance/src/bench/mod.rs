@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::upstream::Upstream;
 use client::{Endpoint, JSON, PROTOBUF, TABLE};
 pub use load::Measure;
+pub use page::table;
 use process::Processes;
 
 #[derive(Debug, Args)]
@@ -65,6 +66,21 @@ pub struct Run {
     pub fdatasync_per_second: f64,
     pub coracle: Figures,
     pub upstream: Option<Figures>,
+}
+
+// === impl Run ===
+
+impl Run {
+    /// What was kept; `None` when there is no file yet.
+    pub fn load(file: &Path) -> Result<Option<Self>> {
+        match std::fs::read(file) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .with_context(|| format!("reading {}", file.display())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("reading {}", file.display())),
+        }
+    }
 }
 
 pub fn run(options: &Options) -> Result<()> {

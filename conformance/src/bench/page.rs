@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Figures;
 
 /// A Markdown table; without a second server the last two columns are left out.
-pub(super) fn table(ours: &Figures, upstream: Option<&Figures>) -> String {
+pub fn table(ours: &Figures, upstream: Option<&Figures>) -> String {
     let mut rows = vec![];
     for m in &ours.measures {
         let other = upstream

@@ -29,6 +29,10 @@ pub struct Results {
 // === impl Outcome ===
 
 impl Outcome {
+    pub fn is_passed(&self) -> bool {
+        self.result == "passed"
+    }
+
     pub(super) fn passed(seconds: f64) -> Self {
         Outcome { result: "passed".to_owned(), seconds, error: String::new() }
     }
