@@ -32,6 +32,10 @@ pub const GROUP_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 pub const USER_ANONYMOUS: &str = "system:anonymous";
 pub const USER_SCHEDULER: &str = "system:kube-scheduler";
 pub const USER_CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
+pub const USER_KUBE_PROXY: &str = "system:kube-proxy";
 
 pub const SCHEDULER_DEFAULT: &str = "default-scheduler";
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// Kinds (by `apiVersion` and kind) that may not own other objects: they come and go too fast.
+pub const NEVER_OWNERS: &[(&str, &str)] = &[("v1", "Event")];

@@ -124,8 +124,9 @@ fn validate_owners(owners: &[Value], errors: &mut Vec<FieldError>) {
                 errors.push(FieldError::invalid(format!("{PATH}.{field}"), &json!(""), "must not be empty"));
             }
         }
-        if (text("apiVersion"), text("kind")) == ("v1", "Event") {
-            errors.push(FieldError::invalid(PATH, owner, "/v1, Kind=Event is disallowed from being an owner"));
+        let kind = coracle_api::Gvk::from_api_version(text("apiVersion"), text("kind"));
+        if coracle_api::names::NEVER_OWNERS.contains(&(text("apiVersion"), text("kind"))) {
+            errors.push(FieldError::invalid(PATH, owner, format!("{kind} is disallowed from being an owner")));
         }
         if owner.get("controller") == Some(&Value::Bool(true)) {
             let this = format!("{}/{}", text("kind"), text("name"));
