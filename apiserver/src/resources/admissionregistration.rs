@@ -25,6 +25,7 @@ pub(super) static ROWS: &[Row] = &[
             AGE,
         ],
         strategy: &Policies,
+        conditional_update: true,
         ..KIND
     },
     Row {
@@ -32,6 +33,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "mutatingadmissionpolicybindings",
         columns: BINDING,
         strategy: &Bindings,
+        conditional_update: true,
         ..KIND
     },
     Row {
@@ -39,6 +41,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "mutatingwebhookconfigurations",
         columns: WEBHOOKS,
         strategy: &Webhooks,
+        conditional_update: true,
         ..KIND
     },
     Row {
@@ -52,6 +55,7 @@ pub(super) static ROWS: &[Row] = &[
             AGE,
         ],
         strategy: &Policies,
+        conditional_update: true,
         ..KIND
     },
     Row {
@@ -59,6 +63,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "validatingadmissionpolicybindings",
         columns: BINDING,
         strategy: &Bindings,
+        conditional_update: true,
         ..KIND
     },
     Row {
@@ -66,6 +71,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "validatingwebhookconfigurations",
         columns: WEBHOOKS,
         strategy: &Webhooks,
+        conditional_update: true,
         ..KIND
     },
 ];

@@ -12,5 +12,6 @@ pub(super) static ROWS: &[Row] = &[Row {
     status: true,
     generation: true,
     columns: NAME_AND_CREATED_AT,
+    conditional_update: true,
     ..CLUSTER
 }];

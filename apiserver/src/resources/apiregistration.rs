@@ -24,6 +24,7 @@ pub(super) static ROWS: &[Row] = &[Row {
         rule("Available", |o, _| available(o)),
         AGE,
     ],
+    conditional_update: true,
     ..CLUSTER
 }];
 

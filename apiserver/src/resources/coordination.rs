@@ -9,5 +9,6 @@ pub(super) static ROWS: &[Row] = &[Row {
     plural: "leases",
     columns: &[NAME, path("Holder", &["spec", "holderIdentity"]), AGE],
     create_on_update: true,
+    conditional_update: true,
     ..NAMESPACED
 }];

@@ -9,5 +9,6 @@ pub(super) static ROWS: &[Row] = &[Row {
     plural: "runtimeclasses",
     columns: &[NAME, path("Handler", &["handler"]), AGE],
     create_on_update: true,
+    conditional_update: true,
     ..CLUSTER
 }];

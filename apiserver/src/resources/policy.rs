@@ -23,6 +23,7 @@ pub(super) static ROWS: &[Row] = &[Row {
         AGE,
     ],
     strategy: &Budgets,
+    conditional_update: true,
     ..NAMESPACED
 }];
 

@@ -9,10 +9,10 @@ use crate::resource::{CLUSTER, Cell, Column, NAMESPACED, Row, Strategy, WriteCon
 pub(super) const GROUP: &str = "rbac.authorization.k8s.io";
 
 pub(super) const ROWS: &[Row] = &[
-    Row { group: GROUP, kind: "ClusterRoleBinding", plural: "clusterrolebindings", columns: BINDING_COLUMNS, strategy: &Binding, ..CLUSTER },
-    Row { group: GROUP, kind: "ClusterRole", plural: "clusterroles", columns: ROLE_COLUMNS, strategy: &Role, ..CLUSTER },
-    Row { group: GROUP, kind: "RoleBinding", plural: "rolebindings", columns: BINDING_COLUMNS, strategy: &Binding, ..NAMESPACED },
-    Row { group: GROUP, kind: "Role", plural: "roles", columns: ROLE_COLUMNS, strategy: &Role, ..NAMESPACED },
+    Row { group: GROUP, kind: "ClusterRoleBinding", plural: "clusterrolebindings", columns: BINDING_COLUMNS, strategy: &Binding, create_on_update: true, ..CLUSTER },
+    Row { group: GROUP, kind: "ClusterRole", plural: "clusterroles", columns: ROLE_COLUMNS, strategy: &Role, create_on_update: true, ..CLUSTER },
+    Row { group: GROUP, kind: "RoleBinding", plural: "rolebindings", columns: BINDING_COLUMNS, strategy: &Binding, create_on_update: true, ..NAMESPACED },
+    Row { group: GROUP, kind: "Role", plural: "roles", columns: ROLE_COLUMNS, strategy: &Role, create_on_update: true, ..NAMESPACED },
 ];
 
 const NAME: Column = Column { name: "Name", kind: "string", format: "name", priority: 0, cell: Cell::Path(&["metadata", "name"]) };

@@ -16,6 +16,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "deviceclasses",
         generation: true,
         columns: NAME_AND_AGE,
+        returns_deleted: true,
         ..CLUSTER_KIND
     },
     Row {
@@ -23,9 +24,10 @@ pub(super) static ROWS: &[Row] = &[
         plural: "resourceclaims",
         status: true,
         columns: &[NAME, rule("State", |o, _| json!(state(o))), AGE],
+        returns_deleted: true,
         ..KIND
     },
-    Row { kind: "ResourceClaimTemplate", plural: "resourceclaimtemplates", columns: NAME_AND_AGE, ..KIND },
+    Row { kind: "ResourceClaimTemplate", plural: "resourceclaimtemplates", columns: NAME_AND_AGE, returns_deleted: true, ..KIND },
     Row {
         kind: "ResourceSlice",
         plural: "resourceslices",
@@ -37,6 +39,7 @@ pub(super) static ROWS: &[Row] = &[
             path("Pool", &["spec", "pool", "name"]),
             AGE,
         ],
+        returns_deleted: true,
         ..CLUSTER_KIND
     },
 ];

@@ -20,6 +20,8 @@ pub(super) static ROWS: &[Row] = &[
         generation: true,
         columns: DRIVER,
         strategy: &Drivers,
+        returns_deleted: true,
+        conditional_update: true,
         ..KIND
     },
     Row {
@@ -30,6 +32,8 @@ pub(super) static ROWS: &[Row] = &[
             of_kind("integer", rule("Drivers", |o, _| json!(size(o, &["spec", "drivers"])))),
             AGE,
         ],
+        returns_deleted: true,
+        conditional_update: true,
         ..KIND
     },
     Row {
@@ -37,6 +41,7 @@ pub(super) static ROWS: &[Row] = &[
         kind: "CSIStorageCapacity",
         plural: "csistoragecapacities",
         columns: NAME_AND_CREATED_AT,
+        conditional_update: true,
         ..NAMESPACED
     },
     Row {
@@ -45,6 +50,7 @@ pub(super) static ROWS: &[Row] = &[
         short: &["sc"],
         columns: CLASS,
         strategy: &Classes,
+        returns_deleted: true,
         ..KIND
     },
     Row {
@@ -59,6 +65,8 @@ pub(super) static ROWS: &[Row] = &[
             of_kind("boolean", path("Attached", &["status", "attached"])),
             AGE,
         ],
+        returns_deleted: true,
+        conditional_update: true,
         ..KIND
     },
     Row {
@@ -66,6 +74,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "volumeattributesclasses",
         short: &["vac"],
         columns: &[NAME, path("DriverName", &["driverName"]), AGE],
+        returns_deleted: true,
         ..KIND
     },
 ];

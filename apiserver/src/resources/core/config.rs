@@ -45,6 +45,7 @@ pub(super) const SERVICE_ACCOUNT_ROW: Row = Row {
         handler: SubresourceHandler::Call(&crate::resources::authentication::RequestToken),
     }],
     columns: NAME_AND_AGE,
+    returns_deleted: true,
     ..NAMESPACED
 };
 

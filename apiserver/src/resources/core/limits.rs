@@ -29,6 +29,7 @@ pub(super) const RESOURCE_QUOTA: Row = Row {
         AGE,
     ],
     strategy: &Quotas,
+    returns_deleted: true,
     ..NAMESPACED
 };
 

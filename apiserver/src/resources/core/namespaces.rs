@@ -21,6 +21,7 @@ pub(super) const ROW: Row = Row {
     columns: &[NAME, path("Status", &["status", "phase"]), AGE],
     subresources: &[part("finalize", "Namespace", &["update"])],
     strategy: &Namespaces,
+    returns_deleted: true,
     ..CLUSTER
 };
 

@@ -22,6 +22,7 @@ pub(super) const ROW: Row = Row {
     columns: COLUMNS,
     subresources: &[proxy("NodeProxyOptions")],
     strategy: &Nodes,
+    status_on_create: true,
     ..CLUSTER
 };
 

@@ -21,6 +21,7 @@ pub(super) const ROW: Row = Row {
     columns: super::pod_columns::COLUMNS,
     subresources: SUBRESOURCES,
     strategy: &Pods,
+    returns_deleted: true,
     ..NAMESPACED
 };
 

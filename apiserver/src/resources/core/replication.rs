@@ -50,6 +50,7 @@ pub(super) const POD_TEMPLATE: Row = Row {
         rule("Pod Labels", |o, _| labels(o.at(&["template", "metadata", "labels"]))),
     ],
     strategy: &Templates,
+    returns_deleted: true,
     ..NAMESPACED
 };
 

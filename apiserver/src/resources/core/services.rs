@@ -24,6 +24,7 @@ pub(super) const ROW: Row = Row {
     subresources: &[proxy("ServiceProxyOptions")],
     strategy: &Services,
     create_on_update: true,
+    returns_deleted: true,
     ..NAMESPACED
 };
 

@@ -32,6 +32,7 @@ pub(super) const CLAIM: Row = Row {
         wide(rule("VolumeMode", |o, _| or(o, &["spec", "volumeMode"], "<unset>"))),
     ],
     strategy: &Claims,
+    returns_deleted: true,
     ..NAMESPACED
 };
 
@@ -60,6 +61,7 @@ pub(super) const VOLUME: Row = Row {
         wide(rule("VolumeMode", |o, _| or(o, &["spec", "volumeMode"], "<unset>"))),
     ],
     strategy: &Volumes,
+    returns_deleted: true,
     ..CLUSTER
 };
 
