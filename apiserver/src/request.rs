@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use coracle_api::Gvr;
+use coracle_api::{Gvr, selector::FieldSelector};
 use http::Method;
 
 /// What a request asks for. Upstream's `RequestInfo`.
@@ -160,6 +160,17 @@ fn collection_verbs(info: &mut RequestInfo) {
         "delete" => info.verb = "deletecollection".to_owned(),
         _ => {}
     }
+    if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection") {
+        info.name = selected_name(info).unwrap_or_default();
+    }
+}
+
+/// The name that the field selector demands, if it could be an object's.
+fn selected_name(info: &RequestInfo) -> Option<String> {
+    let selector = FieldSelector::parse(&info.param("fieldSelector")?).ok()?;
+    let term = selector.0.into_iter().find(|t| t.equal && t.field == "metadata.name")?;
+    let valid = !matches!(term.value.as_str(), "" | "." | "..") && !term.value.contains(['/', '%']);
+    valid.then_some(term.value)
 }
 
 #[cfg(test)]
@@ -172,6 +183,9 @@ mod tests {
             ("GET", "/api/v1/pods", "list /v1 pods ns= name= sub= tail="),
             ("GET", "/api/v1/pods?watch=true", "watch /v1 pods ns= name= sub= tail="),
             ("GET", "/api/v1/pods?watch=0", "list /v1 pods ns= name= sub= tail="),
+            ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dx", "list /v1 pods ns= name=x sub= tail="),
+            ("GET", "/api/v1/pods?watch=1&fieldSelector=a=b,metadata.name=x", "watch /v1 pods ns= name=x sub= tail="),
+            ("GET", "/api/v1/pods?fieldSelector=metadata.name!=x", "list /v1 pods ns= name= sub= tail="),
             ("GET", "/api/v1/watch/namespaces/a/pods", "watch /v1 pods ns=a name= sub= tail="),
             ("POST", "/api/v1/namespaces/a/pods", "create /v1 pods ns=a name= sub= tail="),
             ("GET", "/api/v1/namespaces/a", "get /v1 namespaces ns=a name=a sub= tail="),

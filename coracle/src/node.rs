@@ -33,7 +33,8 @@ pub(crate) async fn start(
 ) -> Result<()> {
     let user = format!("system:node:{}", plan.node_name);
     let client = in_process(running, &user, &[names::GROUP_NODES]);
-    let config = config(plan, client.clone(), pki)?;
+    let proxy_client = in_process(running, names::USER_KUBE_PROXY, &[]);
+    let config = coracle_kubelet::Config { proxy_client, ..config(plan, client.clone(), pki)? };
     let token = stop.child_token();
     parts.spawn(async move { coracle_kubelet::run(config, token).await.context("node") });
     match tokio::time::timeout(READY_WITHIN, ready(client, &plan.node_name)).await {

@@ -41,7 +41,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     .context("cannot open the container runtime")?;
     let network = open_network(&config).await?;
     let cluster_services = ServicesConfig {
-        client: config.client.clone(),
+        client: config.proxy_client.clone(),
         node_name: config.node_name.clone(),
         cluster_dns: config.cluster_dns,
         cluster_domain: config.cluster_domain.clone(),

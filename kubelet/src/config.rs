@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::Taint;
 pub struct Config {
     /// The Kubernetes API, as `system:node:<node_name>` (or stronger).
     pub client: kube::Client,
+    /// The Kubernetes API, as `system:kube-proxy` (or stronger): Services, EndpointSlices and the routes to other nodes.
+    pub proxy_client: kube::Client,
     pub node_name: String,
     /// The node's InternalIP; pods of the host network get it.
     pub node_ip: IpAddr,
@@ -69,6 +71,7 @@ impl Config {
     /// A node with upstream's usual values.
     pub fn new(client: kube::Client, node_name: impl Into<String>, node_ip: IpAddr) -> Self {
         Self {
+            proxy_client: client.clone(),
             client,
             node_name: node_name.into(),
             node_ip,
