@@ -301,3 +301,17 @@ pub enum RuntimeError {
     #[error("{0}")]
     Shim(String),
 }
+
+/// An error with all its causes in one line: many libraries' own texts are flat.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let part = inner.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = inner.source();
+    }
+    text
+}

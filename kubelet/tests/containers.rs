@@ -36,6 +36,9 @@ fn archive(dir: &Path) -> PathBuf {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_cksum();
         layer.append_data(&mut header, path, bytes).expect("append");
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use crate::cri::{ImageError, ImageInfo, RegistryCredential};
+use crate::cri::{ImageError, ImageInfo, RegistryCredential, with_causes};
 
 mod archive;
 mod mirrors;
@@ -162,7 +162,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, ImageError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| ImageError::Pull(error.to_string())),
+        Ok(result) => result.map_err(|error| ImageError::Pull(with_causes(&error))),
         Err(error) => Err(ImageError::Pull(error.to_string())),
     }
 }

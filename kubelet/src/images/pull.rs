@@ -17,7 +17,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::reference::ImageName;
 use super::store::{ConfigFile, Entry, Store};
 use super::{Progress, ProgressFn};
-use crate::cri::{ImageError, ImageInfo, RegistryCredential};
+use crate::cri::{ImageError, ImageInfo, RegistryCredential, with_causes};
 
 /// Go's name for this machine's architecture, as images use it.
 pub(super) fn architecture() -> &'static str {
@@ -187,7 +187,7 @@ async fn pull_layer(
             })
             .await
             .map_err(|error| error.to_string())
-            .and_then(|done| done.map_err(|error| error.to_string()))
+            .and_then(|done| done.map_err(|error| with_causes(&error)))
         }
         Err(error) => Err(error),
     };

@@ -12,6 +12,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 
 use super::exec;
 use super::protocol::ShimConfig;
+use crate::cri::with_causes;
 use crate::sys::{fds, process};
 
 /// The container's process replaces itself by the program; what goes wrong is told through a pipe that execve closes.
@@ -53,7 +54,7 @@ pub(super) fn start(config: &ShimConfig) -> Result<Running, String> {
     let builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .with_executor(Program { failure: std::sync::Arc::new(failure_end) })
         .with_root_path(config.run_dir.join("oci"))
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| with_causes(&error))?;
     let console = config.run_dir.join("console");
     let listener = if config.tty {
         let _ = std::fs::remove_file(&console);
@@ -72,14 +73,14 @@ pub(super) fn start(config: &ShimConfig) -> Result<Running, String> {
         builder.with_stdin(stdin).with_stdout(stdout_end).with_stderr(stderr_end)
     };
     let built = builder.as_init(&config.dir).with_systemd(false).with_detach(true).build();
-    let mut container = built.map_err(|error| format!("unable to start container process: {}", chain(&error)))?;
+    let mut container = built.map_err(|error| format!("unable to start container process: {}", with_causes(&error)))?;
     if let Some(listener) = listener {
         let master = receive_console(&listener).map_err(text)?;
         let _ = std::fs::remove_file(&console);
         streams.stdin = if config.stdin { Some(master.try_clone().map_err(text)?) } else { None };
         streams.outputs[0] = Some(master);
     }
-    container.start().map_err(|error| chain(&error))?;
+    container.start().map_err(|error| with_causes(&error))?;
     let mut message = String::new();
     // Ends with execve, or with the process.
     failure.read_to_string(&mut message).map_err(text)?;
@@ -109,18 +110,4 @@ fn receive_console(listener: &UnixListener) -> io::Result<OwnedFd> {
     let mut received = Vec::new();
     fds::receive(stream.as_fd(), &mut [0; 256], &mut received)?;
     received.pop().ok_or_else(|| io::Error::other("the container sent no terminal"))
-}
-
-/// An error with all its causes: libcontainer's own texts are flat.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let part = inner.to_string();
-        if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
-        }
-        cause = inner.source();
-    }
-    text
 }
