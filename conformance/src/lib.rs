@@ -3,6 +3,7 @@
 pub mod acceptance;
 pub mod bench;
 pub mod cluster;
+pub mod diff;
 pub mod kubectl;
 pub mod netns;
 pub mod operator;
@@ -10,3 +11,4 @@ pub mod report;
 pub mod status_page;
 pub mod suite;
 pub mod upstream;
+mod wire;

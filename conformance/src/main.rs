@@ -1,7 +1,7 @@
 //! `conformance`: one command for each proof.
 
 use clap::{Parser, Subcommand};
-use coracle_conformance::{acceptance, bench, netns, status_page, suite};
+use coracle_conformance::{acceptance, bench, diff, netns, status_page, suite};
 
 /// Checks what Coracle claims.
 #[derive(Parser)]
@@ -17,6 +17,8 @@ enum Command {
     Acceptance(acceptance::Options),
     /// Run upstream's conformance suite, or part of it, against Coracle or any cluster (needs Go once)
     Suite(suite::Options),
+    /// Send the same requests to Coracle and to upstream and show every difference
+    Diff(diff::Options),
     /// Write STATUS.md from the results that were kept
     Status,
     /// Measure Coracle's API server and upstream's in one run
@@ -30,6 +32,7 @@ fn main() -> anyhow::Result<()> {
             let _namespace = netns::enter_new()?;
             acceptance::run(&options)
         }
+        Command::Diff(options) => diff::run(&options),
         Command::Status => status_page::write(),
         Command::Bench(options) => bench::run(&options),
         Command::Suite(options) => {

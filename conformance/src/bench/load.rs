@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::client::{Connection, Endpoint};
 use super::process::Processes;
+use crate::wire::{Connection, Endpoint};
 
 /// What a run of equal operations gave.
 #[derive(Clone, Debug, Serialize, Deserialize)]

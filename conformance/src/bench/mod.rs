@@ -1,6 +1,5 @@
 //! Benchmarks of an API server, the same for ours and for upstream's, in one run on one machine.
 
-mod client;
 mod load;
 mod page;
 mod process;
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
 use crate::upstream::Upstream;
-use client::{Endpoint, JSON, PROTOBUF, TABLE};
+use crate::wire::{Endpoint, JSON, PROTOBUF, TABLE};
 pub use load::Measure;
 pub use page::table;
 use process::Processes;

@@ -9,9 +9,9 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::client::{Endpoint, JSON};
 use super::process::Processes;
 use super::{CONFIGMAPS, configmap};
+use crate::wire::{Endpoint, JSON};
 
 /// How fast events reach all watchers, and what each costs.
 #[derive(Clone, Debug, Serialize, Deserialize)]

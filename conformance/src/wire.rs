@@ -19,23 +19,30 @@ use tokio::net::TcpStream;
 
 /// Where a cluster's API server is, and how to be its administrator.
 #[derive(Clone)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     uri: Uri,
     tls: Arc<rustls::ClientConfig>,
 }
 
 /// One HTTP/2 connection; clones share it.
 #[derive(Clone)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
+}
+
+/// What came back.
+pub(crate) struct Answer {
+    pub code: u16,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
 }
 
 // === impl Endpoint ===
 
 impl Endpoint {
     /// The current context of a kubeconfig with client certificates.
-    pub(super) fn of(kubeconfig: &Path) -> Result<Self> {
+    pub(crate) fn of(kubeconfig: &Path) -> Result<Self> {
         let config = Kubeconfig::read_from(kubeconfig)?;
         let cluster =
             config.clusters.first().and_then(|c| c.cluster.clone()).context("kubeconfig has no cluster")?;
@@ -62,11 +69,11 @@ impl Endpoint {
         Ok(Endpoint { uri: server.parse()?, tls: Arc::new(tls) })
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.uri.port_u16().unwrap_or(443)
     }
 
-    pub(super) async fn connect(&self) -> Result<Connection> {
+    pub(crate) async fn connect(&self) -> Result<Connection> {
         let host = self.uri.host().context("the server has no host")?.to_owned();
         let tcp = TcpStream::connect((host.as_str(), self.port())).await?;
         tcp.set_nodelay(true)?;
@@ -114,8 +121,30 @@ impl Connection {
         Ok(self.sender.send_request(request).await?)
     }
 
+    /// One request with headers of its own; its whole answer, whatever it is.
+    pub(crate) async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(String, String)],
+        body: Bytes,
+    ) -> Result<Answer> {
+        let mut request = Request::builder().method(method).uri(format!("https://{}{path}", self.authority));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request.body(Full::new(body))?).await?;
+        let (parts, body) = response.into_parts();
+        Ok(Answer {
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            body: body.collect().await?.to_bytes(),
+        })
+    }
+
     /// One request, its whole answer; anything but success is an error.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &mut self,
         method: Method,
         path: &str,
@@ -130,7 +159,7 @@ impl Connection {
     }
 
     /// A request whose answer is read as it comes; gives the number of bytes.
-    pub(super) async fn drain(&mut self, path: &str, accept: &str) -> Result<usize> {
+    pub(crate) async fn drain(&mut self, path: &str, accept: &str) -> Result<usize> {
         let mut body = self.send(Method::GET, path, accept, Bytes::new()).await?.into_body();
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {
@@ -140,13 +169,13 @@ impl Connection {
     }
 
     /// An endless answer.
-    pub(super) async fn stream(&mut self, path: &str) -> Result<Incoming> {
+    pub(crate) async fn stream(&mut self, path: &str) -> Result<Incoming> {
         let response = self.send(Method::GET, path, JSON, Bytes::new()).await?;
         ensure!(response.status() == StatusCode::OK, "{path}: {}", response.status());
         Ok(response.into_body())
     }
 }
 
-pub(super) const JSON: &str = "application/json";
-pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-pub(super) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";

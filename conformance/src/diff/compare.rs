@@ -1,0 +1,175 @@
+//! Two answers, made alike in what servers may choose, and what then still differs.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::wire::Answer;
+
+/// What differs: `where: ours is theirs`.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    pub differences: Vec<String>,
+}
+
+/// Headers that clients read.
+const HEADERS: [&str; 4] = ["content-type", "warning", "retry-after", "location"];
+
+/// Code, the headers clients read, and the body.
+pub(super) fn answers(ours: &Answer, theirs: &Answer) -> Comparison {
+    let mut found = Comparison::default();
+    if ours.code != theirs.code {
+        found.add("code", &ours.code.to_string(), &theirs.code.to_string());
+    }
+    for name in HEADERS {
+        let text = |a: &Answer| {
+            a.headers
+                .get_all(name)
+                .iter()
+                .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
+                .collect::<Vec<_>>()
+                .join(" | ")
+        };
+        let (a, b) = (text(ours), text(theirs));
+        if a != b {
+            found.add(name, &a, &b);
+        }
+    }
+    match (serde_json::from_slice(&ours.body), serde_json::from_slice(&theirs.body)) {
+        (Ok(mut a), Ok(mut b)) => {
+            alike(&mut a);
+            alike(&mut b);
+            found.values("$", &a, &b);
+        }
+        _ if ours.body == theirs.body => {}
+        _ => found.add("body", &String::from_utf8_lossy(&ours.body), &String::from_utf8_lossy(&theirs.body)),
+    }
+    found
+}
+
+// === impl Comparison ===
+
+impl Comparison {
+    fn add(&mut self, place: &str, ours: &str, theirs: &str) {
+        let short = |text: &str| text.chars().take(400).collect::<String>().replace('\n', " ");
+        self.differences.push(format!("{place}: {} is {}", short(ours), short(theirs)));
+    }
+
+    /// Where two JSON values differ.
+    pub(super) fn values(&mut self, place: &str, ours: &Value, theirs: &Value) {
+        match (ours, theirs) {
+            (Value::Object(a), Value::Object(b)) => {
+                for (key, value) in a {
+                    self.values(&format!("{place}.{key}"), value, b.get(key).unwrap_or(&MISSING));
+                }
+                for (key, value) in b.iter().filter(|(key, _)| !a.contains_key(*key)) {
+                    self.add(&format!("{place}.{key}"), "missing", &value.to_string());
+                }
+            }
+            (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+                for (n, (x, y)) in a.iter().zip(b).enumerate() {
+                    self.values(&format!("{place}[{n}]"), x, y);
+                }
+            }
+            (a, b) if a == b => {}
+            (a, b) if std::ptr::eq(b, &raw const MISSING) => self.add(place, &a.to_string(), "missing"),
+            (a, b) => self.add(place, &a.to_string(), &b.to_string()),
+        }
+    }
+}
+
+static MISSING: Value = Value::Null;
+
+/// Values a server makes by itself: they differ between any two runs.
+const MADE: [&str; 12] = [
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "lastTransitionTime",
+    "lastUpdateTime",
+    "time",
+    "startTime",
+    "clusterIP",
+    "clusterIPs",
+    "nodePort",
+    "continue",
+];
+
+/// Replaces what servers choose for themselves by words.
+fn alike(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("managedFields");
+            let generated = fields.get("generateName").and_then(Value::as_str).map(str::to_owned);
+            if let (Some(prefix), Some(name)) = (generated, fields.get_mut("name")) {
+                *name = format!("{prefix}made").into();
+            }
+            for (key, inner) in fields.iter_mut() {
+                if MADE.contains(&key.as_str()) && !inner.is_null() && !inner.is_object() && *inner != "" {
+                    *inner = format!("made {key}").into();
+                } else {
+                    alike(inner);
+                }
+            }
+            projected_token(fields);
+        }
+        Value::Array(items) => items.iter_mut().for_each(alike),
+        _ => {}
+    }
+}
+
+/// `kube-api-access-x7k2p` of every pod's token volume and its mounts.
+fn projected_token(fields: &mut serde_json::Map<String, Value>) {
+    if let Some(Value::String(name)) = fields.get_mut("name")
+        && name.starts_with("kube-api-access-")
+    {
+        *name = "kube-api-access-made".to_owned();
+    }
+}
+
+/// Differences we mean: lines of `text that occurs in the difference<TAB>reason`.
+#[derive(Debug, Default)]
+pub(super) struct Meant(Vec<String>);
+
+impl Meant {
+    pub(super) fn load(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let lines = text.lines().filter(|l| !l.starts_with('#') && !l.trim().is_empty());
+        let meant = lines
+            .map(|l| {
+                l.split_once('\t').map(|(t, _)| t.to_owned()).with_context(|| format!("{l:?} has no reason"))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Meant(meant))
+    }
+
+    pub(super) fn covers(&self, difference: &str) -> bool {
+        self.0.iter().any(|text| difference.contains(text.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(code: u16, body: &Value) -> Answer {
+        Answer { code, headers: HeaderMap::new(), body: body.to_string().into() }
+    }
+
+    #[test]
+    fn a_planted_difference_is_found_and_what_servers_choose_is_not() {
+        let ours = json!({"metadata": {"name": "x-1", "generateName": "x-", "uid": "1", "resourceVersion": "7"}, "spec": {"a": [1, 2]}});
+        let theirs = json!({"metadata": {"name": "x-2", "generateName": "x-", "uid": "2", "resourceVersion": "9"}, "spec": {"a": [1, 2]}});
+        assert!(answers(&answer(200, &ours), &answer(200, &theirs)).differences.is_empty());
+        let mut planted = theirs.clone();
+        planted["spec"]["a"][1] = 3.into();
+        planted["status"] = json!({});
+        let found = answers(&answer(201, &ours), &answer(200, &planted)).differences;
+        assert_eq!(found, ["code: 201 is 200", "$.spec.a[1]: 2 is 3", "$.status: missing is {}"]);
+    }
+}
