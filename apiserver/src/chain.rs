@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::metrics::RequestLabels;
 use crate::registry::Catalog;
 use crate::request::{self, RequestInfo};
 use crate::resource::SubresourceHandler;
+use crate::schema::parse_duration;
 use crate::server::Server;
 use crate::status::{Result, Status};
 use crate::verbs::{answer, serve};
@@ -131,7 +132,7 @@ async fn answer(
         serve::Request { server, user: &user, info, headers, body, resource, now }.serve().await
     };
     // A watch is answered at once; its stream has a deadline of its own.
-    match tokio::time::timeout(server.config.request_timeout, served).await {
+    match tokio::time::timeout(time_limit(server, info)?, served).await {
         Ok(response) => response,
         Err(_) => Err(Status::new(
             504,
@@ -139,6 +140,20 @@ async fn answer(
             "Timeout: request did not complete within the allotted timeout",
         )),
     }
+}
+
+/// How long an answer may take: the server's limit, or less where the client asks for less with `timeout`.
+fn time_limit(server: &Server, info: &RequestInfo) -> Result<Duration> {
+    let most = server.config.request_timeout;
+    let Some(asked) = info.param("timeout").filter(|t| !t.is_empty() && !is_long_running(info)) else {
+        return Ok(most);
+    };
+    let nanoseconds = parse_duration(&asked).ok_or_else(|| {
+        let why = "invalid timeout specified in the request URL - time: invalid duration";
+        Status::bad_request(format!("{why} {asked:?}"))
+    })?;
+    let asked = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
+    Ok(if asked.is_zero() { most } else { asked.min(most) })
 }
 
 fn authenticate(server: &Server, caller: Caller, headers: &HeaderMap, now: Timestamp) -> Result<User> {
@@ -238,7 +253,10 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
         ["openapi", "v3", "apis", group, version] => {
             return openapi_document(server, &catalog, group, version, headers);
         }
-        ["openid", "v1", "jwks"] => server.access.authn.tokens.key().jwks(),
+        ["openid", "v1", "jwks"] => {
+            let keys = server.access.authn.tokens.key().jwks().to_string();
+            return Ok(answer::bytes(StatusCode::OK, "application/jwk-set+json", keys.into()));
+        }
         [".well-known", "openid-configuration"] => {
             let uri = format!("https://{}/openid/v1/jwks", server.config.advertise);
             crate::pki::openid_configuration(server.access.authn.tokens.issuer(), &uri)

@@ -16,3 +16,9 @@ pub use table::{IncludeObject, partial_metadata, table};
 pub fn encode_protobuf(object: &serde_json::Value) -> Option<Vec<u8>> {
     protobuf::encode(object)
 }
+
+/// One event of a protobuf watch: its length, and a `WatchEvent` that holds the object in its envelope. An object without
+/// a protobuf form (a custom resource) is the envelope's JSON, as upstream's decoders take it.
+pub fn encode_protobuf_event(kind: &str, object: &serde_json::Value) -> Vec<u8> {
+    protobuf::encode_event(kind, object)
+}

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::{Api, Server};
 
@@ -42,8 +41,7 @@ pub(super) async fn run(
     };
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let graceful = Arc::new(GracefulShutdown::new());
-    let connections = TaskTracker::new();
+    let graceful = GracefulShutdown::new();
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {
@@ -59,20 +57,18 @@ pub(super) async fn run(
                 continue;
             }
         };
-        let (server, acceptor, graceful) = (server.clone(), acceptor.clone(), graceful.clone());
-        connections.spawn(async move {
-            serve(server, acceptor, stream, &graceful).await;
+        let (server, acceptor, drain) = (server.clone(), acceptor.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            serve(server, acceptor, stream, drain).await;
             drop(place);
         });
     }
     drop(listener);
-    connections.close();
-    if let Ok(graceful) = Arc::try_unwrap(graceful).map_err(drop) {
-        graceful.shutdown().await;
-    }
+    // Tells every connection to finish what is under way, and waits until the last one has ended.
+    graceful.shutdown().await;
 }
 
-async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, graceful: &GracefulShutdown) {
+async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, drain: Watcher) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -90,7 +86,7 @@ async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, gr
         .keep_alive_timeout(KEEP_ALIVE);
     builder.http1().timer(TokioTimer::new());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(api));
-    if let Err(e) = graceful.watch(connection.into_owned()).await {
+    if let Err(e) = drain.watch(connection.into_owned()).await {
         tracing::debug!(error = %e, "a connection ended");
     }
 }

@@ -73,7 +73,8 @@ pub struct Server {
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) writes: Arc<Semaphore>,
     ready: AtomicBool,
-    stop: CancellationToken,
+    /// Cancelled when the server is to stop: streams end then, and answers under way get [`DRAIN`] to finish.
+    pub(crate) stop: CancellationToken,
 }
 
 /// Why a server did not start.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub(super) struct Record {
     pub revision: u64,
     pub resource: Arc<str>,
     pub key: Arc<str>,
@@ -20,14 +20,14 @@ pub struct Record {
 
 /// A line of the log with the state before it, where there was one.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub(super) struct Step {
     pub record: Record,
     pub previous: Option<(u64, Bytes)>,
 }
 
 /// Where the log stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Head {
+pub(super) struct Head {
     pub revision: u64,
     pub compacted: u64,
 }
@@ -40,10 +40,10 @@ pub enum BackendError {
     NotText(u64),
 }
 
-pub type Result<T, E = BackendError> = std::result::Result<T, E>;
+pub(super) type Result<T, E = BackendError> = std::result::Result<T, E>;
 
 #[async_trait]
-pub trait Backend: Send + Sync {
+pub(super) trait Backend: Send + Sync {
     /// Hands over the newest line of every living key.
     async fn load(&self, each: &mut (dyn FnMut(Record) + Send)) -> Result<Head>;
 

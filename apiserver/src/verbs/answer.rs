@@ -63,9 +63,11 @@ impl Style {
         }
     }
 
-    pub fn list(&self, resource: &Resource, listed: &Listed) -> Response<Body> {
+    pub fn list(&self, resource: &Resource, listed: Listed) -> Response<Body> {
         if self.plain(resource) {
-            return bytes(StatusCode::OK, "application/json", join(resource, listed));
+            let mut response = bytes(StatusCode::OK, "application/json", Bytes::new());
+            *response.body_mut() = Pieces::new(resource, listed).into_body();
+            return response;
         }
         let objects: Vec<Object> = listed.items.iter().map(|s| converted(resource, s.object())).collect();
         let mut metadata = json!({"resourceVersion": listed.revision.to_string()});
@@ -109,35 +111,67 @@ impl Style {
     }
 }
 
-/// A list of stored bytes, joined.
-fn join(resource: &Resource, listed: &Listed) -> Bytes {
-    let size: usize = listed.items.iter().map(|s| s.value.len() + 1).sum();
-    let mut out = BytesMut::with_capacity(size + 256);
-    let head = format!(
-        "{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":{{\"resourceVersion\":\"{}\"",
-        resource.list_kind,
-        resource.gvk.api_version(),
-        listed.revision
-    );
-    out.extend_from_slice(head.as_bytes());
-    if let Some(next) = &listed.next {
-        out.extend_from_slice(format!(",\"continue\":{next:?}").as_bytes());
-    }
-    if let Some(remaining) = listed.remaining {
-        out.extend_from_slice(format!(",\"remainingItemCount\":{remaining}").as_bytes());
-    }
-    out.extend_from_slice(b"},\"items\":[");
-    separated(&mut out, &listed.items);
-    out.extend_from_slice(b"]}\n");
-    out.freeze()
+/// A list of stored bytes as it goes out: no large list is ever joined in memory.
+struct Pieces {
+    out: BytesMut,
+    items: std::vec::IntoIter<Arc<Stored>>,
+    first: bool,
+    over: bool,
 }
 
-fn separated(out: &mut BytesMut, items: &[Arc<Stored>]) {
-    for (i, stored) in items.iter().enumerate() {
-        if i > 0 {
-            out.extend_from_slice(b",");
+/// What goes out at once; larger objects go out whole.
+const PIECE: usize = 64 << 10;
+
+// === impl Pieces ===
+
+impl Pieces {
+    fn new(resource: &Resource, listed: Listed) -> Self {
+        let mut head = format!(
+            "{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":{{\"resourceVersion\":\"{}\"",
+            resource.list_kind,
+            resource.gvk.api_version(),
+            listed.revision
+        );
+        if let Some(next) = &listed.next {
+            head += &format!(",\"continue\":{next:?}");
         }
-        out.extend_from_slice(&stored.value);
+        if let Some(remaining) = listed.remaining {
+            head += &format!(",\"remainingItemCount\":{remaining}");
+        }
+        head += "},\"items\":[";
+        Pieces { out: head.as_bytes().into(), items: listed.items.into_iter(), first: true, over: false }
+    }
+
+    /// A small list is one piece of known length.
+    fn into_body(mut self) -> Body {
+        let first = self.next().unwrap_or_default();
+        if self.over {
+            return Body::from(first);
+        }
+        let pieces = std::iter::once(first).chain(self).map(Ok::<_, std::convert::Infallible>);
+        Body::from_stream(futures::stream::iter(pieces))
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        while self.out.len() < PIECE {
+            let Some(stored) = self.items.next() else {
+                self.out.extend_from_slice(b"]}\n");
+                self.over = true;
+                break;
+            };
+            if !std::mem::take(&mut self.first) {
+                self.out.extend_from_slice(b",");
+            }
+            self.out.extend_from_slice(&stored.value);
+        }
+        Some(self.out.split().freeze())
     }
 }
 

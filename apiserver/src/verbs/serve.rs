@@ -9,7 +9,7 @@ use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 
-use super::answer::{self, Style};
+use super::answer::Style;
 use super::inner::Deletion;
 use super::write::{Ask, UpdateRules, Written, check_gvk, converted};
 use super::{delete, list, scale, watch, write};
@@ -188,7 +188,7 @@ impl Request<'_> {
     async fn list(&self) -> Result<Response<Body>> {
         let style = self.style(false)?;
         let listed = list::list(self.server, self.info, &self.resource, self.now.as_second()).await?;
-        Ok(style.list(&self.resource, &listed))
+        Ok(style.list(&self.resource, listed))
     }
 
     async fn create(&self) -> Result<Response<Body>> {
@@ -310,7 +310,7 @@ impl Request<'_> {
             outcome?;
         }
         drop(outcomes);
-        Ok(style.list(&self.resource, &listed))
+        Ok(style.list(&self.resource, listed))
     }
 
     async fn scale(&self) -> Result<Response<Body>> {

@@ -11,12 +11,14 @@ use http::{Response, StatusCode};
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Style};
 use super::list::{parse_revision, prefix, too_large};
 use super::select::Selection;
 use super::write::converted;
 use crate::Server;
+use crate::codec::{Encoding, Form, encode_protobuf_event};
 use crate::request::RequestInfo;
 use crate::resource::Resource;
 use crate::status::{Result, Status};
@@ -44,6 +46,7 @@ struct Watcher {
     first: bool,
     deadline: Instant,
     next_bookmark: Instant,
+    stop: CancellationToken,
     over: bool,
 }
 
@@ -90,13 +93,18 @@ pub async fn watch(
         first: true,
         deadline: now + Duration::from_secs(seconds),
         next_bookmark: now + BOOKMARK_EVERY,
+        stop: server.stop.clone(),
         over: false,
     };
     let lines = futures::stream::unfold(watcher, |mut watcher| async move {
         let chunk = watcher.chunk().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(chunk), watcher))
     });
-    let mut response = answer::bytes(StatusCode::OK, "application/json", Bytes::new());
+    let media = match style.accepted.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Encoding::Json | Encoding::Yaml => "application/json",
+    };
+    let mut response = answer::bytes(StatusCode::OK, media, Bytes::new());
     *response.body_mut() = Body::from_stream(lines);
     Ok(response)
 }
@@ -131,6 +139,7 @@ impl Watcher {
                 tokio::select! {
                     biased;
                     () = tokio::time::sleep_until(self.deadline) => return None,
+                    () = self.stop.cancelled() => return None,
                     events = self.cursor.next() => self.send(&mut out, events),
                     () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
                         self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
@@ -193,12 +202,12 @@ impl Watcher {
         let mut object = converted(&self.resource, previous.object());
         object.set(&["metadata", "resourceVersion"], event.revision.to_string());
         let value = self.shape(object);
-        line(out, "DELETED", &value);
+        self.frame(out, "DELETED", &value);
     }
 
     fn line(&mut self, out: &mut BytesMut, kind: &str, stored: &Stored) {
         let a = self.style.accepted;
-        if a.form == crate::codec::Form::Object && self.resource.conversion.is_none() {
+        if a.form == Form::Object && a.encoding == Encoding::Json && self.resource.conversion.is_none() {
             self.first = false;
             out.reserve(stored.value.len() + 40);
             out.put_slice(b"{\"type\":\"");
@@ -209,7 +218,15 @@ impl Watcher {
             return;
         }
         let value = self.shape(converted(&self.resource, stored.object()));
-        line(out, kind, &value);
+        self.frame(out, kind, &value);
+    }
+
+    /// One event in the stream's encoding.
+    fn frame(&self, out: &mut BytesMut, kind: &str, object: &Value) {
+        match self.style.accepted.encoding {
+            Encoding::Protobuf => out.put_slice(&encode_protobuf_event(kind, object)),
+            Encoding::Json | Encoding::Yaml => line(out, kind, object),
+        }
     }
 
     fn shape(&mut self, object: Object) -> Value {
@@ -227,16 +244,16 @@ impl Watcher {
         let gvk = &self.resource.gvk;
         let object = Object(json!({"kind": gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata}));
         let value = match self.style.accepted.form {
-            crate::codec::Form::Table => {
+            Form::Table => {
                 json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": null, "rows": []})
             }
             _ => self.style.shape(&self.resource, object, false),
         };
-        line(out, "BOOKMARK", &value);
+        self.frame(out, "BOOKMARK", &value);
     }
 
     fn fail(&mut self, out: &mut BytesMut, status: &Status) {
-        line(out, "ERROR", &status.to_json());
+        self.frame(out, "ERROR", &status.to_json());
         self.over = true;
     }
 }

@@ -32,6 +32,19 @@ pub(crate) fn encode(object: &Value) -> Option<Vec<u8>> {
     Some(body)
 }
 
+/// A frame of a watch: four bytes of length, then a `WatchEvent` with the object inside.
+pub(crate) fn encode_event(kind: &str, object: &Value) -> Vec<u8> {
+    let inner = encode(object).unwrap_or_else(|| object.to_string().into_bytes());
+    let mut raw = Vec::with_capacity(inner.len() + 8);
+    bytes(&mut raw, 1, &inner);
+    let mut frame = vec![0; 4];
+    bytes(&mut frame, 1, kind.as_bytes());
+    bytes(&mut frame, 2, &raw);
+    let length = u32::try_from(frame.len() - 4).expect("an object is far below 4 GiB");
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
 struct Encoder<'t> {
     types: &'t Types,
 }

@@ -5,7 +5,7 @@ mod encode;
 mod wire;
 
 pub(super) use decode::decode;
-pub(super) use encode::encode;
+pub(super) use encode::{encode, encode_event};
 
 /// What every protobuf body of Kubernetes begins with; a `runtime.Unknown` message follows.
 const MAGIC: &[u8] = b"k8s\0";
