@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::runtime::{Cache, Key, Kind, Writer, is_not_found, reason_of};
 use crate::selector::Labels;
@@ -73,15 +73,39 @@ pub(crate) fn sort<K: Kind>(
 impl<K: Kind> Claims<K> {
     /// Adopts and releases; returns everything the owner controls now.
     pub(crate) async fn apply<O: Kind>(self, owner: &O, api: &Writer) -> anyhow::Result<Vec<Arc<K>>> {
+        self.settle(owner, None, api).await
+    }
+
+    /// The same, with a finalizer that what is controlled carries.
+    pub(crate) async fn apply_holding<O: Kind>(
+        self,
+        owner: &O,
+        finalizer: &str,
+        api: &Writer,
+    ) -> anyhow::Result<Vec<Arc<K>>> {
+        self.settle(owner, Some(finalizer), api).await
+    }
+
+    async fn settle<O: Kind>(
+        self,
+        owner: &O,
+        finalizer: Option<&str>,
+        api: &Writer,
+    ) -> anyhow::Result<Vec<Arc<K>>> {
         let mut controlled = self.kept;
         for object in &self.release {
-            release(&**object, owner, api).await?;
+            write(&**object, release(&**object, owner, finalizer), api).await?;
         }
-        if self.adopt.is_empty() || !may_adopt(owner, api).await? {
+        if self.adopt.is_empty() {
+            return Ok(controlled);
+        }
+        // The cache may be behind: ask the server whether the owner is still there.
+        let fresh: Option<O> = api.get(&Key::of(owner)).await?;
+        if !may_adopt(owner, fresh.as_ref()) {
             return Ok(controlled);
         }
         for object in self.adopt {
-            if let Some(adopted) = adopt(&*object, owner, api).await? {
+            if let Some(adopted) = write(&*object, adopt(&*object, owner, finalizer), api).await? {
                 controlled.push(Arc::new(adopted));
             }
         }
@@ -89,31 +113,41 @@ impl<K: Kind> Claims<K> {
     }
 }
 
-/// The cache may be behind: an owner that is gone or going must not adopt.
-async fn may_adopt<O: Kind>(owner: &O, api: &Writer) -> anyhow::Result<bool> {
-    let fresh: Option<O> = api.get(&Key::of(owner)).await?;
-    Ok(fresh.is_some_and(|f| f.meta().uid == owner.meta().uid && f.meta().deletion_timestamp.is_none()))
+/// An owner that is gone, replaced by another of its name, or going must not adopt.
+fn may_adopt<O: Kind>(owner: &O, fresh: Option<&O>) -> bool {
+    fresh.is_some_and(|f| f.meta().uid == owner.meta().uid && f.meta().deletion_timestamp.is_none())
 }
 
-async fn adopt<K: Kind, O: Kind>(object: &K, owner: &O, api: &Writer) -> anyhow::Result<Option<K>> {
+fn adopt<K: Kind, O: Kind>(object: &K, owner: &O, finalizer: Option<&str>) -> Value {
     let mut references = object.meta().owner_references.clone().unwrap_or_default();
     references.retain(|r| r.uid != uid(owner));
     references.push(controller_ref(owner));
-    own(object, &references, api).await
+    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    if let Some(finalizer) = finalizer.filter(|f| !finalizers.iter().any(|have| have == f)) {
+        finalizers.push(finalizer.to_owned());
+    }
+    patch(object, &references, &finalizers)
 }
 
-async fn release<K: Kind, O: Kind>(object: &K, owner: &O, api: &Writer) -> anyhow::Result<()> {
+fn release<K: Kind, O: Kind>(object: &K, owner: &O, finalizer: Option<&str>) -> Value {
     let mut references = object.meta().owner_references.clone().unwrap_or_default();
     references.retain(|r| r.uid != uid(owner));
-    own(object, &references, api).await.map(drop)
+    let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    finalizers.retain(|f| Some(f.as_str()) != finalizer);
+    patch(object, &references, &finalizers)
 }
 
-/// Writes the owner references, provided the object is still the one we saw. None if it is gone.
-async fn own<K: Kind>(object: &K, references: &[OwnerReference], api: &Writer) -> anyhow::Result<Option<K>> {
+/// Holds only for the object we saw, in the state we saw.
+fn patch<K: Kind>(object: &K, references: &[OwnerReference], finalizers: &[String]) -> Value {
     let meta = object.meta();
-    let patch = json!({"metadata": {
-        "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": references,
-    }});
+    json!({"metadata": {
+        "uid": meta.uid, "resourceVersion": meta.resource_version,
+        "ownerReferences": references, "finalizers": finalizers,
+    }})
+}
+
+/// None if the object is gone or another has its name.
+async fn write<K: Kind>(object: &K, patch: Value, api: &Writer) -> anyhow::Result<Option<K>> {
     match api.merge::<K>(&Key::of(object), patch).await {
         Ok(object) => Ok(Some(object)),
         Err(error) if is_not_found(&error) || reason_of(&error) == "Invalid" => Ok(None),
@@ -153,4 +187,70 @@ pub(crate) fn notify_owners<O: Kind, K: Kind>(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    fn pod(name: &str, app: &str, deleting: bool) -> Arc<Pod> {
+        let deleted = deleting.then_some("2026-01-01T00:00:00Z");
+        let meta = json!({"name": name, "uid": name, "resourceVersion": "7", "labels": {"app": app},
+            "deletionTimestamp": deleted, "finalizers": ["keep"]});
+        Arc::new(serde_json::from_value(json!({"metadata": meta})).unwrap())
+    }
+
+    fn owner(uid: &str, deleting: bool) -> ReplicaSet {
+        let deleted = deleting.then_some("2026-01-01T00:00:00Z");
+        let meta = json!({"name": "owner", "uid": uid, "deletionTimestamp": deleted});
+        serde_json::from_value(json!({"metadata": meta})).unwrap()
+    }
+
+    fn names(objects: &[Arc<Pod>]) -> Vec<&str> {
+        objects.iter().map(|o| name(&**o)).collect()
+    }
+
+    #[test]
+    fn matching_orphans_are_adopted_and_strays_released_unless_the_owner_is_going() {
+        let sorted = |deleting| {
+            let owned = vec![pod("mine", "web", false), pod("stray", "db", false)];
+            let orphans =
+                vec![pod("found", "web", false), pod("going", "web", true), pod("other", "db", false)];
+            sort(owned, orphans, deleting, |labels| labels.is_some_and(|l| l["app"] == "web"))
+        };
+        let claims = sorted(false);
+        assert_eq!(names(&claims.kept), ["mine"]);
+        assert_eq!(names(&claims.adopt), ["found"]);
+        assert_eq!(names(&claims.release), ["stray"]);
+        let claims = sorted(true);
+        assert_eq!(names(&claims.kept), ["mine"]);
+        assert!(claims.adopt.is_empty() && claims.release.is_empty());
+    }
+
+    #[test]
+    fn only_the_very_owner_that_is_still_there_adopts() {
+        let cached = owner("a", false);
+        assert!(may_adopt(&cached, Some(&owner("a", false))));
+        assert!(!may_adopt(&cached, Some(&owner("b", false))), "made anew under the same name");
+        assert!(!may_adopt(&cached, Some(&owner("a", true))), "being deleted");
+        assert!(!may_adopt(&cached, None), "gone");
+    }
+
+    #[test]
+    fn a_claim_holds_only_for_the_object_as_it_was_seen() {
+        let (object, owner) = (pod("found", "web", false), owner("a", false));
+        let adopted = adopt(&*object, &owner, Some("hold"));
+        assert_eq!(adopted["metadata"]["uid"], "found");
+        assert_eq!(adopted["metadata"]["resourceVersion"], "7");
+        assert_eq!(adopted["metadata"]["ownerReferences"][0]["uid"], "a");
+        assert_eq!(adopted["metadata"]["finalizers"], json!(["keep", "hold"]));
+        let adopted =
+            Pod { metadata: serde_json::from_value(adopted["metadata"].clone()).unwrap(), ..Pod::default() };
+        let released = release(&adopted, &owner, Some("hold"));
+        assert_eq!(released["metadata"]["ownerReferences"], json!([]));
+        assert_eq!(released["metadata"]["finalizers"], json!(["keep"]));
+    }
 }

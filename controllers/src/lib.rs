@@ -12,6 +12,7 @@ mod deployment;
 mod discovery;
 mod endpoints;
 mod gc;
+mod job;
 mod namespace;
 mod node_lifecycle;
 mod pod_gc;

@@ -2,7 +2,7 @@
 //! differ in where their fields stand.
 
 mod kinds;
-mod rank;
+pub(crate) mod rank;
 mod status;
 
 use std::sync::Arc;

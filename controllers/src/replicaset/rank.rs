@@ -13,7 +13,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The `surplus` pods whose loss hurts least: not on a node before on one, pending before running, not ready before
 /// ready, lower deletion cost, more siblings on the same node, ready for a shorter time, more restarts, younger.
-pub(super) fn choose(
+pub(crate) fn choose(
     mut pods: Vec<Arc<Pod>>,
     related: &[Arc<Pod>],
     surplus: usize,
