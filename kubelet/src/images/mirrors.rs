@@ -1,37 +1,103 @@
-//! The mirrors file: which hosts to ask before a registry itself.
+//! The registries file: which hosts to ask before a registry itself.
 //!
-//! One line per registry: `docker.io mirror-1.example.com 127.0.0.1:5000`; `#` starts a comment.
+//! ```yaml
+//! mirrors:
+//!   docker.io: ["https://mirror.example.com", "http://127.0.0.1:5000"]
+//!   "*": ["https://cache.example.com"]
+//! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Mirrors(HashMap<String, Vec<String>>);
+use serde::Deserialize;
+
+use super::pull::is_loopback;
+
+/// A host that serves the registry protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    /// `host` or `host:port`
+    pub(super) address: String,
+    /// Without TLS: on loopback only.
+    pub(super) plain: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mirrors(BTreeMap<String, Vec<Host>>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    mirrors: BTreeMap<String, Vec<String>>,
+}
 
 impl Mirrors {
     pub(super) fn load(path: &Path) -> io::Result<Mirrors> {
         match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Mirrors::parse(&text)),
+            Ok(text) => Mirrors::parse(&text).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Mirrors::default()),
             Err(error) => Err(error),
         }
     }
 
-    fn parse(text: &str) -> Mirrors {
-        let mut mirrors = HashMap::new();
-        for line in text.lines() {
-            let mut words = line.split('#').next().unwrap_or_default().split_whitespace().map(str::to_owned);
-            if let Some(registry) = words.next() {
-                mirrors.insert(registry, words.collect());
-            }
-        }
-        Mirrors(mirrors)
+    fn parse(text: &str) -> Result<Mirrors, String> {
+        let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let all = file.mirrors.into_iter().map(|(registry, urls)| {
+            let hosts = urls.iter().map(|url| host(url)).collect::<Result<_, _>>()?;
+            Ok((registry, hosts))
+        });
+        all.collect::<Result<_, String>>().map(Mirrors)
     }
 
     /// Mirrors first, then the registry; `*` holds for all registries without a line of their own.
-    pub(super) fn hosts(&self, registry: &str) -> Vec<String> {
+    pub(super) fn hosts(&self, registry: &str, plain_http: &[String]) -> Vec<Host> {
         let mirrors = self.0.get(registry).or_else(|| self.0.get("*"));
-        mirrors.into_iter().flatten().cloned().chain([registry.to_owned()]).collect()
+        let mut hosts: Vec<Host> = mirrors.into_iter().flatten().cloned().collect();
+        hosts.retain(|host| host.address != registry);
+        hosts.push(Host { address: registry.to_owned(), plain: false });
+        for host in &mut hosts {
+            host.plain |= is_loopback(&host.address) && plain_http.contains(&host.address);
+        }
+        hosts
+    }
+}
+
+fn host(url: &str) -> Result<Host, String> {
+    let (plain, address) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(address), _) => (true, address),
+        (None, Some(address)) => (false, address),
+        (None, None) => (false, url),
+    };
+    let address = address.trim_end_matches('/');
+    if address.is_empty() || address.contains(['/', '@', ' ']) {
+        return Err(format!("mirror {url:?}: want https://host or https://host:port"));
+    }
+    if plain && !is_loopback(address) {
+        return Err(format!("mirror {url:?}: plain HTTP is for hosts on loopback"));
+    }
+    Ok(Host { address: address.to_owned(), plain })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_come_first_and_plain_http_stays_on_loopback() {
+        let text = "mirrors:\n  docker.io: [\"http://127.0.0.1:5000\", \"https://m.example.com/\"]\n  \"*\": [c.example.com]\n";
+        let mirrors = Mirrors::parse(text).unwrap();
+        let addresses = |registry: &str| -> Vec<String> {
+            let hosts = mirrors.hosts(registry, &["localhost:5001".to_owned(), "evil.example.com".to_owned()]);
+            hosts.into_iter().map(|host| format!("{}{}", if host.plain { "http " } else { "" }, host.address)).collect()
+        };
+        assert_eq!(addresses("docker.io"), ["http 127.0.0.1:5000", "m.example.com", "docker.io"]);
+        assert_eq!(addresses("quay.io"), ["c.example.com", "quay.io"]);
+        assert_eq!(addresses("localhost:5001"), ["c.example.com", "http localhost:5001"]);
+        assert_eq!(addresses("evil.example.com"), ["c.example.com", "evil.example.com"]);
+        for bad in ["mirrors: {a: [\"http://10.0.0.1:5000\"]}", "mirrors: {a: [\"https://h/path\"]}", "mirror: {}"] {
+            assert!(Mirrors::parse(bad).is_err(), "{bad}");
+        }
     }
 }

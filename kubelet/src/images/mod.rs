@@ -25,7 +25,8 @@ use store::Store;
 pub struct ImagesConfig {
     /// Index and unpacked layers: `/var/lib/coracle/images`.
     pub dir: PathBuf,
-    /// Which hosts to ask before a registry: lines of `registry mirror...`; missing means none.
+    /// Which hosts to ask before a registry: YAML, `mirrors: {docker.io: ["https://mirror.example.com"]}`; missing
+    /// means none.
     pub mirrors_file: Option<PathBuf>,
     /// Registries spoken to in plain HTTP: `127.0.0.1:5000`. Only loopback addresses are accepted.
     pub plain_http: Vec<String>,
@@ -87,8 +88,8 @@ impl Images {
                     Some(file) => mirrors::Mirrors::load(file).map_err(|error| format!("{}: {error}", file.display()))?,
                     None => mirrors::Mirrors::default(),
                 }
-                .hosts(&name.registry);
-                let source = pull::Source { hosts, plain_http: &self.config.plain_http, credential };
+                .hosts(&name.registry, &self.config.plain_http);
+                let source = pull::Source { hosts, credentials };
                 pull::pull(&self.store, &name, &source, progress.as_ref()).await.map_err(|error| error.to_string())
             })
             .await

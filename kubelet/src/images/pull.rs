@@ -14,6 +14,7 @@ use oci_client::{Client, Reference};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use super::mirrors::Host;
 use super::reference::ImageName;
 use super::store::{ConfigFile, Entry, Store};
 use super::{Progress, ProgressFn};
@@ -74,9 +75,8 @@ fn matches_registry(name: &str, key: &str) -> bool {
 /// From where, and how.
 pub(super) struct Source<'a> {
     /// Hosts to ask in this order; the registry itself is the last.
-    pub(super) hosts: Vec<String>,
-    pub(super) plain_http: &'a [String],
-    pub(super) credential: Option<&'a RegistryCredential>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) credentials: &'a [RegistryCredential],
 }
 
 /// Pulls an image from the first of its hosts that has it.
@@ -86,25 +86,26 @@ pub(super) async fn pull(
     source: &Source<'_>,
     progress: Option<&ProgressFn>,
 ) -> Result<ImageInfo, ImageError> {
-    let mut last = None;
+    let mut told: Option<ImageError> = None;
     for host in &source.hosts {
         match pull_from(store, name, host, source, progress).await {
             Ok(info) => return Ok(info),
-            Err(error) => last = Some(error),
+            // That a mirror knows of no such image says more than that the next host cannot be reached.
+            Err(_) if told.as_ref().is_some_and(|earlier| earlier.to_string().ends_with(NOT_FOUND)) => {}
+            Err(error) => told = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| ImageError::Unavailable(format!("no registry to pull {name} from"))))
+    Err(told.unwrap_or_else(|| ImageError::Unavailable(format!("no registry to pull {name} from"))))
 }
 
 async fn pull_from(
     store: &Arc<Store>,
     name: &ImageName,
-    host: &str,
+    host: &Host,
     source: &Source<'_>,
     progress: Option<&ProgressFn>,
 ) -> Result<ImageInfo, ImageError> {
-    let plain = source.plain_http.iter().any(|registry| registry == host) && is_loopback(host);
-    let protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
+    let protocol = if host.plain { ClientProtocol::Http } else { ClientProtocol::Https };
     let client = Client::new(ClientConfig {
         protocol,
         platform_resolver: Some(Box::new(resolve_platform)),
@@ -113,8 +114,10 @@ async fn pull_from(
         user_agent: "coracle",
         ..ClientConfig::default()
     });
-    let reference = registry_reference(name, host);
-    let auth = match source.credential {
+    let reference = registry_reference(name, &host.address);
+    // A mirror gets only credentials that name it.
+    let asked = ImageName { registry: host.address.clone(), ..name.clone() };
+    let auth = match credential(&asked, source.credentials) {
         Some(credential) => RegistryAuth::Basic(credential.username.clone(), credential.password.clone()),
         None => RegistryAuth::Anonymous,
     };
@@ -227,11 +230,13 @@ impl AsyncWrite for Counting {
     }
 }
 
+const NOT_FOUND: &str = ": not found";
+
 /// The registry's refusal in the words a user of upstream knows.
 fn describe(name: &ImageName, error: &OciDistributionError) -> ImageError {
     let prefix = format!("failed to pull and unpack image {:?}: failed to resolve reference {:?}", name.to_string(), name.to_string());
     match error {
-        OciDistributionError::ImageManifestNotFoundError(_) => ImageError::Pull(format!("{prefix}: {name}: not found")),
+        OciDistributionError::ImageManifestNotFoundError(_) => ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}")),
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => ImageError::Pull(format!(
             "{prefix}: pull access denied, repository does not exist or may require authorization: {error}"
         )),
@@ -244,7 +249,7 @@ fn describe(name: &ImageName, error: &OciDistributionError) -> ImageError {
             }
             ImageError::Pull(text)
         }
-        OciDistributionError::ServerError { code: 404, .. } => ImageError::Pull(format!("{prefix}: {name}: not found")),
+        OciDistributionError::ServerError { code: 404, .. } => ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}")),
         other => ImageError::Pull(format!("{prefix}: {other}")),
     }
 }

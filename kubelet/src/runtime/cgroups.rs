@@ -84,6 +84,30 @@ pub(super) fn update(path: &str, resources: &Resources) -> io::Result<()> {
     }
 }
 
+/// The group of all shims below a root.
+pub(super) fn shims(root: &str) -> String {
+    format!("{}/shims", root.trim_end_matches('/'))
+}
+
+/// Makes the group of the shims, also in the hierarchies by which service managers know their processes.
+pub(super) fn create_shims(root: &str) -> io::Result<()> {
+    let path = shims(root);
+    create(&path, &Resources::default())?;
+    let named = ["systemd", "unified"].map(|name| Path::new(ROOT).join(name));
+    let named = named.iter().filter(|hierarchy| !unified() && hierarchy.join("cgroup.procs").exists());
+    named.map(|hierarchy| hierarchy.join(path.trim_start_matches('/'))).try_for_each(fs::create_dir_all)
+}
+
+/// Kills what is left in the group, then removes it.
+pub(super) fn end(path: &str) -> io::Result<()> {
+    for pid in processes(path) {
+        // Already gone is fine.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+    wait_empty(path)?;
+    remove(path)
+}
+
 /// Removes the group and everything below it; processes must be gone.
 pub(super) fn remove(path: &str) -> io::Result<()> {
     directories(path).iter().filter(|dir| dir.exists()).try_for_each(|dir| remove_tree(dir))

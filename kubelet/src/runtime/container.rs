@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sandbox::{self, SandboxRecord};
 use super::spec::{self, Surroundings};
-use super::{RuntimeConfig, cgroups, user};
+use super::{RuntimeConfig, cgroups, devices, user};
 use crate::cri::{ContainerError, ContainerRecord, ContainerSpec, ContainerState, Seccomp};
 use crate::shim::protocol::{ExitFile, ShimConfig, StateFile, read_file, write_file};
 use crate::sys::mounts;
@@ -129,7 +129,7 @@ fn build(config: &RuntimeConfig, pod: &SandboxRecord, spec: &ContainerSpec, id: 
         available: config.capabilities(),
         lowest_oom_score: config.oom_score(),
         localhost_profile: localhost_profile(config, &spec.security.seccomp)?,
-        devices: Vec::new(),
+        devices: if spec.security.privileged { devices::of_host().map_err(failed)? } else { Vec::new() },
     };
     let oci = spec::build(spec, &image, &who, &around)?;
     write_file(&dir.join("config.json"), &oci).map_err(failed)?;
@@ -138,6 +138,8 @@ fn build(config: &RuntimeConfig, pod: &SandboxRecord, spec: &ContainerSpec, id: 
         dir: dir.clone(),
         run_dir,
         cgroup: around.cgroup.clone(),
+        shim_cgroup: cgroups::shims(&config.cgroup_root),
+        uid: who.uid,
         log_path: spec.log_path.clone(),
         log_max_bytes: spec.log_max_bytes,
         log_max_files: spec.log_max_files,
@@ -190,13 +192,28 @@ fn make_working_dir(rootfs: &Path, working_dir: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes what creations that were cut off left in the run directory.
+pub(super) fn sweep(config: &RuntimeConfig) -> io::Result<()> {
+    for entry in fs::read_dir(config.run_dir.join("c"))?.flatten() {
+        let short = entry.file_name().to_string_lossy().into_owned();
+        let known = fs::read_dir(config.state_dir.join("containers"))?
+            .flatten()
+            .any(|container| container.file_name().to_string_lossy().starts_with(&short));
+        if !known {
+            mounts::unmount(&entry.path().join("rootfs"))?;
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes directories, mounts and what is left of the cgroup.
 pub(super) fn remove(config: &RuntimeConfig, id: &str, cgroup: Option<&str>) -> io::Result<()> {
     let run_dir = run_dir(config, id);
-    mounts::unmount(&run_dir.join("rootfs"))?;
     if let Some(cgroup) = cgroup {
-        cgroups::remove(cgroup)?;
+        cgroups::end(cgroup)?;
     }
+    mounts::unmount(&run_dir.join("rootfs"))?;
     for directory in [run_dir, dir(config, id)] {
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

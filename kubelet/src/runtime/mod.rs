@@ -25,10 +25,11 @@ use crate::shim::protocol::{ExitFile, Reply, Request, read_file, write_file};
 
 pub(crate) mod cgroups;
 mod container;
+mod devices;
 mod link;
 mod purge;
 mod sandbox;
-mod seccomp;
+pub(crate) mod seccomp;
 mod session;
 mod spec;
 mod user;
@@ -110,8 +111,16 @@ impl Runtime {
             events: broadcast::channel(EVENTS).0,
         };
         let runtime = Runtime(Arc::new(inner));
+        runtime.sweep().map_err(io_error("clean up after a former run"))?;
         runtime.adopt().await.map_err(io_error("read the runtime's records"))?;
         Ok(runtime)
+    }
+
+    fn sweep(&self) -> std::io::Result<()> {
+        let config = &self.0.config;
+        cgroups::create_shims(&config.cgroup_root)?;
+        sandbox::sweep(config)?;
+        container::sweep(config)
     }
 
     async fn adopt(&self) -> std::io::Result<()> {
@@ -223,8 +232,7 @@ impl Runtime {
 
     /// Removes the namespaces and the cgroup of a pod and whatever containers are left in it.
     pub async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
-        let left: Vec<String> =
-            self.containers().into_iter().filter(|record| record.pod_uid == pod_uid).map(|record| record.id).collect();
+        let left: Vec<String> = self.containers_of(pod_uid).into_iter().map(|record| record.id).collect();
         for id in left {
             self.remove_container(&id).await?;
         }
@@ -358,6 +366,19 @@ impl Runtime {
     pub fn containers(&self) -> Vec<ContainerRecord> {
         let containers = self.0.containers.lock();
         containers.values().map(|entry| entry.record.public(entry.state.borrow().clone())).collect()
+    }
+
+    /// The containers of one pod.
+    pub fn containers_of(&self, pod_uid: &str) -> Vec<ContainerRecord> {
+        let containers = self.0.containers.lock();
+        let own = containers.values().filter(|entry| entry.record.pod_uid == pod_uid);
+        own.map(|entry| entry.record.public(entry.state.borrow().clone())).collect()
+    }
+
+    /// What asks the container to end: `wanted`, else the image's stop signal, else SIGTERM.
+    pub fn stop_signal(&self, id: &str, wanted: Option<&str>) -> i32 {
+        let own = || self.record(id).and_then(|record| signal_number(&record.stop_signal));
+        wanted.and_then(signal_number).or_else(own).unwrap_or(libc::SIGTERM)
     }
 
     pub fn container(&self, id: &str) -> Option<ContainerRecord> {

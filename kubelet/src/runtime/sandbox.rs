@@ -10,8 +10,8 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::{RuntimeConfig, cgroups};
-use crate::cri::{Qos, Sandbox, SandboxSpec};
-use crate::shim::protocol::write_file;
+use crate::cri::{Qos, Resources, Sandbox, SandboxSpec};
+use crate::shim::{pause, protocol::write_file};
 use crate::sys::{mounts, namespaces};
 
 /// `<run>/pods/<uid>/sandbox.json`
@@ -63,15 +63,41 @@ pub(super) fn dir(config: &RuntimeConfig, pod_uid: &str) -> PathBuf {
     config.run_dir.join("pods").join(pod_uid)
 }
 
-pub(super) fn create(config: &RuntimeConfig, spec: &SandboxSpec) -> io::Result<SandboxRecord> {
-    let dir = dir(config, &spec.pod_uid);
-    fs::create_dir_all(&dir)?;
-    let class = match spec.qos {
+fn cgroup(config: &RuntimeConfig, qos: Qos, pod_uid: &str) -> String {
+    let class = match qos {
         Qos::Guaranteed => "",
         Qos::Burstable => "/burstable",
         Qos::BestEffort => "/besteffort",
     };
-    let cgroup = format!("{}{class}/pod{}", config.cgroup_root, spec.pod_uid);
+    format!("{}{class}/pod{pod_uid}", config.cgroup_root)
+}
+
+/// Removes what creations that were cut off left behind.
+pub(super) fn sweep(config: &RuntimeConfig) -> io::Result<()> {
+    for entry in fs::read_dir(config.run_dir.join("pods"))?.flatten() {
+        if !entry.path().join("sandbox.json").exists() {
+            let uid = entry.file_name().to_string_lossy().into_owned();
+            for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+                end(config, &uid, &cgroup(config, qos, &uid))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn create(config: &RuntimeConfig, spec: &SandboxSpec) -> io::Result<SandboxRecord> {
+    let cgroup = cgroup(config, spec.qos, &spec.pod_uid);
+    let result = build(config, spec, cgroup.clone());
+    if result.is_err() {
+        // The first error is the one to tell.
+        let _ = end(config, &spec.pod_uid, &cgroup);
+    }
+    result
+}
+
+fn build(config: &RuntimeConfig, spec: &SandboxSpec, cgroup: String) -> io::Result<SandboxRecord> {
+    let dir = dir(config, &spec.pod_uid);
+    fs::create_dir_all(&dir)?;
     cgroups::create(&cgroup, &spec.resources)?;
     let mut kinds = Vec::new();
     if !spec.host_network {
@@ -86,7 +112,7 @@ pub(super) fn create(config: &RuntimeConfig, spec: &SandboxSpec) -> io::Result<S
         fs::create_dir_all(&shm)?;
         mounts::tmpfs(&shm, "mode=1777,size=65536k")?;
     }
-    let pause = if spec.share_pid && !spec.host_pid { Some(pause(config, &dir)?) } else { None };
+    let pause = if spec.share_pid && !spec.host_pid { Some(start_pause(config, &dir, &format!("{cgroup}/pause"))?) } else { None };
     let record = SandboxRecord {
         pod_uid: spec.pod_uid.clone(),
         created: Timestamp::now().to_string(),
@@ -103,14 +129,15 @@ pub(super) fn create(config: &RuntimeConfig, spec: &SandboxSpec) -> io::Result<S
 }
 
 /// A first process for the shared pid namespace, locked into an empty directory.
-fn pause(config: &RuntimeConfig, dir: &std::path::Path) -> io::Result<i32> {
-    let root = dir.join("pause");
-    fs::create_dir_all(&root)?;
+fn start_pause(config: &RuntimeConfig, dir: &std::path::Path, cgroup: &str) -> io::Result<i32> {
+    fs::create_dir_all(dir.join(pause::ROOT))?;
+    cgroups::create(cgroup, &Resources::default())?;
     let mut command = std::process::Command::new(&config.shim_command[0]);
-    command.args(&config.shim_command[1..]).arg("--pause").arg(&root);
+    command.args(&config.shim_command[1..]).arg("--pause").arg(dir);
     command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut child = namespaces::spawn_in_pid_namespace(command)?;
     let pid = child.id().cast_signed();
+    cgroups::join(cgroup, pid)?;
     let file = dir.join("pid");
     fs::File::create(&file)?;
     mounts::bind(&PathBuf::from(format!("/proc/{pid}/ns/pid")), &file)?;
@@ -123,14 +150,15 @@ pub(super) fn remove(config: &RuntimeConfig, record: &SandboxRecord) -> io::Resu
     if let Some(pause) = record.pause {
         let _ = kill(Pid::from_raw(pause), Signal::SIGKILL);
     }
-    for pid in cgroups::processes(&record.cgroup) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
-    let dir = dir(config, &record.pod_uid);
+    end(config, &record.pod_uid, &record.cgroup)
+}
+
+fn end(config: &RuntimeConfig, pod_uid: &str, cgroup: &str) -> io::Result<()> {
+    cgroups::end(cgroup)?;
+    let dir = dir(config, pod_uid);
     for point in mounts::below(&dir)? {
         mounts::unmount(&point)?;
     }
-    cgroups::remove(&record.cgroup)?;
     match fs::remove_dir_all(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -29,7 +29,7 @@ const FAMILIES: u64 = 46;
 const NAMESPACE_FLAGS: u64 = 0x7E02_0000;
 const ENOSYS: u32 = 38;
 
-pub(super) fn runtime_default(capabilities: &[String]) -> Value {
+pub(crate) fn runtime_default(capabilities: &[String]) -> Value {
     let allow = |names: &str| json!({"names": names.split(' ').collect::<Vec<_>>(), "action": "SCMP_ACT_ALLOW"});
     let allow_if = |name: &str, value: u64| {
         json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]})

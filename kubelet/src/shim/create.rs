@@ -13,7 +13,7 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use super::exec;
 use super::protocol::ShimConfig;
 use crate::cri::with_causes;
-use crate::sys::{fds, process};
+use crate::sys::{fds, process, terminal};
 
 /// The container's process replaces itself by the program; what goes wrong is told through a pipe that execve closes.
 #[derive(Clone)]
@@ -69,6 +69,9 @@ pub(super) fn start(config: &ShimConfig) -> Result<Running, String> {
         let (stdin, ours) = stdin_pair(config.stdin).map_err(text)?;
         let (stdout, stdout_end) = pipe().map_err(text)?;
         let (stderr, stderr_end) = pipe().map_err(text)?;
+        for end in [&stdout_end, &stderr_end].into_iter().chain(config.stdin.then_some(&stdin)) {
+            fds::give_to(end.as_fd(), config.uid).map_err(text)?;
+        }
         streams = Streams { stdin: ours, outputs: [Some(stdout), Some(stderr)] };
         builder.with_stdin(stdin).with_stdout(stdout_end).with_stderr(stderr_end)
     };
@@ -77,6 +80,7 @@ pub(super) fn start(config: &ShimConfig) -> Result<Running, String> {
     if let Some(listener) = listener {
         let master = receive_console(&listener).map_err(text)?;
         let _ = std::fs::remove_file(&console);
+        fds::give_to(terminal::slave(&master).map_err(text)?.as_fd(), config.uid).map_err(text)?;
         streams.stdin = if config.stdin { Some(master.try_clone().map_err(text)?) } else { None };
         streams.outputs[0] = Some(master);
     }

@@ -91,15 +91,18 @@ fn run(spec: &Spec, command: &[String], stdio: &[OwnedFd], tty: bool, status: &U
 fn prepare(spec: &Spec, stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> io::Result<()> {
     process::default_signals()?;
     nix::unistd::setsid()?;
+    let process = spec.process().as_ref().ok_or_else(|| io::Error::other("the container has no process"))?;
+    let uid = process.user().uid();
     if tty {
         let (master, slave) = terminal::open()?;
+        fds::give_to(slave.as_fd(), uid)?;
         fds::send(status.as_fd(), b"T\n", &[master.as_raw_fd()])?;
         (0..3).try_for_each(|number| process::redirect(slave.as_raw_fd(), number))?;
         process::control_terminal()?;
     } else {
+        stdio.iter().filter(|fd| fds::is_pipe(fd.as_fd())).try_for_each(|fd| fds::give_to(fd.as_fd(), uid))?;
         stdio.iter().zip(0..3).try_for_each(|(fd, number)| process::redirect(fd.as_raw_fd(), number))?;
     }
-    let process = spec.process().as_ref().ok_or_else(|| io::Error::other("the container has no process"))?;
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let calm = process.no_new_privileges() == Some(true);
     if calm {
@@ -119,7 +122,7 @@ fn prepare(spec: &Spec, stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> io
     }
     let syscall = create_syscall();
     syscall
-        .set_id(Uid::from_raw(process.user().uid()), Gid::from_raw(process.user().gid()))
+        .set_id(Uid::from_raw(uid), Gid::from_raw(process.user().gid()))
         .map_err(io::Error::other)?;
     libcontainer::capabilities::reset_effective(syscall.as_ref()).map_err(io::Error::other)?;
     if let Some(capabilities) = process.capabilities() {

@@ -5,12 +5,17 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Mutex;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 mod create;
 mod exec;
 mod log;
-mod pause;
+pub(crate) mod pause;
 pub(crate) mod protocol;
 mod serve;
 
@@ -20,7 +25,7 @@ pub fn main(args: &[OsString]) -> i32 {
         return 125;
     }
     let result = match args {
-        [flag, root] if flag == "--pause" => pause::run(Path::new(root)),
+        [flag, pod] if flag == "--pause" => pause::run(Path::new(pod)),
         [dir] => run(Path::new(dir)),
         _ => Err(io::Error::other("usage: shim <container directory>")),
     };
@@ -34,8 +39,13 @@ pub fn main(args: &[OsString]) -> i32 {
 }
 
 fn run(dir: &Path) -> io::Result<()> {
-    // libcontainer tells causes only to the log; stderr is the container's shim.log.
-    tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::WARN).with_writer(io::stderr).init();
+    // libcontainer tells causes only to the log; stderr is the container's shim.log. A copy of it, for in the
+    // container's first process stderr is the container's own.
+    let log = std::fs::File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    // System calls of newer kernels are in our profile on purpose.
+    let wanted = Targets::new().with_default(LevelFilter::WARN).with_target("libcontainer::seccomp", LevelFilter::ERROR);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(log)).with_filter(wanted);
+    tracing_subscriber::registry().with(layer).init();
     let config: protocol::ShimConfig =
         protocol::read_file(&dir.join("shim.json")).ok_or_else(|| io::Error::other("no shim.json"))?;
     serve::Shim::start(config)?.serve()

@@ -13,6 +13,10 @@ pub(crate) struct ShimConfig {
     /// Directory on a tmpfs: the socket `s` and libcontainer's state.
     pub(crate) run_dir: PathBuf,
     pub(crate) cgroup: String,
+    /// Where the shim itself belongs: whoever ends the kubelet's cgroup must not end it.
+    pub(crate) shim_cgroup: String,
+    /// The container's user: its own streams must be his, for programs open `/dev/stdout`.
+    pub(crate) uid: u32,
     pub(crate) log_path: PathBuf,
     pub(crate) log_max_bytes: u64,
     pub(crate) log_max_files: u32,

@@ -98,6 +98,10 @@ impl Shim {
         let started = Timestamp::now().to_string();
         write_file(&config.dir.join("state.json"), &StateFile { pid: init.as_raw(), started: started.clone() })?;
         first.reply(&Reply::Running { pid: init.as_raw(), started: started.clone() }, None);
+        // Moving takes the kernel some milliseconds, so it comes after the good news.
+        if let Err(error) = crate::runtime::cgroups::join(&config.shim_cgroup, std::process::id().cast_signed()) {
+            tracing::warn!(%error, "the shim stays in the kubelet's cgroup");
+        }
         let spec = Spec::load(config.dir.join("config.json")).map_err(io::Error::other)?;
         for output in running.streams.outputs.iter().flatten() {
             fds::set_nonblocking(output.as_fd())?;

@@ -44,6 +44,17 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(nix::unistd::write(fd, bytes)?)
 }
 
+/// Makes a pipe or terminal belong to a user, who may then open it by its name in `/proc`.
+pub fn give_to(fd: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
+    Ok(nix::unistd::fchown(fd.as_raw_fd(), Some(nix::unistd::Uid::from_raw(uid)), None)?)
+}
+
+/// Whether a descriptor is a pipe.
+pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    use nix::sys::stat::{SFlag, fstat};
+    fstat(fd.as_raw_fd()).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+}
+
 /// The inherited standard input as an owned descriptor (the shim's line to its kubelet).
 pub fn take_stdin() -> io::Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, fcntl};

@@ -20,11 +20,18 @@ pub fn open() -> io::Result<(OwnedFd, OwnedFd)> {
     if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    let master = OwnedFd::from(master);
+    let slave = slave(&master)?;
+    Ok((master, slave))
+}
+
+/// The other end of a terminal, whatever mount namespace it is of.
+pub fn slave(master: &OwnedFd) -> io::Result<OwnedFd> {
     // SAFETY: takes flags, gives a descriptor.
     let slave = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
     if slave < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor was made by the call above.
-    Ok((master.into(), unsafe { OwnedFd::from_raw_fd(slave) }))
+    Ok(unsafe { OwnedFd::from_raw_fd(slave) })
 }
