@@ -47,9 +47,12 @@ pub enum Cell {
 pub struct SelectableField {
     /// `spec.nodeName`
     pub label: &'static str,
+    /// Where the value stands in the stored version.
     pub path: &'static [&'static str],
     /// What an absent field counts as (`""`, or e.g. `false` for `spec.unschedulable`).
     pub absent: &'static str,
+    /// Where to look when there is nothing under `path`; mostly empty.
+    pub or: &'static [&'static str],
 }
 
 /// Where `scale` finds its numbers in the object.

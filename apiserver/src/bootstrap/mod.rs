@@ -51,7 +51,7 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
     }
     let user = system();
     let reconciled = policy.iter().map(|(gvr, object)| reconcile_policy(server, &user, gvr, object));
-    tokio::try_join!(ensure_all(server, rest), try_join_all(reconciled), ensure_service(server))?;
+    tokio::try_join!(ensure_all(server, rest), try_join_all(reconciled), ensure_service(server), ensure_service_range(server))?;
     Ok(())
 }
 
@@ -158,6 +158,25 @@ async fn ensure_service(server: &Arc<Server>) -> Result<()> {
     follow(server, &user, &core("endpoints"), Object(endpoints), &["subsets"]).await?;
     let slices = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
     follow(server, &user, &slices, Object(slice), &["endpoints", "ports"]).await
+}
+
+/// The ServiceCIDR that stands for the range this server was started with.
+async fn ensure_service_range(server: &Arc<Server>) -> Result<()> {
+    let (network, bits) = server.config.service_cidr;
+    let ranges = Gvr::new("networking.k8s.io", "v1", "servicecidrs");
+    let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [format!("{network}/{bits}")]}});
+    let user = system();
+    ensure(server, &user, &ranges, Object(range)).await?;
+    let ready = |range: &mut Object| -> Result<(), Status> {
+        if range.items_at(&["status", "conditions"]).is_empty() {
+            let now = coracle_api::time::seconds(jiff::Timestamp::now());
+            range.set(&["status", "conditions"], json!([{"type": "Ready", "status": "True", "reason": "",
+                "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": now}]));
+        }
+        Ok(())
+    };
+    server.modify(&user, &ranges, "status", "", "kubernetes", false, &ready).await.map(drop)
 }
 
 /// Creates an object, or brings the named fields of the existing one up to date.

@@ -9,7 +9,7 @@ mod protobuf;
 pub(crate) mod yaml;
 
 pub use decode::{Decoded, decode, merge_noticed};
-pub use negotiate::{Accepted, Encoding, Form, negotiate, negotiate_stream};
+pub use negotiate::{Accepted, Encoding, Form, negotiate, negotiate_plain, negotiate_stream};
 pub use table::{IncludeObject, partial_metadata, table};
 
 /// An object or list as a protobuf answer; `None` where its kind has no protobuf form (custom resources, tables).

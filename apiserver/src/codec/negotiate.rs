@@ -36,6 +36,18 @@ pub fn negotiate(accept: Option<&str>) -> Result<Accepted> {
     pick(accept, false).ok_or_else(|| not_acceptable(MEDIA_TYPES))
 }
 
+/// The same for an answer that has no other form than its own (reviews, bindings).
+pub fn negotiate_plain(accept: Option<&str>) -> Result<Accepted> {
+    let clauses = accept.map(|header| {
+        let plain = header.split(',').filter(|c| clause(c).is_some_and(|c| c.parameters.iter().all(|(k, _)| *k != "as")));
+        plain.collect::<Vec<_>>().join(",")
+    });
+    match (accept, clauses.as_deref()) {
+        (Some(given), Some("")) if !given.trim().is_empty() => Err(not_acceptable(MEDIA_TYPES)),
+        (_, plain) => negotiate(plain),
+    }
+}
+
 /// The same for a watch, which is a stream of events.
 pub fn negotiate_stream(accept: Option<&str>) -> Result<Accepted> {
     let accepted = pick(accept, true).filter(|a| a.encoding != Encoding::Yaml);

@@ -32,6 +32,7 @@ pub(super) static ROWS: &[Row] = &[
             label: "status.successful",
             path: &["status", "succeeded"],
             absent: "0",
+            or: &[],
         }],
         columns: JOB,
         strategy: &Jobs,

@@ -14,7 +14,7 @@ pub(super) const ROWS: &[Row] = &[Row {
     plural: "certificatesigningrequests",
     short: &["csr"],
     status: true,
-    fields: &[SelectableField { label: "spec.signerName", path: &["spec", "signerName"], absent: "" }],
+    fields: &[SelectableField { label: "spec.signerName", path: &["spec", "signerName"], absent: "", or: &[] }],
     columns: COLUMNS,
     subresources: &[Subresource {
         name: "approval",
@@ -59,6 +59,22 @@ fn condition(request: &Object) -> Value {
     words.join(",").into()
 }
 
+/// Fills in when a condition was written, and since when it is as it is.
+fn date_conditions(new: &mut Object, old: &Object, now: &str) {
+    let Some(Value::Array(conditions)) = new.0.pointer_mut("/status/conditions") else { return };
+    for condition in conditions.iter_mut().filter(|c| c.is_object()) {
+        if condition["lastUpdateTime"].is_null() {
+            condition["lastUpdateTime"] = json!(now);
+        }
+        if condition["lastTransitionTime"].is_null() {
+            let same = |o: &&Value| o["type"] == condition["type"] && o["status"] == condition["status"];
+            let before = old.items_at(&["status", "conditions"]).iter().find(same);
+            let since = before.map(|o| o["lastTransitionTime"].clone()).filter(Value::is_string);
+            condition["lastTransitionTime"] = since.unwrap_or_else(|| json!(now));
+        }
+    }
+}
+
 struct Request;
 
 impl Strategy for Request {
@@ -66,6 +82,7 @@ impl Strategy for Request {
     fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
         if let Some(old) = old {
             new.set(&["spec"], old.at(&["spec"]).cloned().unwrap_or_default());
+            date_conditions(new, old, &coracle_api::time::seconds(cx.now));
             return;
         }
         let user = cx.user;
@@ -111,7 +128,10 @@ impl Strategy for Request {
             return;
         }
         let conditions = new.at(&["status", "conditions"]).cloned();
-        *new = old.clone();
+        match old.at(&["status"]) {
+            Some(status) => new.set(&["status"], status.clone()),
+            None => drop(new.remove(&["status"])),
+        }
         match conditions {
             Some(conditions) => new.set(&["status", "conditions"], conditions),
             None => drop(new.remove(&["status", "conditions"])),

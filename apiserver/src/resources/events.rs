@@ -21,20 +21,21 @@ pub(super) static ROWS: &[Row] = &[Row {
 
 /// Selectors look at the stored form.
 const FIELDS: &[SelectableField] = &[
-    SelectableField { label: "reason", path: &["reason"], absent: "" },
-    SelectableField { label: "type", path: &["type"], absent: "" },
-    SelectableField { label: "reportingController", path: &["reportingComponent"], absent: "" },
-    SelectableField { label: "regarding.kind", path: &["involvedObject", "kind"], absent: "" },
-    SelectableField { label: "regarding.namespace", path: &["involvedObject", "namespace"], absent: "" },
-    SelectableField { label: "regarding.name", path: &["involvedObject", "name"], absent: "" },
-    SelectableField { label: "regarding.uid", path: &["involvedObject", "uid"], absent: "" },
-    SelectableField { label: "regarding.apiVersion", path: &["involvedObject", "apiVersion"], absent: "" },
+    SelectableField { label: "reason", path: &["reason"], absent: "", or: &[] },
+    SelectableField { label: "type", path: &["type"], absent: "", or: &[] },
+    SelectableField { label: "reportingController", path: &["reportingComponent"], absent: "", or: &[] },
+    SelectableField { label: "regarding.kind", path: &["involvedObject", "kind"], absent: "", or: &[] },
+    SelectableField { label: "regarding.namespace", path: &["involvedObject", "namespace"], absent: "", or: &[] },
+    SelectableField { label: "regarding.name", path: &["involvedObject", "name"], absent: "", or: &[] },
+    SelectableField { label: "regarding.uid", path: &["involvedObject", "uid"], absent: "", or: &[] },
+    SelectableField { label: "regarding.apiVersion", path: &["involvedObject", "apiVersion"], absent: "", or: &[] },
     SelectableField {
         label: "regarding.resourceVersion",
         path: &["involvedObject", "resourceVersion"],
         absent: "",
+        or: &[],
     },
-    SelectableField { label: "regarding.fieldPath", path: &["involvedObject", "fieldPath"], absent: "" },
+    SelectableField { label: "regarding.fieldPath", path: &["involvedObject", "fieldPath"], absent: "", or: &[] },
 ];
 
 /// Core field names and what they are called here.

@@ -38,6 +38,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "ipaddresses",
         short: &["ip"],
         columns: &[NAME, rule("ParentRef", |o, _| parent(o))],
+        strategy: &Addresses,
         ..CLUSTER_KIND
     },
     Row {
@@ -195,6 +196,45 @@ impl Strategy for Policies {
         for (i, kind) in new.items_at(&["spec", "policyTypes"]).iter().enumerate() {
             let kind = kind.as_str().unwrap_or_default();
             errors.one_of(format!("spec.policyTypes[{i}]"), kind, &["Egress", "Ingress"]);
+        }
+        errors.0
+    }
+}
+
+/// An address in use, whose name is the address.
+struct Addresses;
+
+impl Strategy for Addresses {
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        if let Ok(ip) = name.parse::<std::net::IpAddr>() {
+            let canonical = ip.to_canonical();
+            return match (canonical == ip, ip.to_string() == name) {
+                (false, _) => vec!["must not be an IPv4-mapped IPv6 address".to_owned()],
+                (true, true) => vec![],
+                (true, false) => vec![format!("must be in canonical form (\"{ip}\")")],
+            };
+        }
+        let number = |part: &str| part.trim_start_matches('0').parse::<u8>().is_ok() || part.trim_matches('0').is_empty();
+        let padded = name.split('.').count() == 4 && name.split('.').all(|part| !part.is_empty() && number(part));
+        let why = if padded { "must not have leading 0s" } else { "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)" };
+        vec![why.to_owned()]
+    }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        const PARENT: &str = "spec.parentRef";
+        let mut errors = Errors::default();
+        match new.at(&["spec", "parentRef"]) {
+            None => errors.required(PARENT, ""),
+            Some(parent) => {
+                for field in ["resource", "name"] {
+                    if parent[field].as_str().unwrap_or_default().is_empty() {
+                        errors.required(format!("{PARENT}.{field}"), "");
+                    }
+                }
+            }
+        }
+        if let Some(old) = old {
+            errors.immutable(PARENT, new.at(&["spec", "parentRef"]), old.at(&["spec", "parentRef"]));
         }
         errors.0
     }

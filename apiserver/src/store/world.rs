@@ -103,7 +103,8 @@ impl Index {
 
 /// What a field selector compares with.
 pub fn field_value(object: &Object, field: &SelectableField) -> String {
-    match object.at(field.path) {
+    let there = |path: &[&str]| object.at(path).filter(|v| v.as_str() != Some("") && !path.is_empty());
+    match there(field.path).or_else(|| there(field.or)) {
         Some(Value::String(s)) => s.clone(),
         Some(other) => other.to_string(),
         None => field.absent.to_owned(),

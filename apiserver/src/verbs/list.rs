@@ -50,7 +50,7 @@ pub async fn list(server: &Server, info: &RequestInfo, resource: &Resource, now:
     let limit = usize::try_from(limit).unwrap_or(0);
     let token = info.param("continue").filter(|c| !c.is_empty());
     let version = version(info, token.is_some())?;
-    let matches = |s: &Arc<Stored>| selection.matches(s, resource);
+    let matches = |s: &Arc<Stored>| selection.matches(s);
     let page = Page { server, resource, prefix: &prefix, limit, everything: selection.is_everything(), now };
     match (token, version) {
         (Some(token), _) => {

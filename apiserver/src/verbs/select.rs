@@ -3,7 +3,6 @@
 use coracle_api::Object;
 use coracle_api::selector::{FieldSelector, LabelSelector};
 
-use super::write::converted;
 use crate::request::RequestInfo;
 use crate::resource::{Resource, SelectableField};
 use crate::status::{Result, Status};
@@ -14,7 +13,7 @@ use crate::store::{Stored, field_value};
 pub struct Selection {
     labels: LabelSelector,
     fields: Vec<Term>,
-    /// Fields of a version that is not the stored one are read from the converted object.
+    /// Fields of a version that is not the stored one are not indexed: they are read from the stored object.
     by_object: Option<Vec<SelectableField>>,
 }
 
@@ -60,18 +59,18 @@ impl Selection {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    pub fn matches(&self, stored: &Stored, resource: &Resource) -> bool {
+    pub fn matches(&self, stored: &Stored) -> bool {
         if self.is_everything() {
             return true;
         }
-        let converted: Option<Object> = self
+        let object: Option<Object> = self
             .by_object
             .as_ref()
             .filter(|_| self.fields.iter().any(|t| matches!(t.field, Field::Listed(_))))
-            .map(|_| converted(resource, stored.object()));
+            .map(|_| stored.object());
         self.labels.matches(|key| stored.index.label(key))
             && self.fields.iter().all(|term| {
-                let equal = match (term.field, &converted, &self.by_object) {
+                let equal = match (term.field, &object, &self.by_object) {
                     (Field::Name, ..) => stored.name() == term.value,
                     (Field::Namespace, ..) => stored.namespace() == term.value,
                     (Field::Listed(at), Some(object), Some(fields)) => field_value(object, &fields[at]) == term.value,

@@ -155,7 +155,7 @@ impl Watcher {
 
     fn send_initial(&mut self, out: &mut BytesMut) {
         while let Some(stored) = self.initial.pop_front() {
-            if self.selection.matches(&stored, &self.resource) {
+            if self.selection.matches(&stored) {
                 self.line(out, "ADDED", &stored);
             }
             if out.len() > 64 * 1024 {
@@ -184,7 +184,7 @@ impl Watcher {
 
     /// What this watcher sees of a change: its selection decides between before and after.
     fn event(&mut self, out: &mut BytesMut, event: &Event) {
-        let matches = |s: &Stored| self.selection.matches(s, &self.resource);
+        let matches = |s: &Stored| self.selection.matches(s);
         let before = event.previous.as_deref().is_some_and(matches);
         let after = !event.deleted && matches(&event.object);
         match (before, after) {

@@ -35,7 +35,7 @@ pub(in super::super) const FIELDS: &[SelectableField] = &[
     field("involvedObject.fieldPath", &["involvedObject", "fieldPath"]),
     field("reason", &["reason"]),
     field("reportingComponent", &["reportingComponent"]),
-    field("source", &["source", "component"]),
+    SelectableField { or: &["reportingComponent"], ..field("source", &["source", "component"]) },
     field("type", &["type"]),
 ];
 

@@ -16,6 +16,8 @@ mod service_validation;
 mod services;
 mod volumes;
 
+pub(super) use volumes::claim_spec;
+
 pub(super) static ROWS: &[Row] = &[
     BINDING,
     config::CONFIG_MAP,
@@ -45,7 +47,7 @@ const BINDING: Row = Row {
 };
 
 const fn field(label: &'static str, path: &'static [&'static str]) -> SelectableField {
-    SelectableField { label, path, absent: "" }
+    SelectableField { label, path, absent: "", or: &[] }
 }
 
 const fn part(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {

@@ -18,6 +18,7 @@ pub(super) const ROW: Row = Row {
         label: "spec.unschedulable",
         path: &["spec", "unschedulable"],
         absent: "false",
+        or: &[],
     }],
     columns: COLUMNS,
     subresources: &[proxy("NodeProxyOptions")],

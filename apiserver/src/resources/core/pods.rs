@@ -30,7 +30,7 @@ const FIELDS: &[SelectableField] = &[
     field("spec.restartPolicy", &["spec", "restartPolicy"]),
     field("spec.schedulerName", &["spec", "schedulerName"]),
     field("spec.serviceAccountName", &["spec", "serviceAccountName"]),
-    SelectableField { label: "spec.hostNetwork", path: &["spec", "hostNetwork"], absent: "false" },
+    SelectableField { label: "spec.hostNetwork", path: &["spec", "hostNetwork"], absent: "false", or: &[] },
     field("status.phase", &["status", "phase"]),
     field("status.podIP", &["status", "podIP"]),
     field("status.podIPs", &["status", "podIP"]),
@@ -100,6 +100,10 @@ impl Strategy for Pods {
             ("", Some(old)) => pod_spec::validate_pod_update(new, old),
             _ => vec![],
         }
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        pod_spec::pod_warnings(new, old.is_none())
     }
 
     fn isolate(&self, subresource: &str, new: &mut Object, old: &Object) {

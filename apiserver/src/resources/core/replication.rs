@@ -24,7 +24,7 @@ pub(super) const CONTROLLER: Row = Row {
         status_replicas: &["status", "replicas"],
         selector: &["spec", "selector"],
     }),
-    fields: &[SelectableField { label: "status.replicas", path: &["status", "replicas"], absent: "0" }],
+    fields: &[SelectableField { label: "status.replicas", path: &["status", "replicas"], absent: "0", or: &[] }],
     columns: &[
         NAME,
         integer("Desired", &["spec", "replicas"]),
