@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rcgen::{
@@ -67,7 +67,7 @@ impl Upstream {
                 "--authorization-mode=Node,RBAC",
                 "--enable-admission-plugins=NodeRestriction",
                 "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-                "--service-account-key-file=sa.key",
+                "--service-account-key-file=sa.pub",
                 "--service-account-signing-key-file=sa.key",
                 &format!("--service-cluster-ip-range={SERVICE_CIDR}"),
                 "--allow-privileged=true",
@@ -128,8 +128,8 @@ impl Upstream {
         Ok(())
     }
 
-    fn wait_until_ready(&self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(120);
         let url = format!("https://127.0.0.1:{}/readyz", self.port);
         let curl = ["-s", "--cacert", "ca.crt", "--cert", "admin.crt", "--key", "admin.key", &url];
         loop {
@@ -138,11 +138,16 @@ impl Upstream {
             if answer.stdout == b"ok" {
                 return Ok(());
             }
-            ensure!(
-                Instant::now() < deadline,
-                "upstream's API server is not ready; its log is in {}",
-                self.dir.display()
-            );
+            let ended =
+                self.children.iter_mut().find_map(|(name, child)| child.try_wait().ok()?.map(|_| *name));
+            if let Some(name) = ended.or_else(|| (Instant::now() > deadline).then_some("kube-apiserver")) {
+                let log = fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default();
+                let end: Vec<&str> = log.lines().rev().take(8).collect();
+                bail!(
+                    "upstream's {name} is not ready; its log ends with (last line first):\n{}",
+                    end.join("\n")
+                );
+            }
             pause(Duration::from_millis(100));
         }
     }
@@ -172,7 +177,9 @@ fn certificates(dir: &Path, port: u16) -> Result<()> {
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     fs::write(dir.join("ca.crt"), ca.pem())?;
-    fs::write(dir.join("sa.key"), KeyPair::generate()?.serialize_pem())?;
+    let accounts = KeyPair::generate()?;
+    fs::write(dir.join("sa.key"), accounts.serialize_pem())?;
+    fs::write(dir.join("sa.pub"), accounts.public_key_pem())?;
 
     let mut server = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
