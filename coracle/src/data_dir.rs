@@ -46,6 +46,14 @@ impl Layout {
         self.data.join("pki")
     }
 
+    /// The cgroup above all pods of this cluster: clusters on one machine have one each.
+    pub fn cgroup_root(&self) -> String {
+        match self.run.file_name().and_then(|n| n.to_str()) {
+            Some("coracle") | None => "/".to_owned(),
+            Some(name) => format!("/{name}"),
+        }
+    }
+
     pub fn node(&self) -> PathBuf {
         self.data.join("node")
     }

@@ -18,7 +18,9 @@ pub async fn run(down: &Down) -> Result<()> {
     }
     if nix::unistd::geteuid().is_root() {
         let dns = ClusterFacts::of(&layout)?.map(|facts| facts.cluster_dns);
-        coracle_kubelet::purge(&layout.node(), &layout.run, dns).await.context("removing pods")?;
+        coracle_kubelet::purge(&layout.node(), &layout.run, &layout.cgroup_root(), dns)
+            .await
+            .context("removing pods")?;
         progress.step("pods, mounts, namespaces, links, nft table and cgroups removed");
     }
     if down.purge {

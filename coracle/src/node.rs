@@ -56,6 +56,7 @@ fn config(plan: &Plan, client: Client, pki: &Pki) -> Result<coracle_kubelet::Con
         state_dir: node.clone(),
         run_dir: plan.layout.run.clone(),
         log_dir: node.join("logs"),
+        cgroup_root: plan.layout.cgroup_root(),
         pod_cidr: first_24(&plan.options.cluster_cidr)?,
         cluster_cidr: plan.facts.cluster_cidr.clone(),
         service_cidr: plan.facts.service_cidr.clone(),

@@ -8,8 +8,14 @@ use anyhow::Context;
 use crate::{net, runtime};
 
 /// Removes what a node with these directories has left. No node may be running on them.
-pub async fn purge(state_dir: &Path, run_dir: &Path, cluster_dns: Option<IpAddr>) -> anyhow::Result<()> {
-    runtime::purge(&state_dir.join("runtime"), run_dir, "/kubepods").await.context("containers")?;
+pub async fn purge(
+    state_dir: &Path,
+    run_dir: &Path,
+    cgroup_root: &str,
+    cluster_dns: Option<IpAddr>,
+) -> anyhow::Result<()> {
+    let pods = format!("{}/kubepods", cgroup_root.trim_end_matches('/'));
+    runtime::purge(&state_dir.join("runtime"), run_dir, &pods).await.context("containers")?;
     let local: Vec<Ipv4Addr> = match cluster_dns {
         Some(IpAddr::V4(ip)) => vec![ip],
         Some(IpAddr::V6(_)) | None => vec![],

@@ -54,11 +54,8 @@ fn cgroups() -> BTreeSet<String> {
     let mut roots = vec!["/sys/fs/cgroup".to_owned()];
     roots.extend(entries("/sys/fs/cgroup").into_iter().map(|e| format!("/sys/fs/cgroup/{e}")));
     for root in roots {
-        for name in ["kubepods", "coracle"] {
-            let group = Path::new(&root).join(name);
-            if group.exists() {
-                found.insert(group.to_string_lossy().into_owned());
-            }
+        for name in entries(&root).into_iter().filter(|n| n == "kubepods" || n.starts_with("coracle")) {
+            found.insert(Path::new(&root).join(name).to_string_lossy().into_owned());
         }
     }
     found
