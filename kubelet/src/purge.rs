@@ -14,8 +14,9 @@ pub async fn purge(
     cgroup_root: &str,
     cluster_dns: Option<IpAddr>,
 ) -> anyhow::Result<()> {
-    let pods = format!("{}/kubepods", cgroup_root.trim_end_matches('/'));
-    runtime::purge(&state_dir.join("runtime"), run_dir, &pods).await.context("containers")?;
+    // A root of its own goes with everything in it; the machine's keeps what others put there.
+    let cgroup = if cgroup_root == "/" { "/kubepods" } else { cgroup_root };
+    runtime::purge(&state_dir.join("runtime"), run_dir, cgroup).await.context("containers")?;
     let local: Vec<Ipv4Addr> = match cluster_dns {
         Some(IpAddr::V4(ip)) => vec![ip],
         Some(IpAddr::V6(_)) | None => vec![],
