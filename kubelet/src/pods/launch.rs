@@ -4,6 +4,7 @@ use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     env::{self, EnvSources, PodFacts},
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     cri::{ContainerError, ContainerSpec, ImageError, ImageInfo, Mount, Propagation, RegistryCredential},
-    volumes::Paths,
+    volumes::{Paths, subpath},
 };
 
 /// What a launch needs to know of its pod.
@@ -28,6 +29,8 @@ pub(crate) struct LaunchInputs {
     pub(crate) volumes: Paths,
     pub(crate) hostname: String,
     pub(crate) wake: Arc<Notify>,
+    /// The pod shall end: do not wait for an image.
+    pub(crate) stop: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -44,8 +47,10 @@ pub(crate) async fn launch(node: &NodeContext, l: &LaunchInputs) -> Result<Launc
         Role::Ephemeral => "ephemeralContainers",
     };
     let about = container_reference(&l.pod, list, &l.name);
-    let image = ensure_image(node, l, &c, &about).await?;
-    let spec = container_spec(node, l, &c, &image).await.map_err(|message| {
+    let ending = || failed("ContainerCreating", "");
+    let image = l.stop.run_until_cancelled(ensure_image(node, l, &c, &about)).await.unwrap_or_else(|| Err(ending()))?;
+    let spec = l.stop.run_until_cancelled(container_spec(node, l, &c, &image)).await;
+    let spec = spec.ok_or_else(ending)?.map_err(|message| {
         node.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
         failed("CreateContainerConfigError", message)
     })?;
@@ -203,7 +208,7 @@ async fn environment(node: &NodeContext, l: &LaunchInputs, c: &Container) -> Res
 
 fn mounts(node: &NodeContext, l: &LaunchInputs, c: &Container, env: &HashMap<String, String>) -> Result<Vec<Mount>, String> {
     let mut out = Vec::new();
-    for m in c.volume_mounts.iter().flatten() {
+    for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
         let base = l.volumes.get(&m.name).ok_or_else(|| format!("volume {:?} is not mounted", m.name))?;
         let sub = match (&m.sub_path_expr, &m.sub_path) {
             (Some(expr), _) if !expr.is_empty() => env::expand_strict(expr, env)?,
@@ -217,7 +222,11 @@ fn mounts(node: &NodeContext, l: &LaunchInputs, c: &Container, env: &HashMap<Str
             Some("Bidirectional") => Propagation::Bidirectional,
             _ => Propagation::None,
         };
-        out.push(Mount { host_path: sub_path(base, &sub)?, container_path: PathBuf::from("/").join(&m.mount_path), readonly, recursive_readonly: readonly && recursive, propagation });
+        let host_path = match sub.as_str() {
+            "" => base.clone(),
+            sub => subpath::bind(&node.pod_dir(&l.pod), base, sub, &c.name, index)?,
+        };
+        out.push(Mount { host_path, container_path: PathBuf::from("/").join(&m.mount_path), readonly, recursive_readonly: readonly && recursive, propagation });
     }
     let file = |host_path: PathBuf, path: &str| Mount { host_path, container_path: path.into(), readonly: false, recursive_readonly: false, propagation: Propagation::None };
     let taken = |out: &[Mount], path: &str| out.iter().any(|m| m.container_path == *path);
@@ -233,28 +242,4 @@ fn mounts(node: &NodeContext, l: &LaunchInputs, c: &Container, env: &HashMap<Str
     fs::set_permissions(&message, std::os::unix::fs::PermissionsExt::from_mode(0o666)).map_err(|e| e.to_string())?;
     out.push(file(message, c.termination_message_path.as_deref().unwrap_or("/dev/termination-log")));
     Ok(out)
-}
-
-/// The host path of a subPath; it must stay inside the volume, whatever links a container put there.
-fn sub_path(base: &std::path::Path, sub: &str) -> Result<PathBuf, String> {
-    if sub.is_empty() {
-        return Ok(base.to_owned());
-    }
-    if sub.starts_with('/') || sub.split('/').any(|part| part == "..") {
-        return Err(format!("subPath {sub:?} must be a relative path inside the volume"));
-    }
-    let target = base.join(sub);
-    // The existing part is resolved first, so that nothing is made outside through a link.
-    let mut existing = target.as_path();
-    while !existing.exists() {
-        existing = existing.parent().ok_or("subPath has no parent")?;
-    }
-    let root = base.canonicalize().map_err(|e| e.to_string())?;
-    if !existing.canonicalize().map_err(|e| e.to_string())?.starts_with(&root) {
-        return Err(format!("subPath {sub:?} leads out of the volume"));
-    }
-    if !target.exists() {
-        fs::create_dir_all(&target).map_err(|e| e.to_string())?;
-    }
-    target.canonicalize().map_err(|e| e.to_string())
 }

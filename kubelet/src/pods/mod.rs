@@ -1,7 +1,9 @@
 //! Pods: one task each; plan, act, report.
 
+mod act;
 mod conditions;
 pub(crate) mod env;
+mod hooks;
 mod launch;
 mod naming;
 pub(crate) mod node_context;
@@ -10,8 +12,11 @@ pub(crate) mod recorder;
 pub(crate) mod resources;
 mod security;
 pub(crate) mod served;
+mod set_up;
 pub(crate) mod sources;
 mod status;
+mod sweep;
+mod termination;
 pub(crate) mod view;
 mod worker;
 mod writer;
@@ -22,19 +27,20 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, runtime::watcher::{self, Event}};
 use parking_lot::RwLock;
-use tokio::{sync::{Notify, watch}, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use conditions::whole_second;
 use node_context::NodeContext;
 use view::{name_of, namespace_of, uid_of};
+use worker::Wakers;
 
 /// The pods of this node by namespace and name, for the streaming server.
 pub(crate) type Directory = Arc<RwLock<HashMap<(String, String), Arc<Pod>>>>;
 
 struct Entry {
     feed: watch::Sender<Option<Arc<Pod>>>,
-    wake: Arc<Notify>,
+    wakers: Wakers,
 }
 
 /// Follows the pods bound to this node, one worker for each uid.
@@ -46,6 +52,7 @@ pub(crate) async fn run(node: Arc<NodeContext>, directory: Directory, shutdown: 
     let mut entries: HashMap<String, Entry> = HashMap::new();
     let mut workers: JoinSet<String> = JoinSet::new();
     let mut listed: Vec<String> = Vec::new();
+    let mut swept = false;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -54,8 +61,8 @@ pub(crate) async fn run(node: Arc<NodeContext>, directory: Directory, shutdown: 
                 node.sources.release();
             }
             change = changes.recv() => match change {
-                Ok(event) => if let Some(e) = entries.get(&event.pod_uid) { e.wake.notify_one() },
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => entries.values().for_each(|e| e.wake.notify_one()),
+                Ok(event) => if let Some(e) = entries.get(&event.pod_uid) { e.wakers.runtime.notify_one() },
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => entries.values().for_each(|e| e.wakers.runtime.notify_one()),
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => { changes = node.runtime.events(); tokio::time::sleep(std::time::Duration::from_millis(100)).await; }
             },
             Some(event) = events.next() => match event {
@@ -65,6 +72,10 @@ pub(crate) async fn run(node: Arc<NodeContext>, directory: Directory, shutdown: 
                 Ok(Event::InitDone) => {
                     for (_, e) in entries.iter().filter(|(uid, _)| !listed.contains(uid)) { e.feed.send_replace(None); }
                     directory.write().retain(|_, pod| listed.iter().any(|uid| uid == uid_of(pod)));
+                    if !swept {
+                        swept = true;
+                        tokio::spawn(sweep::sweep(node.clone(), std::mem::take(&mut listed)));
+                    }
                 }
                 Ok(Event::Delete(pod)) => {
                     if let Some(e) = entries.get(uid_of(&pod)) { e.feed.send_replace(None); }
@@ -84,8 +95,8 @@ fn admit(node: &Arc<NodeContext>, directory: &Directory, entries: &mut HashMap<S
         return;
     }
     let (feed, receiver) = watch::channel(Some(pod.clone()));
-    let wake = Arc::new(Notify::new());
-    entries.insert(uid.clone(), Entry { feed, wake: wake.clone() });
+    let wakers = Wakers::default();
+    entries.insert(uid.clone(), Entry { feed, wakers: wakers.clone() });
     let node = node.clone();
-    workers.spawn(async move { worker::run(node, pod, receiver, wake).await; uid });
+    workers.spawn(async move { worker::run(node, pod, receiver, wakers).await; uid });
 }

@@ -4,7 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::view::{
-    ContainerView, PodView, Role, SandboxView, ephemeral_containers, init_containers, role_of_init,
+    ContainerView, PodView, Role, SandboxView, TornDown, ephemeral_containers, find_container, init_containers,
+    role_of_init,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +31,14 @@ pub(crate) enum Action {
     Kill {
         name: String,
     },
-    /// Nothing runs and nothing will: unmount, give the address back.
-    TearDown,
+    /// A back-off has begun: tell it once.
+    BackOff {
+        name: String,
+    },
+    /// Nothing runs and nothing will: unmount and give the address back, or remove the containers too.
+    TearDown {
+        to: TornDown,
+    },
     /// Look again at this moment.
     WakeAt(Timestamp),
 }
@@ -39,13 +46,25 @@ pub(crate) enum Action {
 /// Seconds of crash-loop back-off: 10 s doubling to 5 min.
 pub(crate) const CRASH_DELAY: i64 = 10;
 pub(crate) const CRASH_DELAY_MAX: i64 = 300;
+/// A failed pull is shown as such for a moment, then as a back-off.
+const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
 
-/// The back-off that follows a crash, given the one before: forgotten after ten minutes of good conduct.
+/// The back-off that follows an end, given the one before: none the first time, and forgotten after ten minutes of good
+/// conduct.
 pub(crate) fn next_crash_delay(previous: Option<i64>, ran_seconds: i64) -> i64 {
     match previous {
-        Some(delay) if ran_seconds < 2 * CRASH_DELAY_MAX => (delay * 2).min(CRASH_DELAY_MAX),
-        Some(_) | None => CRASH_DELAY,
+        Some(_) if ran_seconds >= 2 * CRASH_DELAY_MAX => 0,
+        Some(0) => CRASH_DELAY,
+        Some(delay) => (delay * 2).min(CRASH_DELAY_MAX),
+        None => 0,
     }
+}
+
+/// What the back-off of an attempt must have been, for a process that did not see those before it.
+pub(crate) fn presumed_crash_delay(attempt: u32, ran_seconds: i64) -> i64 {
+    (0..=attempt.min(6)).fold(None, |delay, _| Some(next_crash_delay(delay, 0))).map_or(0, |delay| {
+        if ran_seconds >= 2 * CRASH_DELAY_MAX { 0 } else { delay }
+    })
 }
 
 /// Whether a container that ended with `code` is to run again.
@@ -78,7 +97,7 @@ pub(crate) fn restarts(spec: &PodSpec, role: Role, c: &Container, code: i32) -> 
 /// Everything to do now. The caller carries it out and asks again when something has changed.
 pub(crate) fn plan(spec: &PodSpec, view: &PodView, now: Timestamp) -> Vec<Action> {
     let mut actions = Vec::new();
-    if view.terminating.is_some() || view.doomed.is_some() {
+    if view.terminating.is_some() || view.doomed.is_some() || view.over {
         wind_down(spec, view, now, &mut actions);
     } else if is_finished(spec, view) {
         // Sidecars end with the last main container.
@@ -109,11 +128,14 @@ pub(crate) fn ended_for_good(spec: &PodSpec, role: Role, c: &Container, v: &Cont
 
 fn bring_up(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
     match &view.sandbox {
-        SandboxView::Absent => return actions.push(Action::SetUp),
-        SandboxView::Pending { retry_at: Some(at) } if *at <= now => return actions.push(Action::SetUp),
-        SandboxView::Pending { retry_at } => return actions.extend(retry_at.map(Action::WakeAt)),
-        SandboxView::Ready { .. } => {}
+        _ if view.setting_up => return,
+        SandboxView::Ready { .. } if view.mounted => {}
+        SandboxView::Pending { retry_at: Some(at) } if *at > now => return actions.push(Action::WakeAt(*at)),
+        SandboxView::Absent | SandboxView::Pending { .. } | SandboxView::Ready { .. } => {
+            return actions.push(Action::SetUp);
+        }
     }
+    tell_back_offs(spec, view, now, actions);
     stop_condemned(spec, view, now, actions);
     // One launch at a time keeps the spec's order: a postStart hook holds back the containers after it.
     if view.containers.values().any(|c| c.launching) {
@@ -128,7 +150,7 @@ fn bring_up(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Ac
     }
     for c in ephemeral_containers(spec) {
         let v = view.container(&c.name);
-        if v.current.is_none() && due(v, now, actions) && !launched {
+        if (v.current.is_none() || v.was_abandoned()) && due(v, now, actions) && !launched {
             launched = true;
             actions.push(Action::Launch { name: c.name.clone(), role: Role::Ephemeral, attempt: 0 });
         }
@@ -186,7 +208,7 @@ fn launch_if_due(
             }
             record.attempt.max(v.restarts) + 1
         }
-        (Some(_), None) => return,
+        (Some(record), None) => record.attempt,
         (None, _) => v.restarts,
     };
     if due(v, now, actions) && !*launched {
@@ -210,6 +232,24 @@ fn due(v: &ContainerView, now: Timestamp, actions: &mut Vec<Action>) -> bool {
 pub(crate) fn launch_not_before(v: &ContainerView) -> Option<Timestamp> {
     let crash = v.finished_at().zip(v.crash_delay).map(|(end, delay)| end + SignedDuration::from_secs(delay));
     crash.max(v.retry_at)
+}
+
+/// Containers that wait and were not yet said to.
+fn tell_back_offs(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
+    for (name, v) in view.containers.iter().filter(|(_, v)| v.is_idle() && !v.backoff_told) {
+        if let Some(shown) = v.pull_failed_at.map(|at| at + PULL_ERROR_SHOWN) {
+            actions.push(if now < shown { Action::WakeAt(shown) } else { Action::BackOff { name: name.clone() } });
+        } else if is_crash_looping(spec, name, v, now) {
+            actions.push(Action::BackOff { name: name.clone() });
+        }
+    }
+}
+
+/// Whether a container that ended waits out its back-off before the next start.
+pub(crate) fn is_crash_looping(spec: &PodSpec, name: &str, v: &ContainerView, now: Timestamp) -> bool {
+    let held = launch_not_before(v).is_some_and(|at| at > now);
+    let again = |code| find_container(spec, name).is_some_and(|(role, c)| restarts(spec, role, &c, code));
+    held && v.exit_code().is_some_and(again)
 }
 
 fn stop_condemned(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
@@ -239,10 +279,10 @@ fn wind_down(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<A
     };
     let sidecars: Vec<&str> =
         init_containers(spec).iter().filter(|c| role_of_init(c) == Role::Sidecar).map(|c| c.name.as_str()).collect();
-    let mut busy = false;
+    let mut busy = view.setting_up || view.tearing_down;
     for (name, v) in &view.containers {
         busy |= v.launching;
-        if sidecars.contains(&name.as_str()) || v.current.is_none() || v.exit_code().is_some() {
+        if sidecars.contains(&name.as_str()) || !v.is_running() {
             continue;
         }
         busy = true;
@@ -253,13 +293,14 @@ fn wind_down(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<A
         if busy {
             break;
         }
-        if v.current.is_some() && v.exit_code().is_none() {
+        if v.is_running() {
             busy = true;
             stop_or_press(name, v, left(since).max(1), view, now, actions);
         }
     }
-    if !busy && view.sandbox != SandboxView::Absent {
-        actions.push(Action::TearDown);
+    let to = if view.terminating.is_some() { TornDown::Removed } else { TornDown::Ended };
+    if !busy && view.torn_down < to {
+        actions.push(Action::TearDown { to });
     }
 }
 
@@ -267,11 +308,7 @@ fn stop_or_press(name: &str, v: &ContainerView, grace: i64, view: &PodView, now:
     if v.stopping.is_some() {
         return press_on(name, v, view.terminating.map(|t| t.grace), now, actions);
     }
-    let message = match &view.doomed {
-        Some(doom) if doom.reason == "DeadlineExceeded" => format!("Stopping container {name}"),
-        Some(_) | None => format!("Stopping container {name}"),
-    };
-    actions.push(Action::Stop { name: name.to_owned(), grace, message });
+    actions.push(Action::Stop { name: name.to_owned(), grace, message: format!("Stopping container {name}") });
 }
 
 /// Carries a stop forward: signal once the hook is over, SIGKILL at the deadline (which a second delete may bring closer).

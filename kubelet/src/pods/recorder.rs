@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::{Patch, PatchParams, PostParams}};
 use tokio::sync::mpsc;
 
-use super::view::{name_of, namespace_of, uid_of};
+use super::view::{Role, find_container, name_of, namespace_of, spec_of, uid_of};
 
 /// Bursts per object, and the refill of one event per five minutes.
 const BURST: f64 = 25.0;
@@ -71,6 +71,16 @@ pub(crate) fn pod_reference(pod: &Pod) -> ObjectReference {
 /// `spec.containers{name}` and its kin, as the event's field path.
 pub(crate) fn container_reference(pod: &Pod, list: &str, container: &str) -> ObjectReference {
     ObjectReference { field_path: Some(format!("spec.{list}{{{container}}}")), ..pod_reference(pod) }
+}
+
+/// The same, with the list found in the spec.
+pub(crate) fn container_of(pod: &Pod, container: &str) -> ObjectReference {
+    let list = match find_container(spec_of(pod), container) {
+        Some((Role::Init | Role::Sidecar, _)) => "initContainers",
+        Some((Role::Ephemeral, _)) => "ephemeralContainers",
+        Some((Role::Main, _)) | None => "containers",
+    };
+    container_reference(pod, list, container)
 }
 
 pub(crate) fn node_reference(node: &Node) -> ObjectReference {

@@ -13,7 +13,7 @@ use k8s_openapi::{
 
 use super::{
     conditions,
-    plan::{ended_for_good, has_initialized, init_failed, is_finished, launch_not_before, restarts},
+    plan::{has_initialized, init_failed, is_crash_looping, is_finished},
     resources,
     view::{
         ContainerView, PodView, Role, SandboxView, find_container, ephemeral_containers, init_containers, name_of,
@@ -32,7 +32,11 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
         None => (None, None),
     };
     let statuses = |names: Vec<(&str, Role)>| {
-        names.into_iter().map(|(name, role)| container_status(pod, name, role, view, phase, now)).collect::<Vec<_>>()
+        let status = |(name, role): (&str, Role)| match remembered(&old, name, view, phase) {
+            Some(known) => known.clone(),
+            None => container_status(pod, name, role, view, phase, now),
+        };
+        names.into_iter().map(status).collect::<Vec<_>>()
     };
     let init = statuses(init_containers(spec).iter().map(|c| (c.name.as_str(), role_of_init(c))).collect());
     let main = statuses(spec.containers.iter().map(|c| (c.name.as_str(), Role::Main)).collect());
@@ -58,6 +62,14 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
         nominated_node_name: old.nominated_node_name,
         ..PodStatus::default()
     }
+}
+
+/// What the API knows of a container that ended, when the node has no record of it any more.
+fn remembered<'a>(old: &'a PodStatus, name: &str, view: &PodView, phase: &str) -> Option<&'a ContainerStatus> {
+    let lists = [&old.init_container_statuses, &old.container_statuses, &old.ephemeral_container_statuses];
+    let known = lists.into_iter().flatten().flatten().find(|s| s.name == name)?;
+    let ended = matches!(phase, "Succeeded" | "Failed") && view.container(name).current.is_none();
+    (ended && known.container_id.is_some()).then_some(known)
 }
 
 fn pod_ips(spec: &PodSpec, view: &PodView, old: &PodStatus, host_ips: &[IpAddr], phase: &str) -> Vec<IpAddr> {
@@ -169,9 +181,8 @@ fn state(pod: &Pod, c: &Container, role: Role, view: &PodView, v: &ContainerView
     if let Some(w) = v.waiting.as_ref().filter(|_| !over) {
         return waiting(&w.reason, Some(w.message.clone()));
     }
-    if let Some(code) = v.exit_code() {
-        let again = !over && !is_finished(spec, view) && restarts(spec, role, c, code);
-        if again && launch_not_before(v).is_some_and(|at| at > now) {
+    if v.exit_code().is_some() {
+        if !over && !is_finished(spec, view) && is_crash_looping(spec, &c.name, v, now) {
             return waiting("CrashLoopBackOff", Some(crash_message(pod, &c.name, v)));
         }
         let terminated = v.current.as_ref().and_then(|r| terminated(r, v));
@@ -231,9 +242,4 @@ fn terminated(r: &ContainerRecord, v: &ContainerView) -> Option<ContainerStateTe
         }),
         ContainerState::Created { .. } | ContainerState::Running { .. } => None,
     }
-}
-
-/// Whether every container of the list ended for good (used for the Ready condition of finished pods).
-pub(crate) fn all_ended(spec: &PodSpec, view: &PodView) -> bool {
-    spec.containers.iter().all(|c| ended_for_good(spec, Role::Main, c, view.container(&c.name)))
 }

@@ -12,6 +12,15 @@ use crate::cri::{ContainerRecord, ContainerState};
 pub(crate) struct PodView {
     /// Volumes are mounted and the sandbox has its network.
     pub(crate) sandbox: SandboxView,
+    /// A job makes the sandbox or mounts the volumes.
+    pub(crate) setting_up: bool,
+    /// This process has mounted the volumes: not yet true of an adopted sandbox.
+    pub(crate) mounted: bool,
+    /// A job takes down what is left on the node.
+    pub(crate) tearing_down: bool,
+    pub(crate) torn_down: TornDown,
+    /// The API says Succeeded or Failed, and that is for ever.
+    pub(crate) over: bool,
     /// Keyed by the container's name, all three lists of the spec together (names are unique across them).
     pub(crate) containers: BTreeMap<String, ContainerView>,
     /// The pod shall not run here any more, and why: rejected, deadline exceeded, evicted.
@@ -37,13 +46,33 @@ pub(crate) struct Doom {
 pub(crate) enum SandboxView {
     #[default]
     Absent,
-    /// A job sets it up, or the last try failed and the next one waits until then.
+    /// A job makes it, or the last try failed and the next one waits until then.
     Pending {
         retry_at: Option<Timestamp>,
     },
     Ready {
         ips: Vec<IpAddr>,
     },
+}
+
+/// How much of an ended pod is gone from the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TornDown {
+    #[default]
+    Nothing,
+    /// Network and volumes; exit records and logs are kept for whoever asks.
+    Ended,
+    /// Everything but the logs.
+    Removed,
+}
+
+impl SandboxView {
+    pub(crate) fn ips(&self) -> &[IpAddr] {
+        match self {
+            SandboxView::Ready { ips } => ips,
+            SandboxView::Absent | SandboxView::Pending { .. } => &[],
+        }
+    }
 }
 
 /// One container of the pod.
@@ -61,6 +90,10 @@ pub(crate) struct ContainerView {
     pub(crate) waiting: Option<Waiting>,
     /// No launch before this moment.
     pub(crate) retry_at: Option<Timestamp>,
+    /// When the image could not be had: `ErrImagePull` turns into `ImagePullBackOff` soon after.
+    pub(crate) pull_failed_at: Option<Timestamp>,
+    /// The present back-off was told in an event.
+    pub(crate) backoff_told: bool,
     /// Crash-loop back-off: the delay that follows the current attempt's end.
     pub(crate) crash_delay: Option<i64>,
     /// Restarts known from the API, when the runtime's record is lost.
@@ -124,9 +157,15 @@ impl ContainerView {
         }
     }
 
-    /// Exited, or never there and nothing under way.
+    /// Exited, or never started and nothing under way.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.launching && (self.current.is_none() || self.exit_code().is_some())
+        !self.launching && !self.is_running()
+    }
+
+    /// Made, and then left: the process that made it was killed before it could start it.
+    pub(crate) fn was_abandoned(&self) -> bool {
+        let created = |c: &ContainerRecord| matches!(c.state, ContainerState::Created { .. });
+        !self.launching && self.current.as_ref().is_some_and(created)
     }
 
     pub(crate) fn restart_count(&self) -> u32 {

@@ -1,199 +1,193 @@
 //! The task of one pod: look, report, plan, act, and wait for the next event.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
-use tokio::{sync::{Notify, mpsc, watch}, task::JoinSet};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    env::PodFacts,
-    launch::{LaunchInputs, Launched, launch},
-    naming,
+    launch::Launched,
     node_context::NodeContext,
-    plan::{Action, next_crash_delay, plan},
-    recorder::pod_reference,
-    resources, status,
-    view::{PodView, SandboxView, Stopping, Terminating, Waiting, find_container, name_of, namespace_of, spec_of, uid_of},
+    plan::{Action, next_crash_delay, plan, presumed_crash_delay},
+    recorder::{container_of, pod_reference},
+    status, termination,
+    view::{
+        Condemned, ContainerView, Doom, PodView, SandboxView, Terminating, TornDown, Waiting, find_container,
+        name_of, spec_of, uid_of,
+    },
     writer::{Report, write_status},
 };
 use crate::{
-    cri::{ContainerState, SandboxSpec},
-    net::{HostPort, Protocol},
-    probes::{self, Kind, Target, Verdict},
-    volumes::{self, Paths, projection::{Inputs, Tokens}},
+    cri::{ContainerRecord, ContainerState},
+    probes::{Kind, Probes, Verdict},
+    volumes::{Paths, projection::Tokens},
 };
 
 /// What a background job of the pod brought.
-enum Done {
-    SetUp(Result<(Vec<std::net::IpAddr>, Paths), String>),
+pub(super) enum Done {
+    SetUp(Result<(Vec<IpAddr>, Paths), String>),
+    Refreshed,
     Launch { name: String, result: Result<Launched, Waiting> },
     Hook { name: String },
-    TearDown(Result<(), String>),
+    TearDown { to: TornDown, result: Result<(), String> },
 }
 
 /// `None` in the channel: the object is gone from the API.
 pub(crate) type PodFeed = watch::Receiver<Option<Arc<Pod>>>;
 
+/// What wakes a worker.
+#[derive(Clone, Default)]
+pub(crate) struct Wakers {
+    /// A container of the pod changed.
+    pub(crate) runtime: Arc<Notify>,
+    /// A ConfigMap or Secret of the pod changed.
+    pub(crate) sources: Arc<Notify>,
+}
+
 pub(crate) struct Worker {
-    node: Arc<NodeContext>,
-    pod: Arc<Pod>,
-    view: PodView,
-    volumes: Paths,
-    tokens: Arc<Tokens>,
-    wake: Arc<Notify>,
-    jobs: JoinSet<Done>,
-    tearing_down: bool,
-    finished: bool,
+    pub(super) node: Arc<NodeContext>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) view: PodView,
+    pub(super) volumes: Paths,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) wakers: Wakers,
+    pub(super) jobs: JoinSet<Done>,
+    /// Cancelled when the pod shall end: no job may go on waiting for an image or a volume.
+    pub(super) stop: CancellationToken,
+    /// A job brings the volumes up to date; the flag within asks for one more round.
+    pub(super) refreshing: Option<bool>,
     set_up_failures: u32,
     pull_failures: BTreeMap<String, u32>,
-    /// The probe tasks by container id; dropping a set ends them.
-    probes: BTreeMap<String, JoinSet<()>>,
-    verdicts: (mpsc::Sender<Verdict>, mpsc::Receiver<Verdict>),
+    probes: Probes,
 }
 
 /// Runs until the pod is gone from the API and from the node.
-pub(crate) async fn run(node: Arc<NodeContext>, pod: Arc<Pod>, mut feed: PodFeed, wake: Arc<Notify>) {
+pub(crate) async fn run(node: Arc<NodeContext>, pod: Arc<Pod>, mut feed: PodFeed, wakers: Wakers) {
     let (reports, receiver) = watch::channel(None);
     let writer = tokio::spawn(write_status(node.config.client.clone(), pod.clone(), receiver));
-    let mut worker = Worker::new(node, pod, wake);
+    let mut worker = Worker::new(node, pod, wakers);
     let mut deleted = false;
     loop {
         let now = Timestamp::now();
         worker.observe(now, deleted);
         let status = status::status(&worker.pod, &worker.view, &worker.node.host_ips(), now);
-        let phase_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        let finished = worker.finished && worker.view.terminating.is_some();
+        worker.view.over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let finished = worker.view.torn_down == TornDown::Removed;
         let mut known = (*worker.pod).clone();
         known.status = Some(status.clone());
         worker.pod = Arc::new(known);
-        reports.send_replace(Some(Report { status, finished }));
-        if deleted && worker.finished {
+        if deleted && finished {
             break;
         }
-        let mut wake_at = worker.tokens.next_renewal();
-        if !(phase_over && worker.finished) {
-            for action in plan(spec_of(&worker.pod), &worker.view, now) {
-                if let Action::WakeAt(at) = action {
-                    wake_at = Some(wake_at.map_or(at, |w| w.min(at)));
-                } else {
-                    worker.act(action, now).await;
-                }
+        reports.send_replace(Some(Report { status, finished }));
+        let mut wake_at = worker.tokens.next_renewal().filter(|_| worker.view.torn_down == TornDown::Nothing);
+        for action in plan(spec_of(&worker.pod), &worker.view, now) {
+            match action {
+                Action::WakeAt(at) => wake_at = Some(wake_at.map_or(at, |w| w.min(at))),
+                other => worker.act(other, now).await,
             }
         }
-        deleted |= worker.wait(&mut feed, wake_at, now).await;
+        deleted |= worker.wait(&mut feed, wake_at, deleted, now).await;
     }
     writer.abort();
     worker.forget().await;
 }
 
 impl Worker {
-    fn new(node: Arc<NodeContext>, pod: Arc<Pod>, wake: Arc<Notify>) -> Self {
+    fn new(node: Arc<NodeContext>, pod: Arc<Pod>, wakers: Wakers) -> Self {
         let mut view = PodView::default();
         let old = pod.status.clone().unwrap_or_default();
         view.start_time = Some(old.start_time.map_or_else(Timestamp::now, |t| t.0));
-        let statuses = old.init_container_statuses.into_iter().chain(old.container_statuses).chain(old.ephemeral_container_statuses);
+        view.sandbox = adopted_sandbox(&node, &pod);
+        let statuses =
+            old.init_container_statuses.into_iter().chain(old.container_statuses).chain(old.ephemeral_container_statuses);
+        let runs = |id: &str| node.runtime.container(id).is_some();
         for s in statuses.flatten() {
-            let c = view.containers.entry(s.name).or_default();
-            c.restarts = u32::try_from(s.restart_count).unwrap_or(0);
-            c.image_ref = s.image_id;
+            let v = remembered(&s, runs);
+            view.containers.insert(s.name, v);
         }
         Self {
-            node, pod, view, wake,
+            node,
+            pod,
+            view,
             volumes: Paths::new(),
             tokens: Arc::default(),
+            wakers,
             jobs: JoinSet::new(),
-            tearing_down: false,
-            finished: false,
+            stop: CancellationToken::new(),
+            refreshing: None,
             set_up_failures: 0,
             pull_failures: BTreeMap::new(),
-            probes: BTreeMap::new(),
-            verdicts: mpsc::channel(64),
+            probes: Probes::new(),
         }
     }
 
     /// Brings the view up to date with the runtime, which is the truth.
     fn observe(&mut self, now: Timestamp, deleted: bool) {
-        let uid = uid_of(&self.pod).to_owned();
-        let mut records: Vec<_> = self.node.runtime.containers().into_iter().filter(|r| r.pod_uid == uid).collect();
-        records.sort_by_key(|r| r.attempt);
-        for record in records {
-            let v = self.view.containers.entry(record.name.clone()).or_default();
-            match &v.current {
-                Some(c) if c.id == record.id => v.current = Some(record),
-                Some(c) if c.attempt > record.attempt => v.last = Some(record),
-                _ => v.last = v.current.replace(record),
-            }
+        for (name, attempts) in by_name(self.node.runtime.containers_of(uid_of(&self.pod))) {
+            let v = self.view.containers.entry(name).or_default();
+            let mut newest = attempts.into_iter().rev();
+            (v.current, v.last) = (newest.next(), newest.next());
         }
-        let spec = spec_of(&self.pod).clone();
-        for (name, v) in &mut self.view.containers {
-            let Some(record) = v.current.clone() else { continue };
-            if let ContainerState::Exited { started, finished, .. } = &record.state {
+        let names: Vec<String> = self.view.containers.keys().cloned().collect();
+        for name in names {
+            self.observe_container(&name);
+        }
+        self.observe_end(now, deleted);
+        self.probes.adjust(&self.pod, &self.view, &self.node.runtime);
+    }
+
+    fn observe_container(&mut self, name: &str) {
+        let Some(v) = self.view.containers.get_mut(name) else { return };
+        let Some(record) = v.current.clone() else { return };
+        let c = || find_container(spec_of(&self.pod), name).map(|(_, c)| c).unwrap_or_default();
+        match &record.state {
+            ContainerState::Exited { started, finished, code, .. } => {
                 if !v.messages.contains_key(&record.id) {
-                    let c = find_container(&spec, name).map(|(_, c)| c).unwrap_or_default();
-                    let fallback = c.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+                    let to_logs = c().termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
                     let path = self.node.message_file(&self.pod, name, record.attempt);
-                    let message = termination_message(&path, &record.log_path, fallback && v.exit_code() != Some(0));
+                    let message = termination::message(&path, &record.log_path, to_logs && *code != 0);
                     v.messages.insert(record.id.clone(), message);
                     let ran = started.map_or(0, |s| finished.duration_since(s).as_secs());
-                    // The first restart is immediate, the following are held back.
-                    v.crash_delay = if record.attempt == 0 { Some(0) } else { Some(next_crash_delay(v.crash_delay.filter(|d| *d > 0), ran)) };
+                    v.crash_delay = Some(match v.crash_delay {
+                        None => presumed_crash_delay(record.attempt, ran),
+                        previous => next_crash_delay(previous, ran),
+                    });
                 }
                 (v.stopping, v.condemned, v.probe) = (None, None, Default::default());
-            } else if v.is_running() {
-                let c = find_container(&spec, name).map(|(_, c)| c).unwrap_or_default();
+            }
+            ContainerState::Unknown => (v.stopping, v.condemned, v.probe) = (None, None, Default::default()),
+            ContainerState::Running { .. } => {
+                let c = c();
                 v.probe.started |= c.startup_probe.is_none();
                 v.probe.ready |= v.probe.started && c.readiness_probe.is_none();
             }
-            let last_id = v.last.as_ref().map(|l| l.id.clone());
-            v.messages.retain(|id, _| *id == record.id || Some(id) == last_id.as_ref());
+            ContainerState::Created { .. } => {}
         }
-        self.start_probes();
-        self.observe_end(now, deleted);
-    }
-
-    /// Starts the probes that are due for running containers and ends those of others.
-    fn start_probes(&mut self) {
-        let SandboxView::Ready { ips } = &self.view.sandbox else { return };
-        let Some(ip) = ips.first().copied() else { return };
-        let running: BTreeMap<String, (String, bool)> = self.view.containers.iter().filter(|(_, v)| v.is_running() && v.stopping.is_none())
-            .filter_map(|(name, v)| Some((v.current.as_ref()?.id.clone(), (name.clone(), v.probe.started)))).collect();
-        self.probes.retain(|key, _| running.contains_key(key.trim_end_matches("/started")));
-        for (id, (name, started)) in running {
-            let key = if started { format!("{id}/started") } else { id.clone() };
-            let Some((_, c)) = find_container(spec_of(&self.pod), &name).filter(|_| !self.probes.contains_key(&key)) else { continue };
-            let due = if started { vec![(Kind::Liveness, c.liveness_probe.clone()), (Kind::Readiness, c.readiness_probe.clone())] } else { vec![(Kind::Startup, c.startup_probe.clone())] };
-            let mut set = JoinSet::new();
-            for (kind, probe) in due {
-                let Some(probe) = probe else { continue };
-                let target = Target { runtime: self.node.runtime.clone(), container: c.clone(), id: id.clone(), ip };
-                set.spawn(probes::run(target, kind, probe, self.verdicts.0.clone()));
-            }
-            self.probes.insert(key, set);
-        }
+        let last = v.last.as_ref().map(|l| l.id.clone());
+        v.messages.retain(|id, _| *id == record.id || Some(id) == last.as_ref());
     }
 
     fn judge(&mut self, verdict: Verdict) {
-        let (word, lower) = match verdict.kind {
-            Kind::Startup => ("Startup", "startup"),
-            Kind::Liveness => ("Liveness", "liveness"),
-            Kind::Readiness => ("Readiness", "readiness"),
-        };
-        let about = super::recorder::container_reference(&self.pod, "containers", &verdict.container);
-        if !verdict.ok {
-            self.node.recorder.warning(about, "Unhealthy", format!("{word} probe failed: {}", verdict.message));
+        if let Some((reason, message)) = verdict.event {
+            self.node.recorder.warning(container_of(&self.pod, &verdict.container), reason, message);
         }
         let Some(v) = self.view.containers.get_mut(&verdict.container) else { return };
-        if !verdict.settled || v.current.as_ref().is_none_or(|c| c.id != verdict.id) {
-            return;
-        }
-        match (verdict.kind, verdict.ok) {
+        let current = |v: &ContainerView| v.current.as_ref().is_some_and(|c| c.id == verdict.id);
+        let Some(ok) = verdict.result.filter(|_| current(v)) else { return };
+        match (verdict.kind, ok) {
             (Kind::Readiness, ok) => v.probe.ready = ok,
             (Kind::Startup, true) => v.probe.started = true,
             (Kind::Liveness, true) => {}
             (Kind::Startup | Kind::Liveness, false) => {
-                let message = format!("Container {} failed {lower} probe, will be restarted", verdict.container);
-                v.condemned = Some(super::view::Condemned { message, grace: verdict.grace });
+                let probe = verdict.kind.word().to_lowercase();
+                let message = format!("Container {} failed {probe} probe, will be restarted", verdict.container);
+                v.condemned = Some(Condemned { message, grace: verdict.grace });
             }
         }
     }
@@ -209,139 +203,49 @@ impl Worker {
             None => {}
         }
         let deadline = spec_of(&self.pod).active_deadline_seconds.zip(self.view.start_time);
-        if let Some((seconds, start)) = deadline.filter(|_| self.view.doomed.is_none() && !self.finished) {
-            if now >= start + SignedDuration::from_secs(seconds) {
-                let message = "Pod was active on the node longer than the specified deadline".to_owned();
-                self.node.recorder.normal(pod_reference(&self.pod), "DeadlineExceeded", message.clone());
-                self.view.doomed = Some(super::view::Doom { reason: "DeadlineExceeded".to_owned(), message });
-            }
+        if let Some((seconds, start)) = deadline.filter(|_| self.view.doomed.is_none() && !self.view.over)
+            && now >= start + SignedDuration::from_secs(seconds)
+        {
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            self.node.recorder.normal(pod_reference(&self.pod), "DeadlineExceeded", message.clone());
+            self.view.doomed = Some(Doom { reason: "DeadlineExceeded".to_owned(), message });
+        }
+        if self.view.terminating.is_some() || self.view.doomed.is_some() {
+            self.stop.cancel();
         }
     }
 
-    async fn act(&mut self, action: Action, now: Timestamp) {
-        match action {
-            Action::SetUp => {
-                self.view.sandbox = SandboxView::Pending { retry_at: None };
-                let (node, pod, wake, tokens) = (self.node.clone(), self.pod.clone(), self.wake.clone(), self.tokens.clone());
-                self.jobs.spawn(async move { Done::SetUp(set_up(&node, &pod, &wake, &tokens).await) });
-            }
-            Action::Launch { name, role, attempt } => self.start_launch(name, role, attempt),
-            Action::Stop { name, grace, message } => self.begin_stop(name, grace, message, now),
-            Action::Signal { name } => self.signal(&name, None).await,
-            Action::Kill { name } => self.signal(&name, Some(libc::SIGKILL)).await,
-            Action::TearDown if !self.tearing_down => {
-                self.tearing_down = true;
-                let (node, uid) = (self.node.clone(), uid_of(&self.pod).to_owned());
-                self.jobs.spawn(async move { Done::TearDown(node.network.teardown(&uid).await.map_err(|e| e.to_string())) });
-            }
-            Action::TearDown | Action::WakeAt(_) => {}
-        }
-    }
-
-    fn start_launch(&mut self, name: String, role: super::view::Role, attempt: u32) {
-        let ips = match &self.view.sandbox {
-            SandboxView::Ready { ips } => ips.clone(),
-            SandboxView::Absent | SandboxView::Pending { .. } => Vec::new(),
-        };
-        let v = self.view.containers.entry(name.clone()).or_default();
-        v.launching = true;
-        // Two attempts are kept: the newest and the one before, for `logs --previous`.
-        if let Some(old) = v.last.take() {
-            let runtime = self.node.runtime.clone();
-            tokio::spawn(async move {
-                if let Err(error) = runtime.remove_container(&old.id).await {
-                    tracing::warn!(%error, id = old.id, "old container not removed");
-                }
-            });
-        }
-        let inputs = LaunchInputs {
-            pod: self.pod.clone(),
-            name: name.clone(),
-            role,
-            attempt,
-            facts: facts(&self.node, &self.pod, ips),
-            volumes: self.volumes.clone(),
-            hostname: naming::hostname(&self.pod, &self.node.config.node_name),
-            wake: self.wake.clone(),
-        };
-        let node = self.node.clone();
-        self.jobs.spawn(async move { let result = launch(&node, &inputs).await; Done::Launch { name, result } });
-    }
-
-    fn begin_stop(&mut self, name: String, grace: i64, message: String, now: Timestamp) {
-        let Some(v) = self.view.containers.get_mut(&name) else { return };
-        let Some(record) = &v.current else { return };
-        self.node.recorder.normal(super::recorder::container_reference(&self.pod, "containers", &name), "Killing", message);
-        v.stopping = Some(Stopping { id: record.id.clone(), since: now, grace, hook_done: false, signalled: false, killed: false });
-        let hook = find_container(spec_of(&self.pod), &name).and_then(|(_, c)| c.lifecycle).and_then(|l| l.pre_stop);
-        let (runtime, id) = (self.node.runtime.clone(), record.id.clone());
-        let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(1));
-        self.jobs.spawn(async move {
-            if let Some(exec) = hook.as_ref().and_then(|h| h.exec.as_ref()) {
-                if let Err(error) = runtime.exec_sync(&id, exec.command.as_deref().unwrap_or_default(), limit).await {
-                    tracing::debug!(%error, "preStop hook failed");
-                }
-            } else if let Some(sleep) = hook.as_ref().and_then(|h| h.sleep.as_ref()) {
-                tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0)).min(limit)).await;
-            }
-            Done::Hook { name }
-        });
-    }
-
-    async fn signal(&mut self, name: &str, signal: Option<i32>) {
-        let Some(stop) = self.view.containers.get_mut(name).and_then(|v| v.stopping.as_mut()) else { return };
-        stop.signalled = true;
-        stop.killed |= signal.is_some();
-        let signal = signal.unwrap_or(libc::SIGTERM);
-        if let Err(error) = self.node.runtime.kill_container(&stop.id, signal).await {
-            tracing::debug!(%error, id = stop.id, "signal not delivered");
-        }
+    /// When the pod's deadline passes, if nothing else happens.
+    fn deadline(&self) -> Option<Timestamp> {
+        let open = self.view.doomed.is_none() && !self.view.over;
+        let (seconds, start) = spec_of(&self.pod).active_deadline_seconds.zip(self.view.start_time)?;
+        open.then(|| start + SignedDuration::from_secs(seconds))
     }
 
     /// Waits for anything to happen; true when the object is gone from the API.
-    async fn wait(&mut self, feed: &mut PodFeed, wake_at: Option<Timestamp>, now: Timestamp) -> bool {
-        let pause = wake_at.map_or(Duration::from_secs(3600), |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        let mut gone = false;
+    async fn wait(&mut self, feed: &mut PodFeed, wake_at: Option<Timestamp>, gone: bool, now: Timestamp) -> bool {
+        let wake_at = wake_at.into_iter().chain(self.deadline()).min();
+        let renewal = self.tokens.next_renewal();
+        let pause =
+            wake_at.map_or(Duration::from_secs(3600), |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         tokio::select! {
-            changed = feed.changed() => {
-                match (changed, feed.borrow_and_update().clone()) {
-                    (Ok(()), Some(pod)) => {
-                        let mut next = (*pod).clone();
-                        // Others' conditions are theirs; our own status is newer here than in the watch.
-                        let gates = next.status.take().and_then(|s| s.conditions);
-                        next.status.clone_from(&self.pod.status);
-                        if let (Some(status), Some(gates)) = (&mut next.status, gates) {
-                            let own = status.conditions.get_or_insert_default();
-                            own.extend(gates.into_iter().filter(|g| !super::conditions::is_own(&g.type_)));
-                        }
-                        self.pod = Arc::new(next);
-                    }
-                    _ => gone = true,
-                }
-                self.refresh().await;
+            changed = feed.changed(), if !gone => {
+                let next = feed.borrow_and_update().clone();
+                let (Ok(()), Some(next)) = (changed, next) else { return true };
+                self.pod = Arc::new(with_own_status(&next, &self.pod));
+                self.refresh();
             }
-            () = self.wake.notified() => self.refresh().await,
-            Some(verdict) = self.verdicts.1.recv() => self.judge(verdict),
+            () = self.wakers.runtime.notified() => {}
+            () = self.wakers.sources.notified() => self.refresh(),
+            Some(verdict) = self.probes.next() => self.judge(verdict),
             Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
                 if let Ok(done) = done { self.take(done) }
             }
-            () = tokio::time::sleep(pause) => self.refresh().await,
+            () = tokio::time::sleep(pause) => {
+                if renewal.is_some_and(|at| at <= Timestamp::now()) { self.refresh() }
+            }
         }
-        if gone { tokio::time::sleep(Duration::from_millis(1)).await; }
-        gone
-    }
-
-    /// Brings mounted volumes up to date; an unreachable source keeps the old files.
-    async fn refresh(&mut self) {
-        let SandboxView::Ready { ips } = &self.view.sandbox else { return };
-        if self.view.terminating.is_some() || self.tearing_down {
-            return;
-        }
-        let facts = facts(&self.node, &self.pod, ips.clone());
-        let inputs = Inputs { client: &self.node.config.client, sources: &self.node.sources, wake: &self.wake, facts: &facts, tokens: &self.tokens };
-        if let Err(error) = volumes::mount_all(&self.node.pod_dir(&self.pod), &self.pod, &inputs).await {
-            tracing::debug!(%error, "volumes not refreshed");
-        }
+        false
     }
 
     fn take(&mut self, done: Done) {
@@ -349,134 +253,110 @@ impl Worker {
         match done {
             Done::SetUp(Ok((ips, paths))) => {
                 self.volumes = paths;
-                self.view.sandbox = SandboxView::Ready { ips };
+                (self.view.sandbox, self.view.mounted, self.view.setting_up) = (SandboxView::Ready { ips }, true, false);
             }
             Done::SetUp(Err(message)) => {
+                self.view.setting_up = false;
                 self.set_up_failures += 1;
-                let reason = if message.starts_with("MountVolume") { "FailedMount" } else { "FailedCreatePodSandBox" };
-                self.node.recorder.warning(pod_reference(&self.pod), reason, message);
                 let delay = (1_i64 << self.set_up_failures.min(7)) / 2;
                 self.view.sandbox = SandboxView::Pending { retry_at: Some(now + SignedDuration::from_secs(delay)) };
-            }
-            Done::Launch { name, result } => {
-                let v = self.view.containers.entry(name.clone()).or_default();
-                v.launching = false;
-                match result {
-                    Ok(launched) => {
-                        (v.waiting, v.retry_at, v.image_ref) = (None, None, launched.image_ref);
-                        self.pull_failures.remove(&name);
-                    }
-                    Err(why) => {
-                        let failures = self.pull_failures.entry(name).or_default();
-                        *failures += 1;
-                        let delay = (10_i64 << (*failures - 1).min(5)).min(300);
-                        v.retry_at = Some(now + SignedDuration::from_secs(delay));
-                        v.waiting = Some(why);
-                    }
+                if !self.stop.is_cancelled() {
+                    let reason = if message.starts_with("MountVolume") { "FailedMount" } else { "FailedCreatePodSandBox" };
+                    self.node.recorder.warning(pod_reference(&self.pod), reason, message);
                 }
             }
+            Done::Refreshed => {
+                if self.refreshing.take() == Some(true) {
+                    self.refresh();
+                }
+            }
+            Done::Launch { name, result } => self.launched(&name, result, now),
             Done::Hook { name } => {
                 if let Some(stop) = self.view.containers.get_mut(&name).and_then(|v| v.stopping.as_mut()) {
                     stop.hook_done = true;
                 }
             }
-            Done::TearDown(result) => {
+            Done::TearDown { to, result } => {
                 if let Err(error) = result {
-                    tracing::warn!(%error, pod = name_of(&self.pod), "network not taken down");
+                    tracing::warn!(error, pod = name_of(&self.pod), "pod not taken down completely");
                 }
-                self.view.sandbox = SandboxView::Absent;
-                self.finished = true;
+                self.view.tearing_down = false;
+                (self.view.sandbox, self.view.mounted, self.view.torn_down) = (SandboxView::Absent, false, to);
             }
         }
     }
 
-    /// Removes what is left on the node of a pod that is gone.
-    async fn forget(&mut self) {
-        self.jobs.shutdown().await;
-        let uid = uid_of(&self.pod).to_owned();
-        for record in self.node.runtime.containers().into_iter().filter(|r| r.pod_uid == uid) {
-            if let Err(error) = self.node.runtime.remove_container(&record.id).await {
-                tracing::warn!(%error, id = record.id, "container not removed");
+    fn launched(&mut self, name: &str, result: Result<Launched, Waiting>, now: Timestamp) {
+        let v = self.view.containers.entry(name.to_owned()).or_default();
+        v.launching = false;
+        match result {
+            Ok(launched) => {
+                (v.waiting, v.image_ref) = (None, launched.image_ref);
+                self.pull_failures.remove(name);
+            }
+            // It has a record that ended: what holds for a crash holds for it.
+            Err(why) if matches!(&*why.reason, "RunContainerError" | "PostStartHookError") => v.waiting = Some(why),
+            Err(why) => {
+                let failures = self.pull_failures.entry(name.to_owned()).or_default();
+                *failures += 1;
+                let delay = (10_i64 << (*failures - 1).min(5)).min(300);
+                v.retry_at = Some(now + SignedDuration::from_secs(delay));
+                let pull = matches!(&*why.reason, "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed");
+                v.pull_failed_at = pull.then_some(now);
+                v.backoff_told = !pull;
+                v.waiting = Some(why);
             }
         }
-        if let Err(error) = self.node.runtime.remove_sandbox(&uid).await {
-            tracing::debug!(%error, uid, "sandbox not removed");
-        }
-        if let Err(error) = volumes::clean_up(&self.node.pod_dir(&self.pod)) {
-            tracing::warn!(%error, uid, "pod directory not removed");
-        }
-        if let Err(error) = fs::remove_dir_all(self.node.pod_log_dir(&self.pod)) {
-            tracing::debug!(%error, uid, "log directory not removed");
-        }
     }
 }
 
-fn facts(node: &NodeContext, pod: &Pod, ips: Vec<std::net::IpAddr>) -> PodFacts {
-    let pod_ips = if spec_of(pod).host_network == Some(true) { node.host_ips() } else { ips };
-    PodFacts { pod_ips, host_ips: node.host_ips(), cpu_milli: node.capacity.cpus * 1000, memory: node.capacity.memory, ephemeral_storage: node.capacity.storage }
-}
-
-async fn set_up(node: &NodeContext, pod: &Arc<Pod>, wake: &Arc<Notify>, tokens: &Tokens) -> Result<(Vec<std::net::IpAddr>, Paths), String> {
-    let spec = spec_of(pod);
-    let dir = node.pod_dir(pod);
-    fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
-    let config = &node.config;
-    let hostname = naming::kernel_hostname(pod, &config.node_name, &config.cluster_domain)?;
-    let sandbox = SandboxSpec {
-        pod_uid: uid_of(pod).to_owned(),
-        namespace: namespace_of(pod).to_owned(),
-        name: name_of(pod).to_owned(),
-        hostname,
-        host_network: spec.host_network == Some(true),
-        host_pid: spec.host_pid == Some(true),
-        host_ipc: spec.host_ipc == Some(true),
-        share_pid: spec.share_process_namespace == Some(true),
-        sysctls: spec.security_context.iter().filter_map(|s| s.sysctls.as_ref()).flatten().map(|s| (s.name.clone(), s.value.clone())).collect(),
-        resources: resources::pod_resources(spec),
-        qos: resources::qos(spec),
-    };
-    let made = node.runtime.create_sandbox(&sandbox).await.map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
-    let ips = match &made.netns {
-        Some(netns) => {
-            let address = node.network.setup(uid_of(pod), netns, &host_ports(pod)).await;
-            vec![address.map_err(|e| format!("Failed to create pod sandbox: {e}"))?.ip.into()]
-        }
-        None => node.host_ips(),
-    };
-    let facts = facts(node, pod, ips.clone());
-    let inputs = Inputs { client: &config.client, sources: &node.sources, wake, facts: &facts, tokens };
-    let paths = volumes::mount_all(&dir, pod, &inputs).await.map_err(|e| e.to_string())?;
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let hosts = naming::hosts_file(pod, &ips, &config.node_name, &config.cluster_domain, &read("/etc/hosts"));
-    fs::write(dir.join("etc-hosts"), hosts).map_err(|e| e.to_string())?;
-    let resolv = naming::resolv_conf(spec, namespace_of(pod), config.cluster_dns, &config.cluster_domain, &read("/etc/resolv.conf"));
-    fs::write(dir.join("resolv.conf"), resolv).map_err(|e| e.to_string())?;
-    Ok((ips, paths))
-}
-
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let spec = spec_of(pod);
-    let ports = spec.init_containers.iter().flatten().chain(&spec.containers).flat_map(|c| c.ports.iter().flatten());
-    let port = |p: &k8s_openapi::api::core::v1::ContainerPort| {
-        Some(HostPort {
-            host_ip: p.host_ip.as_deref().and_then(|ip| ip.parse().ok()).filter(|ip: &std::net::Ipv4Addr| !ip.is_unspecified()),
-            host_port: u16::try_from(p.host_port?).ok().filter(|p| *p > 0)?,
-            container_port: u16::try_from(p.container_port).ok()?,
-            protocol: Protocol::parse(p.protocol.as_deref().unwrap_or_default())?,
-        })
-    };
-    ports.filter_map(port).collect()
-}
-
-/// The file's first 4 KiB, or the log's last 2 KiB.
-fn termination_message(file: &PathBuf, log: &PathBuf, fallback: bool) -> String {
-    let mut data = fs::read(file).unwrap_or_default();
-    data.truncate(4096);
-    if data.is_empty() && fallback {
-        let text = fs::read_to_string(log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(80).map(|l| l.splitn(4, ' ').nth(3).unwrap_or_default()).collect();
-        let mut all = lines.into_iter().rev().map(|l| format!("{l}\n")).collect::<String>().into_bytes();
-        data = all.split_off(all.len().saturating_sub(2048));
+/// A sandbox left by a former process keeps its address, so the pod's status does not waver.
+fn adopted_sandbox(node: &NodeContext, pod: &Pod) -> SandboxView {
+    let known = node.runtime.sandboxes().into_iter().find(|s| s.pod_uid == uid_of(pod));
+    match known.map(|sandbox| sandbox.netns) {
+        None => SandboxView::Absent,
+        Some(None) => SandboxView::Ready { ips: node.host_ips() },
+        Some(Some(_)) => match node.network.address(uid_of(pod)) {
+            Ok(Some(address)) => SandboxView::Ready { ips: vec![address.ip.into()] },
+            Ok(None) | Err(_) => SandboxView::Absent,
+        },
     }
-    String::from_utf8_lossy(&data).into_owned()
+}
+
+/// What the API knows of a container: its count, its image, and the probes' results if it is still the same one.
+fn remembered(s: &ContainerStatus, runs: impl Fn(&str) -> bool) -> ContainerView {
+    let id = s.container_id.as_deref().and_then(|id| id.strip_prefix("coracle://"));
+    let mut v = ContainerView {
+        restarts: u32::try_from(s.restart_count).unwrap_or(0),
+        image_ref: s.image_id.clone(),
+        ..ContainerView::default()
+    };
+    if id.is_some_and(runs) && s.state.as_ref().is_some_and(|state| state.running.is_some()) {
+        v.probe.started = s.started == Some(true);
+        v.probe.ready = s.ready;
+    }
+    v
+}
+
+/// The attempts of each container, oldest first.
+fn by_name(mut records: Vec<ContainerRecord>) -> BTreeMap<String, Vec<ContainerRecord>> {
+    records.sort_by_key(|r| r.attempt);
+    let mut out: BTreeMap<String, Vec<ContainerRecord>> = BTreeMap::new();
+    for record in records {
+        out.entry(record.name.clone()).or_default().push(record);
+    }
+    out
+}
+
+/// Others' conditions are theirs; our own status is newer here than in the watch.
+fn with_own_status(next: &Pod, own: &Pod) -> Pod {
+    let mut next = next.clone();
+    let gates = next.status.take().and_then(|s| s.conditions);
+    next.status.clone_from(&own.status);
+    if let (Some(status), Some(gates)) = (&mut next.status, gates) {
+        let conditions = status.conditions.get_or_insert_default();
+        conditions.retain(|c| super::conditions::is_own(&c.type_));
+        conditions.extend(gates.into_iter().filter(|g| !super::conditions::is_own(&g.type_)));
+    }
+    next
 }

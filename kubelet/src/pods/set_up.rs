@@ -1,0 +1,109 @@
+//! Making a pod's sandbox, network, volumes and files.
+
+use std::{fs, net::IpAddr, sync::Arc};
+
+use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    env::PodFacts,
+    naming,
+    node_context::NodeContext,
+    resources,
+    view::{name_of, namespace_of, spec_of, uid_of},
+};
+use crate::{
+    cri::SandboxSpec,
+    net::{HostPort, Protocol},
+    volumes::{self, Paths, projection::{Inputs, Tokens}},
+};
+
+pub(super) fn facts(node: &NodeContext, pod: &Pod, ips: Vec<IpAddr>) -> PodFacts {
+    let pod_ips = if spec_of(pod).host_network == Some(true) { node.host_ips() } else { ips };
+    PodFacts {
+        pod_ips,
+        host_ips: node.host_ips(),
+        cpu_milli: node.capacity.cpus * 1000,
+        memory: node.capacity.memory,
+        ephemeral_storage: node.capacity.storage,
+    }
+}
+
+/// May be repeated: what is there stays. `stop` ends the wait for volumes only, never a step half done.
+pub(super) async fn set_up(
+    node: &NodeContext,
+    pod: &Arc<Pod>,
+    wake: &Arc<Notify>,
+    tokens: &Tokens,
+    stop: &CancellationToken,
+) -> Result<(Vec<IpAddr>, Paths), String> {
+    let spec = spec_of(pod);
+    let dir = node.pod_dir(pod);
+    fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
+    let config = &node.config;
+    let sandbox = sandbox(node, pod)?;
+    let made =
+        node.runtime.create_sandbox(&sandbox).await.map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
+    let ips = match &made.netns {
+        Some(netns) => {
+            let address = node.network.setup(uid_of(pod), netns, &host_ports(pod)).await;
+            vec![address.map_err(|e| format!("Failed to create pod sandbox: {e}"))?.ip.into()]
+        }
+        None => node.host_ips(),
+    };
+    let facts = facts(node, pod, ips.clone());
+    let inputs = Inputs { client: &config.client, sources: &node.sources, wake, facts: &facts, tokens };
+    let mounted = stop.run_until_cancelled(volumes::mount_all(&dir, pod, &inputs)).await;
+    let paths = mounted.ok_or("the pod is to end")?.map_err(|e| e.to_string())?;
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let hosts = naming::hosts_file(pod, &ips, &config.node_name, &config.cluster_domain, &read("/etc/hosts"));
+    let resolv = naming::resolv_conf(
+        spec,
+        namespace_of(pod),
+        config.cluster_dns,
+        &config.cluster_domain,
+        &read("/etc/resolv.conf"),
+    );
+    for (file, text) in [("etc-hosts", hosts), ("resolv.conf", resolv)] {
+        let path = dir.join(file);
+        // Containers have it mounted, and may have written to it.
+        if !path.exists() {
+            fs::write(path, text).map_err(|e| e.to_string())?;
+        }
+    }
+    Ok((ips, paths))
+}
+
+fn sandbox(node: &NodeContext, pod: &Pod) -> Result<SandboxSpec, String> {
+    let (spec, config) = (spec_of(pod), &node.config);
+    let sysctls = spec.security_context.iter().filter_map(|s| s.sysctls.as_ref()).flatten();
+    Ok(SandboxSpec {
+        pod_uid: uid_of(pod).to_owned(),
+        namespace: namespace_of(pod).to_owned(),
+        name: name_of(pod).to_owned(),
+        hostname: naming::kernel_hostname(pod, &config.node_name, &config.cluster_domain)?,
+        host_network: spec.host_network == Some(true),
+        host_pid: spec.host_pid == Some(true),
+        host_ipc: spec.host_ipc == Some(true),
+        share_pid: spec.share_process_namespace == Some(true),
+        sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
+        resources: resources::pod_resources(spec),
+        qos: resources::qos(spec),
+    })
+}
+
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let spec = spec_of(pod);
+    let ports = spec.init_containers.iter().flatten().chain(&spec.containers).flat_map(|c| c.ports.iter().flatten());
+    let own_ip = |p: &ContainerPort| p.host_ip.as_deref().and_then(|ip| ip.parse().ok());
+    let port = |p: &ContainerPort| {
+        Some(HostPort {
+            host_ip: own_ip(p).filter(|ip: &std::net::Ipv4Addr| !ip.is_unspecified()),
+            host_port: u16::try_from(p.host_port?).ok().filter(|p| *p > 0)?,
+            container_port: u16::try_from(p.container_port).ok()?,
+            protocol: Protocol::parse(p.protocol.as_deref().unwrap_or_default())?,
+        })
+    };
+    ports.filter_map(port).collect()
+}
