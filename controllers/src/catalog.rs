@@ -29,6 +29,7 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     Controller { name: "pod-garbage-collector-controller", start: crate::pod_gc::start },
     Controller { name: "taint-eviction-controller", start: crate::taint_eviction::start },
     Controller { name: "clusterrole-aggregation-controller", start: crate::cluster_role_aggregation::start },
+    Controller { name: "daemonset-controller", start: crate::daemonset::start },
     Controller { name: "job-controller", start: crate::job::start },
     Controller { name: "ttl-after-finished-controller", start: crate::job::start_ttl },
     Controller { name: "root-ca-certificate-publisher-controller", start: crate::root_ca::start },

@@ -8,6 +8,7 @@
 mod catalog;
 mod claims;
 mod cluster_role_aggregation;
+mod daemonset;
 mod deployment;
 mod discovery;
 mod endpoints;
@@ -18,6 +19,7 @@ mod node_lifecycle;
 mod pod_gc;
 mod pods;
 mod replicaset;
+mod revisions;
 mod root_ca;
 mod runtime;
 mod selector;

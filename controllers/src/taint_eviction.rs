@@ -93,7 +93,7 @@ fn time_left<'a>(
     least.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let any_or = |value: Option<&str>, wanted: &str| value.is_none_or(|v| v.is_empty() || v == wanted);
     let key = any_or(toleration.key.as_deref(), &taint.key);
     let effect = any_or(toleration.effect.as_deref(), &taint.effect);

@@ -22,8 +22,10 @@ use crate::claims::{self, controller_of, controller_ref, name, namespace, uid};
 use crate::replicaset::{message_of, namespace_is_terminating};
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_exists};
 use crate::selector;
+pub(crate) use revision::template_hash;
 use status::Progress;
 use view::View;
+pub(crate) use view::resolve;
 
 const COMPONENT: &str = "deployment-controller";
 

@@ -114,7 +114,7 @@ pub(super) fn surplus(view: &View) -> Vec<&ReplicaSet> {
 }
 
 /// A short name for a template. Stable over restarts; a collision is told apart by the count.
-pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let mut hasher = Sha256::new();
     let text = serde_json::to_vec(template).expect("a typed template has a JSON form");
     hasher.update(text);
