@@ -1,30 +1,50 @@
 //! Liveness, readiness and startup probes: one task per probe of a running container.
+//!
+//! A task tries, counts against the probe's thresholds and tells the pod's worker; what follows is the worker's affair.
+
+mod dial;
+mod grpc;
+mod handler;
+pub(crate) mod http;
+mod tasks;
 
 use std::{net::IpAddr, time::Duration};
 
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
-use k8s_openapi::{api::core::v1::{Container, HTTPGetAction, Probe}, apimachinery::pkg::util::intstr::IntOrString};
-use tokio::{net::TcpStream, sync::mpsc};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Probe};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use crate::runtime::Runtime;
+pub(crate) use tasks::Probes;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Startup,
     Liveness,
     Readiness,
 }
 
-/// A probe's threshold was reached, or (with `settled` false) one try failed.
+/// What one try gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    /// A success worth an event: a redirect to another host.
+    Warning(String),
+    Failure(String),
+    /// The try itself could not be made; it counts neither way.
+    Error(String),
+}
+
+/// News of one probe: an event to record, a threshold reached, or both.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
     pub(crate) container: String,
     pub(crate) id: String,
     pub(crate) kind: Kind,
-    pub(crate) ok: bool,
-    pub(crate) settled: bool,
-    pub(crate) message: String,
+    /// Reason and message of a warning.
+    pub(crate) event: Option<(&'static str, String)>,
+    /// The probe's new result.
+    pub(crate) result: Option<bool>,
     pub(crate) grace: Option<i64>,
 }
 
@@ -33,86 +53,150 @@ pub(crate) struct Target {
     pub(crate) container: Container,
     pub(crate) id: String,
     pub(crate) ip: IpAddr,
+    pub(crate) started: Timestamp,
 }
 
-/// Probes until the receiver is gone; a startup probe ends with its first success.
-pub(crate) async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Verdict>) {
-    let seconds = |v: Option<i32>, default: u64| Duration::from_secs(v.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0).unwrap_or(default));
-    tokio::time::sleep(Duration::from_secs(probe.initial_delay_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0))).await;
-    let mut ticks = tokio::time::interval(seconds(probe.period_seconds, 10));
-    let limit = seconds(probe.timeout_seconds, 1);
-    let (mut row, mut last) = (0, None);
-    loop {
-        ticks.tick().await;
-        let result = tokio::time::timeout(limit, check(&target, &probe, limit)).await.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
-        let ok = result.is_ok();
-        row = if last == Some(ok) { row + 1 } else { 1 };
-        last = Some(ok);
-        let threshold = if ok { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
-        let settled = row >= threshold;
-        let verdict = Verdict {
-            container: target.container.name.clone(),
-            id: target.id.clone(),
-            kind,
-            ok,
-            settled,
-            message: result.err().unwrap_or_default(),
-            grace: probe.termination_grace_period_seconds,
-        };
-        let news = !ok || row == threshold;
-        if news && verdicts.send(verdict).await.is_err() || ok && settled && kind == Kind::Startup {
-            return;
+/// Consecutive equal outcomes, and the result last told.
+#[derive(Debug, Default)]
+struct Tally {
+    last: Option<bool>,
+    run: i32,
+    told: Option<bool>,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Kind::Startup => "Startup",
+            Kind::Liveness => "Liveness",
+            Kind::Readiness => "Readiness",
         }
     }
 }
 
-async fn check(target: &Target, probe: &Probe, limit: Duration) -> Result<(), String> {
-    if let Some(exec) = &probe.exec {
-        let done = target.runtime.exec_sync(&target.id, exec.command.as_deref().unwrap_or_default(), limit).await;
-        let done = done.map_err(|e| e.to_string())?;
-        return if done.code == 0 { Ok(()) } else { Err(String::from_utf8_lossy(&done.output).into_owned()) };
+// === impl Tally ===
+
+impl Tally {
+    /// The new result, once as many outcomes in a row as the threshold asks for agree.
+    fn count(&mut self, ok: bool, probe: &Probe) -> Option<bool> {
+        self.run = if self.last == Some(ok) { self.run.saturating_add(1) } else { 1 };
+        self.last = Some(ok);
+        let threshold = if ok { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
+        if self.run < threshold || self.told == Some(ok) {
+            return None;
+        }
+        self.told = Some(ok);
+        Some(ok)
     }
-    if let Some(action) = &probe.http_get {
-        return http_get(target, action).await;
-    }
-    if let Some(action) = &probe.tcp_socket {
-        let host = action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| target.ip.to_string());
-        return TcpStream::connect((host.as_str(), port(&action.port, &target.container)?)).await.map(drop).map_err(|e| e.to_string());
-    }
-    Err("this kind of probe is not supported by this node".to_owned())
 }
 
-async fn http_get(target: &Target, action: &HTTPGetAction) -> Result<(), String> {
-    if action.scheme.as_deref() == Some("HTTPS") {
-        return Err("HTTPS probes are not supported by this node".to_owned());
+/// Reason and message of the event that a try deserves.
+fn event(kind: Kind, outcome: &Outcome) -> Option<(&'static str, String)> {
+    let word = kind.word();
+    match outcome {
+        Outcome::Success => None,
+        Outcome::Warning(why) => Some(("ProbeWarning", format!("{word} probe warning: {why}"))),
+        Outcome::Failure(why) => Some(("Unhealthy", format!("{word} probe failed: {why}"))),
+        Outcome::Error(why) => {
+            Some(("Unhealthy", format!("{word} probe errored and resulted in unknown state: {why}")))
+        }
     }
-    let host = action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| target.ip.to_string());
-    let port = port(&action.port, &target.container)?;
-    let path = action.path.clone().filter(|p| !p.is_empty()).unwrap_or_else(|| "/".to_owned());
-    let url = format!("http://{host}:{port}{path}");
-    let failed = |e: String| format!("Get {url:?}: {e}");
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|e| failed(e.to_string()))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(e.to_string()))?;
-    let driver = tokio::spawn(connection);
-    let mut request = http::Request::get(&path).header("User-Agent", "kube-probe/1.36").header("Accept", "*/*");
-    let headers = action.http_headers.as_deref().unwrap_or_default();
-    if !headers.iter().any(|h| h.name.eq_ignore_ascii_case("host")) {
-        request = request.header("Host", format!("{host}:{port}"));
-    }
-    for h in headers {
-        request = request.header(&h.name, &h.value);
-    }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|e| e.to_string())?;
-    let answer = sender.send_request(request).await;
-    driver.abort();
-    let code = answer.map_err(|e| failed(e.to_string()))?.status().as_u16();
-    if (200..400).contains(&code) { Ok(()) } else { Err(format!("HTTP probe failed with statuscode: {code}")) }
 }
 
-fn port(port: &IntOrString, c: &Container) -> Result<u16, String> {
-    let number = match port {
-        IntOrString::Int(n) => Some(*n),
-        IntOrString::String(name) => c.ports.iter().flatten().find(|p| p.name.as_ref() == Some(name)).map(|p| p.container_port).or_else(|| name.parse().ok()),
-    };
-    number.and_then(|n| u16::try_from(n).ok()).ok_or_else(|| format!("couldn't find port {port:?} in container {:?}", c.name))
+/// Probes until the task is ended. Startup probes end with their result, liveness probes with a failure: what
+/// follows is a new container.
+async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Verdict>) {
+    let seconds = |v: Option<i32>, default| v.filter(|s| *s > 0).map_or(default, |s| i64::from(s.max(1)));
+    let whole = |s: i64| Duration::from_secs(s.unsigned_abs());
+    let (period, limit) = (seconds(probe.period_seconds, 10), whole(seconds(probe.timeout_seconds, 1)));
+    let age = Timestamp::now().duration_since(target.started).as_secs();
+    tokio::time::sleep(first_try(age, seconds(probe.initial_delay_seconds, 0), period, &target.container)).await;
+    let mut ticks = tokio::time::interval(whole(period));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut tally = Tally::default();
+    loop {
+        ticks.tick().await;
+        let outcome = handler::attempt(&target, &probe, limit).await;
+        let result = match &outcome {
+            Outcome::Success | Outcome::Warning(_) => tally.count(true, &probe),
+            Outcome::Failure(_) => tally.count(false, &probe),
+            Outcome::Error(_) => None,
+        };
+        let event = event(kind, &outcome);
+        if event.is_some() || result.is_some() {
+            let (container, id) = (target.container.name.clone(), target.id.clone());
+            let grace = probe.termination_grace_period_seconds;
+            if verdicts.send(Verdict { container, id, kind, event, result, grace }).await.is_err() {
+                return;
+            }
+        }
+        match (kind, result) {
+            (Kind::Startup, Some(_)) | (Kind::Liveness, Some(false)) => return,
+            (Kind::Startup | Kind::Liveness | Kind::Readiness, _) => {}
+        }
+    }
+}
+
+/// How long to wait before the first try. Containers found running by a new kubelet are not probed all at once.
+fn first_try(age: i64, initial_delay: i64, period: i64, c: &Container) -> Duration {
+    let delay = Duration::from_secs((initial_delay - age).max(0).unsigned_abs());
+    let adopted = age > period && c.startup_probe.is_none();
+    if adopted { delay + Duration::from_secs(period.unsigned_abs()).mul_f64(rand::random::<f64>()) } else { delay }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_count_consecutive_outcomes() {
+        let probe = |success, failure| Probe {
+            success_threshold: Some(success),
+            failure_threshold: Some(failure),
+            ..Probe::default()
+        };
+        // One letter a try: + succeeded, - failed. One letter a report: Y, N, or . for none.
+        for (success, failure, tries, told) in [
+            (1, 3, "+++", "Y.."),
+            (1, 3, "--+---", "..Y..N"),
+            (1, 3, "---+", "..NY"),
+            (2, 1, "+-++", ".N.Y"),
+            (3, 2, "++-+++--", ".....Y.N"),
+        ] {
+            let mut tally = Tally::default();
+            let got: String = tries
+                .chars()
+                .map(|c| match tally.count(c == '+', &probe(success, failure)) {
+                    Some(true) => 'Y',
+                    Some(false) => 'N',
+                    None => '.',
+                })
+                .collect();
+            assert_eq!(got, told, "{success}/{failure} {tries}");
+        }
+    }
+
+    #[test]
+    fn events_are_in_upstream_words() {
+        let text = |kind, outcome| event(kind, &outcome).map(|(reason, message)| format!("{reason}: {message}"));
+        let failed = Outcome::Failure("HTTP probe failed with statuscode: 500".into());
+        let want = "Unhealthy: Readiness probe failed: HTTP probe failed with statuscode: 500";
+        assert_eq!(text(Kind::Readiness, failed).as_deref(), Some(want));
+        let errored = Outcome::Error("port web not found".into());
+        let want = "Unhealthy: Liveness probe errored and resulted in unknown state: port web not found";
+        assert_eq!(text(Kind::Liveness, errored).as_deref(), Some(want));
+        assert_eq!(text(Kind::Startup, Outcome::Success), None);
+    }
+
+    #[test]
+    fn the_first_try_waits_for_the_initial_delay_counted_from_the_start() {
+        let c = Container::default();
+        assert_eq!(first_try(0, 15, 10, &c), Duration::from_secs(15));
+        assert_eq!(first_try(5, 15, 10, &c), Duration::from_secs(10));
+        assert!(first_try(3600, 15, 10, &c) < Duration::from_secs(10));
+        let gated = Container { startup_probe: Some(Probe::default()), ..Container::default() };
+        assert_eq!(first_try(3600, 15, 10, &gated), Duration::ZERO, "after the startup probe there is no wait");
+    }
 }
