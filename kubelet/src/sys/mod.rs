@@ -1,5 +1,6 @@
 //! System calls: the only place with unsafe code.
 
+pub mod beneath;
 pub mod fds;
 pub mod mounts;
 pub mod namespaces;

@@ -1,12 +1,20 @@
 //! The types of a hostPath volume: what must be there, and what is made when it is not.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-pub(crate) fn check(path: &Path, kind: &str) -> Result<(), String> {
+use k8s_openapi::api::core::v1::HostPathVolumeSource;
+
+pub(crate) fn make(source: HostPathVolumeSource) -> io::Result<PathBuf> {
+    let path = PathBuf::from(source.path);
+    check(&path, source.type_.as_deref().unwrap_or_default()).map_err(io::Error::other)?;
+    Ok(path)
+}
+
+fn check(path: &Path, kind: &str) -> Result<(), String> {
     let shown = path.display();
     let found = fs::metadata(path).ok().map(|m| m.file_type());
     let refuse = |what: &str| Err(format!("hostPath type check failed: {shown} is not a {what}"));
