@@ -11,7 +11,7 @@ use coracle_kubelet::cri::{
 use coracle_kubelet::images::{Images, ImagesConfig};
 use coracle_kubelet::runtime::{Runtime, RuntimeConfig, purge};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
 const BUSYBOX: &str = "/bin/busybox";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,7 +26,15 @@ fn main() {
         return;
     }
     let runtime = tokio::runtime::Runtime::new().expect("a tokio runtime");
-    runtime.block_on(all());
+    match args.first().and_then(|arg| arg.to_str()) {
+        Some("client") => runtime.block_on(client(Path::new(&args[1]), args[2].to_str().expect("a cgroup"))),
+        Some("bench") => runtime.block_on(bench()),
+        _ => runtime.block_on(async {
+            all().await;
+            survives_its_client().await;
+            println!("containers: all passed");
+        }),
+    }
 }
 
 /// A docker-archive with busybox and two accounts.
@@ -43,7 +51,7 @@ fn archive(dir: &Path) -> PathBuf {
         layer.append_data(&mut header, path, bytes).expect("append");
     };
     let busybox = std::fs::read(BUSYBOX).expect("busybox");
-    for name in ["sh", "cat", "echo", "id", "sleep", "tail", "unshare", "grep", "tty", "mkdir"] {
+    for name in ["sh", "cat", "echo", "id", "sleep", "tail", "unshare", "grep", "tty", "mkdir", "test"] {
         add(&format!("bin/{name}"), 0o755, &busybox);
     }
     add("etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\nweb:x:33:44::/srv:/bin/sh\n");
@@ -71,31 +79,40 @@ fn archive(dir: &Path) -> PathBuf {
 }
 
 struct Node {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
     config: RuntimeConfig,
     runtime: Runtime,
     image_id: String,
 }
 
 impl Node {
-    async fn start() -> Node {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let images = Images::open(ImagesConfig { dir: dir.path().join("images"), ..ImagesConfig::default() }).await.expect("images");
-        let imported = images.import(&archive(dir.path()), None).await.expect("import");
+    async fn open(dir: &Path, cgroup_root: &str) -> Node {
+        let images = Images::open(ImagesConfig { dir: dir.join("images"), ..ImagesConfig::default() }).await.expect("images");
+        let imported = images.import(&archive(dir), None).await.expect("import");
         assert_eq!(imported[0].tags, ["docker.io/library/busybox:test"]);
         let config = RuntimeConfig {
-            state_dir: dir.path().join("state"),
-            run_dir: dir.path().join("run"),
-            cgroup_root: format!("/coracle-test-{}", std::process::id()),
+            state_dir: dir.join("state"),
+            run_dir: dir.join("run"),
+            cgroup_root: cgroup_root.to_owned(),
             shim_command: vec!["/proc/self/exe".into(), "shim".into()],
-            seccomp_dir: dir.path().join("seccomp"),
+            seccomp_dir: dir.join("seccomp"),
             images,
         };
         let runtime = Runtime::open(config.clone()).await.expect("runtime");
-        Node { dir, config, runtime, image_id: imported[0].id.clone() }
+        Node { dir: dir.to_owned(), config, runtime, image_id: imported[0].id.clone() }
     }
 
-    async fn pod(&self, uid: &str) {
+    /// Removes everything and checks that nothing is left.
+    async fn purge(&self) {
+        purge(&self.config.state_dir, &self.config.run_dir, &self.config.cgroup_root).await.expect("purge");
+        assert!(!self.config.run_dir.exists(), "no directory is left");
+        let cgroup = Path::new("/sys/fs/cgroup/memory").join(&self.config.cgroup_root[1..]);
+        assert!(!cgroup.exists(), "no cgroup is left");
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        assert!(!mounts.contains(&self.dir.display().to_string()), "no mount is left");
+    }
+
+    async fn pod(&self, uid: &str, share_pid: bool) {
         let spec = SandboxSpec {
             pod_uid: uid.to_owned(),
             namespace: "default".to_owned(),
@@ -104,7 +121,7 @@ impl Node {
             host_network: false,
             host_pid: false,
             host_ipc: false,
-            share_pid: false,
+            share_pid,
             sysctls: Vec::new(),
             resources: Resources::default(),
             qos: Qos::BestEffort,
@@ -132,7 +149,7 @@ impl Node {
             stdin_once: false,
             security: Security::default(),
             resources: Resources::default(),
-            log_path: self.dir.path().join("0.log"),
+            log_path: self.dir.join("0.log"),
             log_max_bytes: 10 << 20,
             log_max_files: 5,
             hostname: uid.to_owned(),
@@ -159,16 +176,111 @@ async fn end(runtime: &Runtime, id: &str) -> (i32, bool) {
     tokio::time::timeout(PATIENCE, wait).await.expect("the container must end")
 }
 
+fn own_cgroup() -> String {
+    format!("/coracle-test-{}", std::process::id())
+}
+
+/// A client that is killed: makes a pod with a container, tells its id, and waits for its end.
+async fn client(dir: &Path, cgroup_root: &str) {
+    let node = Node::open(dir, cgroup_root).await;
+    node.pod("killed", false).await;
+    let script = "trap 'echo bye; exit 42' TERM; i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done";
+    println!("{}", node.run(&node.spec("killed", script)).await);
+    std::future::pending::<()>().await;
+}
+
+async fn survives_its_client() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut client = tokio::process::Command::new("/proc/self/exe")
+        .args(["client".as_ref(), dir.path(), Path::new(&own_cgroup())])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("client");
+    let mut lines = tokio::io::BufReader::new(client.stdout.take().expect("stdout")).lines();
+    let id = lines.next_line().await.expect("line").expect("id");
+    // A creation that is cut off leaves such directories.
+    std::fs::create_dir_all(dir.path().join("run/pods/cut-off")).expect("mkdir");
+    std::fs::create_dir_all(dir.path().join("run/c/cut-off/rootfs")).expect("mkdir");
+    client.kill().await.expect("kill -9");
+    let node = Node::open(dir.path(), &own_cgroup()).await;
+    assert!(!dir.path().join("run/pods/cut-off").exists() && !dir.path().join("run/c/cut-off").exists(), "leftovers are swept");
+    let state = node.runtime.container(&id).expect("adopted").state;
+    let ContainerState::Running { pid, .. } = state else { panic!("must be running: {state:?}") };
+    let cgroup = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("cgroup");
+    assert!(cgroup(pid).contains("/podkilled/"), "the container is in the pod's cgroup");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let shim: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).expect("PPid");
+    assert!(cgroup(shim).contains(&format!("{}/shims", own_cgroup())), "the shim is not in the kubelet's cgroup");
+    let log = || std::fs::read_to_string(dir.path().join("0.log")).expect("log").lines().count();
+    let (before, begun) = (log(), Instant::now());
+    while log() == before {
+        assert!(begun.elapsed() < PATIENCE, "the log goes on without the client");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    node.runtime.stop_container(&id, Some(15), PATIENCE).await.expect("stop");
+    assert_eq!(end(&node.runtime, &id).await.0, 42, "the exit code is not lost");
+    assert!(std::fs::read_to_string(dir.path().join("0.log")).expect("log").contains("stdout F bye"));
+    // A shim that is killed takes its container with it.
+    let id = node.run(&node.spec("killed", "sleep 1000")).await;
+    let ContainerState::Running { pid, .. } = node.runtime.container(&id).expect("container").state else { panic!("running") };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let shim: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).expect("PPid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).expect("kill the shim");
+    let mut events = node.runtime.events();
+    while node.runtime.container(&id).expect("container").state != ContainerState::Unknown {
+        tokio::time::timeout(PATIENCE, events.recv()).await.expect("an event").expect("an event");
+    }
+    node.runtime.remove_sandbox("killed").await.expect("remove");
+    let left = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(left.is_empty() || left.contains(") Z "), "no process outlives its pod: {left}");
+    node.purge().await;
+}
+
+/// `containers bench`: how long one takes, and sixty pods at once.
+async fn bench() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let node = Node::open(dir.path(), &own_cgroup()).await;
+    for index in 0..5 {
+        let uid = format!("single{index}");
+        let begun = Instant::now();
+        node.pod(&uid, false).await;
+        let sandbox = begun.elapsed();
+        let id = node.runtime.create_container(&node.spec(&uid, "sleep 1000")).await.expect("create");
+        let created = begun.elapsed();
+        node.runtime.start_container(&id).await.expect("start");
+        println!("sandbox {sandbox:?}, create {:?}, start {:?}", created - sandbox, begun.elapsed() - created);
+    }
+    let begun = Instant::now();
+    let pods = (0..60).map(|index| {
+        let (node, uid) = (&node, format!("pod{index}"));
+        async move {
+            node.pod(&uid, false).await;
+            node.run(&node.spec(&uid, "sleep 1000")).await
+        }
+    });
+    futures::future::join_all(pods).await;
+    println!("sixty pods: {:?}, {:.0} a second", begun.elapsed(), 60.0 / begun.elapsed().as_secs_f64());
+    let begun = Instant::now();
+    futures::future::join_all((0..60).map(|index| {
+        let (node, uid) = (&node, format!("pod{index}"));
+        async move { node.runtime.remove_sandbox(&uid).await.expect("remove") }
+    }))
+    .await;
+    println!("sixty removed: {:?}", begun.elapsed());
+    node.purge().await;
+}
+
 async fn all() {
-    let node = Node::start().await;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let node = Node::open(dir.path(), &own_cgroup()).await;
     let runtime = &node.runtime;
-    node.pod("one").await;
+    node.pod("one", false).await;
 
     let begun = Instant::now();
     let id = node.run(&node.spec("one", "echo $GREETING $FROM; pwd; grep Seccomp: /proc/self/status; echo bad >&2; exit 7")).await;
     println!("create to running: {:?}", begun.elapsed());
     assert_eq!(end(runtime, &id).await, (7, false));
-    let log = std::fs::read_to_string(node.dir.path().join("0.log")).expect("log");
+    let log = std::fs::read_to_string(node.dir.join("0.log")).expect("log");
     for want in ["stdout F hello image", "stdout F /made/here", "stdout F Seccomp:\t2", "stderr F bad"] {
         assert!(log.contains(want), "{want:?} is missing in:\n{log}");
     }
@@ -202,7 +314,7 @@ async fn all() {
 
     let mut user = node.spec("one", "id; cat /proc/self/status | grep CapEff");
     user.security.run_as_user = Some(33);
-    user.log_path = node.dir.path().join("user.log");
+    user.log_path = node.dir.join("user.log");
     let id = node.run(&user).await;
     end(runtime, &id).await;
     let log = std::fs::read_to_string(&user.log_path).expect("log");
@@ -213,19 +325,36 @@ async fn all() {
     let id = node.run(&hungry).await;
     assert_eq!(end(runtime, &id).await, (137, true), "the OOM killer is recorded");
 
+    let mut privileged = node.spec("one", "test -c /dev/kmsg && mkdir /mnt && echo devices");
+    privileged.security.privileged = true;
+    privileged.log_path = node.dir.join("privileged.log");
+    let id = node.run(&privileged).await;
+    assert_eq!(end(runtime, &id).await.0, 0, "a privileged container has the host's devices");
+
+    node.pod("shared", true).await;
+    let mut shared = node.spec("shared", "id -u; for i in 1 2 3 4 5 6 7 8 9; do grep -h -E 'Name|Seccomp:|NoNewPrivs' /proc/$i/status; done");
+    shared.log_path = node.dir.join("shared.log");
+    let id = node.run(&shared).await;
+    end(runtime, &id).await;
+    let log = std::fs::read_to_string(&shared.log_path).expect("log");
+    assert!(log.matches("NoNewPrivs:\t1").count() >= 1 && log.contains("Name:\tsh"), "pause and program share their processes: {log}");
+    runtime.remove_sandbox("shared").await.expect("remove");
+
+    let mut own = node.spec("one", "echo mine >/dev/stdout");
+    own.security.run_as_user = Some(1234);
+    own.log_path = node.dir.join("own.log");
+    let id = node.run(&own).await;
+    assert_eq!(end(runtime, &id).await.0, 0, "a user may open his container's /dev/stdout");
+
     runtime.remove_sandbox("one").await.expect("remove");
     assert!(runtime.containers().is_empty());
 
-    node.pod("many").await;
+    node.pod("many", false).await;
     let begun = Instant::now();
     let mut ids = Vec::new();
     for _ in 0..10 {
         ids.push(node.run(&node.spec("many", "sleep 1000")).await);
     }
     println!("ten in a row: {:?} each", begun.elapsed() / 10);
-    purge(&node.config.state_dir, &node.config.run_dir, &node.config.cgroup_root).await.expect("purge");
-    assert!(!node.config.run_dir.exists() && !Path::new("/sys/fs/cgroup/memory").join(&node.config.cgroup_root[1..]).exists());
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    assert!(!mounts.contains(&node.dir.path().display().to_string()), "no mount is left");
-    println!("containers: all passed");
+    node.purge().await;
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
+use oci_client::errors::{OciDistributionError, OciErrorCode as Code};
 use oci_client::manifest::ImageIndexEntry;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
@@ -237,6 +237,11 @@ fn describe(name: &ImageName, error: &OciDistributionError) -> ImageError {
     let prefix = format!("failed to pull and unpack image {:?}: failed to resolve reference {:?}", name.to_string(), name.to_string());
     match error {
         OciDistributionError::ImageManifestNotFoundError(_) => ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}")),
+        OciDistributionError::RegistryError { envelope, .. }
+            if envelope.errors.iter().any(|error| matches!(error.code, Code::ManifestUnknown | Code::NameUnknown | Code::NotFound)) =>
+        {
+            ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}"))
+        }
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => ImageError::Pull(format!(
             "{prefix}: pull access denied, repository does not exist or may require authorization: {error}"
         )),
