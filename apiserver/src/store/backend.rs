@@ -50,6 +50,9 @@ pub(super) trait Backend: Send + Sync {
     /// Appends all lines durably, or none.
     async fn append(&self, records: &[Record]) -> Result<()>;
 
+    /// The newest line's revision, 0 where there is none: what a write that failed has left behind.
+    async fn newest(&self) -> Result<u64>;
+
     /// The lines of a resource with `after < revision <= upto`, oldest first.
     async fn steps(&self, resource: &str, after: u64, upto: u64, limit: usize) -> Result<Vec<Step>>;
 

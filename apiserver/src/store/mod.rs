@@ -133,7 +133,15 @@ impl Store {
     /// Opens the database, reads the world into memory, and starts the writer and the compactor.
     pub async fn open(options: Options) -> Result<Store, OpenError> {
         let owner = options.dir.as_ref().map(own).transpose()?;
-        let backend: Arc<dyn Backend> = Arc::new(sqlite::Sqlite::open(options.dir.as_deref()).await?);
+        let backend = Arc::new(sqlite::Sqlite::open(options.dir.as_deref()).await?);
+        Store::with_backend(backend, options, owner).await
+    }
+
+    async fn with_backend(
+        backend: Arc<dyn Backend>,
+        options: Options,
+        owner: Option<std::fs::File>,
+    ) -> Result<Store, OpenError> {
         let (writes, queue) = mpsc::channel(1024);
         let store = Store(Arc::new(Inner {
             backend,

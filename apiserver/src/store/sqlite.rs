@@ -97,6 +97,15 @@ impl Backend for Sqlite {
         Ok(())
     }
 
+    async fn newest(&self) -> Result<u64> {
+        // The writer's connection: what is left of its failed transaction is rolled back first.
+        let mut connection = self.write.lock().await;
+        let newest: i64 = sqlx::query_scalar("SELECT coalesce(max(revision), 0) FROM log")
+            .fetch_one(&mut *connection)
+            .await?;
+        Ok(unsigned(newest))
+    }
+
     async fn steps(&self, resource: &str, after: u64, upto: u64, limit: usize) -> Result<Vec<Step>> {
         let mut connection = self.read.lock().await;
         let rows = sqlx::query(

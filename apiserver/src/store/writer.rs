@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::backend::Record;
+use super::backend::{BackendError, Record};
 use super::world::{Shelf, Stored};
 use super::{Change, CommitError, Expect, Inner, Write};
 
 /// Writes in one transaction at most.
 const BATCH: usize = 128;
+/// How soon a log that does not answer is asked again.
+const RETRY: Duration = Duration::from_secs(1);
 
 type Reply = oneshot::Sender<Result<Arc<Stored>, CommitError>>;
 
@@ -58,9 +61,10 @@ async fn commit(inner: &Inner, batch: impl Iterator<Item = Write>) {
             at,
         })
         .collect();
-    if let Err(e) = inner.backend.append(&records).await {
+    if let Err(e) = inner.backend.append(&records).await
+        && !settle(inner, &e, records.last().map_or(0, |r| r.revision)).await
+    {
         let why: Arc<str> = e.to_string().into();
-        tracing::error!(error = %why, writes = decided.len(), "writes are lost: the log took none of them");
         for d in decided {
             let _ = d.reply.send(Err(CommitError::Failed(why.clone())));
         }
@@ -69,6 +73,22 @@ async fn commit(inner: &Inner, batch: impl Iterator<Item = Write>) {
     publish(inner, &decided);
     for d in decided {
         let _ = d.reply.send(Ok(d.stored));
+    }
+}
+
+/// Whether a batch that seemed to fail is in the log after all. Nothing else is written until the log has said so: its
+/// revisions must neither be lost nor be given again.
+async fn settle(inner: &Inner, failure: &BackendError, last: u64) -> bool {
+    tracing::error!(error = %failure, "a commit failed; asking the log what it has");
+    loop {
+        match inner.backend.newest().await {
+            Ok(newest) => return newest >= last,
+            Err(e) => tracing::error!(error = %e, "the log does not answer"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = inner.stop.cancelled() => return false,
+        }
     }
 }
 
@@ -113,5 +133,83 @@ fn publish(inner: &Inner, decided: &[Decided]) {
     }
     if let Some(last) = decided.last() {
         inner.head.store(last.stored.revision, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU8;
+
+    use async_trait::async_trait;
+    use coracle_api::Object;
+    use serde_json::json;
+
+    use super::super::backend::{Backend, Head, Result, Step};
+    use super::super::{History, Options, Store, sqlite::Sqlite};
+    use super::*;
+
+    const SOUND: u8 = 0;
+    const LOSES: u8 = 1;
+    const KEEPS: u8 = 2;
+
+    /// A database whose commits fail, before or after they have happened.
+    struct Faulty {
+        inner: Sqlite,
+        fault: AtomicU8,
+    }
+
+    #[async_trait]
+    impl Backend for Faulty {
+        async fn load(&self, each: &mut (dyn FnMut(Record) + Send)) -> Result<Head> {
+            self.inner.load(each).await
+        }
+        async fn append(&self, records: &[Record]) -> Result<()> {
+            let fault = self.fault.swap(SOUND, Ordering::SeqCst);
+            if fault != LOSES {
+                self.inner.append(records).await?;
+            }
+            if fault == SOUND { Ok(()) } else { Err(BackendError::NotText(0)) }
+        }
+        async fn newest(&self) -> Result<u64> {
+            self.inner.newest().await
+        }
+        async fn steps(&self, resource: &str, after: u64, upto: u64, limit: usize) -> Result<Vec<Step>> {
+            self.inner.steps(resource, after, upto, limit).await
+        }
+        async fn at(&self, resource: &str, prefix: &str, start: &str, at: u64, limit: usize) -> Result<Vec<Record>> {
+            self.inner.at(resource, prefix, start, at, limit).await
+        }
+        async fn revision_before(&self, at: i64) -> Result<u64> {
+            self.inner.revision_before(at).await
+        }
+        async fn set_compacted(&self, revision: u64) -> Result<()> {
+            self.inner.set_compacted(revision).await
+        }
+        async fn compact(&self, from: u64, upto: u64, span: u64) -> Result<u64> {
+            self.inner.compact(from, upto, span).await
+        }
+        async fn close(&self) {
+            self.inner.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_fails_ambiguously_is_what_the_log_says() {
+        let backend = Arc::new(Faulty { inner: Sqlite::open(None).await.unwrap(), fault: AtomicU8::new(SOUND) });
+        let options = Options { dir: None, history: History::default(), fields: HashMap::new() };
+        let store = Store::with_backend(backend.clone(), options, None).await.unwrap();
+        let resource: Arc<str> = "/configmaps".into();
+        let put = |key: &'static str| {
+            let draft = store.draft(&resource, &Object(json!({"metadata": {"name": key}})));
+            store.commit(&resource, key, Expect::Absent, Change::Put(draft))
+        };
+        assert_eq!(put("a").await.unwrap().revision, 1);
+        backend.fault.store(LOSES, Ordering::SeqCst);
+        assert!(matches!(put("b").await, Err(CommitError::Failed(_))));
+        backend.fault.store(KEEPS, Ordering::SeqCst);
+        assert_eq!(put("c").await.unwrap().revision, 2, "the log has it, so it is acknowledged");
+        assert_eq!(put("b").await.unwrap().revision, 3, "and the next write goes on from there");
+        let keys: Vec<_> = store.list(&resource, "", "").items.iter().map(|s| (s.revision, s.key.to_string())).collect();
+        assert_eq!(keys, [(1, "a".to_owned()), (3, "b".to_owned()), (2, "c".to_owned())]);
     }
 }
