@@ -5,7 +5,10 @@ use std::{net::IpAddr, sync::Arc};
 use anyhow::Context as _;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
-use kube::{Api, runtime::{WatchStreamExt, reflector, watcher}};
+use kube::{
+    Api,
+    runtime::{WatchStreamExt, reflector, watcher},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,7 +31,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         dir: config.images_dir.clone(),
         mirrors_file: config.registries.clone(),
         plain_http: config.insecure_loopback_registries.clone(),
-    }).await.context("cannot open the image store")?;
+    })
+    .await
+    .context("cannot open the image store")?;
     let runtime = Runtime::open(RuntimeConfig {
         state_dir: config.state_dir.join("runtime"),
         run_dir: config.run_dir.clone(),
@@ -67,7 +72,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let directory = pods::Directory::default();
     let served = Arc::new(pods::served::Served { node: node.clone(), directory: directory.clone() });
     let endpoints = Endpoints { runtime: node.runtime.clone(), pods: served };
-    let streaming = listener.serve(endpoints, node.config.client.clone(), node.config.node_name.clone(), shutdown.clone());
+    let streaming = listener.serve(
+        endpoints,
+        node.config.client.clone(),
+        node.config.node_name.clone(),
+        shutdown.clone(),
+    );
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = services_task => {}
@@ -79,7 +89,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 }
 
 async fn open_network(config: &Config) -> anyhow::Result<PodNetwork> {
-    let IpAddr::V4(node_ip) = config.node_ip else { anyhow::bail!("node address {} is not IPv4", config.node_ip) };
+    let IpAddr::V4(node_ip) = config.node_ip else {
+        anyhow::bail!("node address {} is not IPv4", config.node_ip)
+    };
     let network = NetConfig {
         pod_cidr: config.pod_cidr.parse().context("pod range")?,
         service_cidr: config.service_cidr.parse().context("service range")?,

@@ -156,7 +156,17 @@ pub struct ContainerRecord {
     pub image: String,
     pub image_id: String,
     pub log_path: PathBuf,
+    /// Who its first process runs as; unknown for records of older versions.
+    pub user: Option<ContainerUser>,
     pub state: ContainerState,
+}
+
+/// Numbers, resolved from the security context and the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ContainerUser {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -12,7 +12,10 @@ use super::{
     recorder::container_of,
     set_up::{facts, set_up},
     status::crash_message,
-    view::{Role, SandboxView, Stopping, TornDown, Waiting, find_container, name_of, namespace_of, spec_of, uid_of},
+    view::{
+        Role, SandboxView, Stopping, TornDown, Waiting, find_container, name_of, namespace_of, spec_of,
+        uid_of,
+    },
     worker::{Done, Worker},
 };
 use crate::volumes::{self, projection::Inputs};
@@ -88,8 +91,14 @@ impl Worker {
         let Some(record) = &v.current else { return };
         self.node.recorder.normal(container_of(&self.pod, &name), "Killing", message);
         let id = record.id.clone();
-        v.stopping =
-            Some(Stopping { id: id.clone(), since: now, grace, hook_done: false, signalled: false, killed: false });
+        v.stopping = Some(Stopping {
+            id: id.clone(),
+            since: now,
+            grace,
+            hook_done: false,
+            signalled: false,
+            killed: false,
+        });
         let hooked = self.hooked(&name, id);
         let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         self.jobs.spawn(async move {
@@ -126,7 +135,8 @@ impl Worker {
             let image = find_container(spec_of(&pod), name).and_then(|(_, c)| c.image).unwrap_or_default();
             let told = format!("Back-off pulling image {image:?}");
             self.node.recorder.normal(about, "BackOff", told.clone());
-            let why = v.waiting.take().map(|w| format!("{told}: {}: {}", w.reason, w.message)).unwrap_or(told);
+            let why =
+                v.waiting.take().map(|w| format!("{told}: {}: {}", w.reason, w.message)).unwrap_or(told);
             v.waiting = Some(Waiting { reason: "ImagePullBackOff".to_owned(), message: why });
         } else {
             v.waiting = None;
@@ -168,8 +178,13 @@ impl Worker {
         let (wake, tokens, stop) = (self.wakers.sources.clone(), self.tokens.clone(), self.stop.clone());
         let facts = facts(&self.node, &self.pod, self.view.sandbox.ips().to_vec());
         self.jobs.spawn(async move {
-            let inputs =
-                Inputs { client: &node.config.client, sources: &node.sources, wake: &wake, facts: &facts, tokens: &tokens };
+            let inputs = Inputs {
+                client: &node.config.client,
+                sources: &node.sources,
+                wake: &wake,
+                facts: &facts,
+                tokens: &tokens,
+            };
             let dir = node.pod_dir(&pod);
             if let Some(Err(error)) = stop.run_until_cancelled(volumes::refresh(&dir, &pod, &inputs)).await {
                 tracing::debug!(%error, "volumes not refreshed");

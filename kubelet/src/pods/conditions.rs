@@ -6,7 +6,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::view::{PodView, SandboxView, init_containers, role_of_init, spec_of, Role};
+use super::view::{PodView, Role, SandboxView, init_containers, role_of_init, spec_of};
 
 /// One condition before it is compared with the old one.
 struct Draft {
@@ -33,7 +33,9 @@ pub(crate) fn conditions(
     now: Timestamp,
 ) -> Vec<PodCondition> {
     let sandbox_ready = matches!(view.sandbox, SandboxView::Ready { .. });
-    let network = if sandbox_ready { met("PodReadyToStartContainers") } else {
+    let network = if sandbox_ready {
+        met("PodReadyToStartContainers")
+    } else {
         Draft { kind: "PodReadyToStartContainers", met: false, reason: None, message: None }
     };
     let containers = containers_ready("ContainersReady", pod, phase, init, main);
@@ -42,9 +44,16 @@ pub(crate) fn conditions(
     let old = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let finish = |draft: Draft| finish(draft, old, pod.metadata.generation, now);
     let mut conditions: Vec<PodCondition> = drafts.into_iter().map(finish).collect();
-    if let Some(doom) = view.doomed.as_ref().filter(|d| d.reason == "Evicted" || d.reason == "DeadlineExceeded") {
+    if let Some(doom) =
+        view.doomed.as_ref().filter(|d| d.reason == "Evicted" || d.reason == "DeadlineExceeded")
+    {
         if doom.reason == "Evicted" {
-            let draft = Draft { kind: "DisruptionTarget", met: true, reason: Some("TerminationByKubelet"), message: Some(doom.message.clone()) };
+            let draft = Draft {
+                kind: "DisruptionTarget",
+                met: true,
+                reason: Some("TerminationByKubelet"),
+                message: Some(doom.message.clone()),
+            };
             conditions.push(self::finish(draft, old, pod.metadata.generation, now));
         }
     }
@@ -95,15 +104,26 @@ fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[Contain
     if incomplete.is_empty() || ran {
         met("Initialized")
     } else {
-        unmet("Initialized", "ContainersNotInitialized", Some(format!("containers with incomplete status: {}", list(&incomplete))))
+        unmet(
+            "Initialized",
+            "ContainersNotInitialized",
+            Some(format!("containers with incomplete status: {}", list(&incomplete))),
+        )
     }
 }
 
-fn containers_ready(kind: &'static str, pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Draft {
+fn containers_ready(
+    kind: &'static str,
+    pod: &Pod,
+    phase: &str,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+) -> Draft {
     if phase == "Succeeded" {
         return unmet(kind, "PodCompleted", None);
     }
-    let sidecars = init_containers(spec_of(pod)).iter().zip(init).filter(|(c, _)| role_of_init(c) == Role::Sidecar);
+    let sidecars =
+        init_containers(spec_of(pod)).iter().zip(init).filter(|(c, _)| role_of_init(c) == Role::Sidecar);
     let unready: Vec<&str> =
         sidecars.map(|(_, s)| s).chain(main).filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
     if phase == "Failed" {
@@ -116,7 +136,13 @@ fn containers_ready(kind: &'static str, pod: &Pod, phase: &str, init: &[Containe
     }
 }
 
-fn ready(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus], containers: bool) -> Draft {
+fn ready(
+    pod: &Pod,
+    phase: &str,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+    containers: bool,
+) -> Draft {
     if !containers {
         return containers_ready("Ready", pod, phase, init, main);
     }
@@ -125,14 +151,22 @@ fn ready(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStat
     let unmet_gates: Vec<String> = gates
         .iter()
         .filter_map(|gate| match conditions.iter().find(|c| c.type_ == gate.condition_type) {
-            None => Some(format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type)),
-            Some(c) if c.status != "True" => {
-                Some(format!("the status of pod readiness gate {:?} is not \"True\", but {}", gate.condition_type, c.status))
-            }
+            None => Some(format!(
+                "corresponding condition of pod readiness gate {:?} does not exist.",
+                gate.condition_type
+            )),
+            Some(c) if c.status != "True" => Some(format!(
+                "the status of pod readiness gate {:?} is not \"True\", but {}",
+                gate.condition_type, c.status
+            )),
             Some(_) => None,
         })
         .collect();
-    if unmet_gates.is_empty() { met("Ready") } else { unmet("Ready", "ReadinessGatesNotReady", Some(unmet_gates.join(", "))) }
+    if unmet_gates.is_empty() {
+        met("Ready")
+    } else {
+        unmet("Ready", "ReadinessGatesNotReady", Some(unmet_gates.join(", ")))
+    }
 }
 
 /// Go's `%s` of a slice of strings.
@@ -142,5 +176,13 @@ fn list(names: &[&str]) -> String {
 
 /// Whether the kubelet writes this condition.
 pub(crate) fn is_own(kind: &str) -> bool {
-    matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled" | "DisruptionTarget")
+    matches!(
+        kind,
+        "PodReadyToStartContainers"
+            | "Initialized"
+            | "Ready"
+            | "ContainersReady"
+            | "PodScheduled"
+            | "DisruptionTarget"
+    )
 }

@@ -1,13 +1,16 @@
 //! A container's environment, command and arguments: references resolved, `$(VAR)` expanded. Pure.
 
-use std::{collections::{BTreeMap, HashMap}, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use coracle_api::quantity::Quantity as Amount;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret, Service,
 };
 
-use super::view::{find_container, namespace_of, name_of, spec_of, uid_of};
+use super::view::{find_container, name_of, namespace_of, spec_of, uid_of};
 
 /// What references in the environment resolve to.
 pub(crate) struct EnvSources<'a> {
@@ -32,7 +35,11 @@ pub(crate) struct PodFacts {
 }
 
 /// The whole environment in order; the error is the message of CreateContainerConfigError.
-pub(crate) fn environment(pod: &Pod, c: &Container, sources: &EnvSources<'_>) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn environment(
+    pod: &Pod,
+    c: &Container,
+    sources: &EnvSources<'_>,
+) -> Result<Vec<(String, String)>, String> {
     let spec = spec_of(pod);
     let mut env = Ordered::default();
     let links = spec.enable_service_links.unwrap_or(true);
@@ -52,7 +59,14 @@ pub(crate) fn environment(pod: &Pod, c: &Container, sources: &EnvSources<'_>) ->
             env.set(var.name.clone(), value);
         }
     }
-    Ok(env.list.into_iter().map(|name| { let v = env.index.get(&name).cloned().unwrap_or_default(); (name, v) }).collect())
+    Ok(env
+        .list
+        .into_iter()
+        .map(|name| {
+            let v = env.index.get(&name).cloned().unwrap_or_default();
+            (name, v)
+        })
+        .collect())
 }
 
 #[derive(Default)]
@@ -69,22 +83,32 @@ impl Ordered {
     }
 }
 
-fn from_whole_sources(pod: &Pod, c: &Container, sources: &EnvSources<'_>) -> Result<Vec<(String, String)>, String> {
+fn from_whole_sources(
+    pod: &Pod,
+    c: &Container,
+    sources: &EnvSources<'_>,
+) -> Result<Vec<(String, String)>, String> {
     let mut out = Vec::new();
     for from in c.env_from.as_deref().unwrap_or_default() {
         let prefix = from.prefix.clone().unwrap_or_default();
         if let Some(r) = &from.config_map_ref {
             match (sources.config_map)(&r.name) {
-                Some(map) => out.extend(map.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), v.clone()))),
+                Some(map) => {
+                    out.extend(map.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), v.clone())))
+                }
                 None if r.optional == Some(true) => {}
                 None => return Err(format!("configmap {:?} not found", r.name)),
             }
         }
         if let Some(r) = &from.secret_ref {
             match (sources.secret)(&r.name) {
-                Some(secret) => out.extend(
-                    secret.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())),
-                ),
+                Some(secret) => {
+                    out.extend(
+                        secret.data.iter().flatten().map(|(k, v)| {
+                            (format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())
+                        }),
+                    )
+                }
                 None if r.optional == Some(true) => {}
                 None => return Err(format!("secret {:?} not found", r.name)),
             }
@@ -146,7 +170,8 @@ fn file_key(text: &str, key: &str) -> Option<String> {
     text.lines().filter(|l| !l.trim_start().starts_with('#')).find_map(|line| {
         let (name, value) = line.split_once('=')?;
         let value = value.trim();
-        (name.trim() == key).then(|| value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value).to_owned())
+        (name.trim() == key)
+            .then(|| value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value).to_owned())
     })
 }
 
@@ -205,11 +230,19 @@ fn go_quote(text: &str) -> String {
 }
 
 /// A downward API resource, divided and rounded up.
-pub(crate) fn resource(pod: &Pod, container: &str, r: &ResourceFieldSelector, facts: &PodFacts) -> Result<String, String> {
+pub(crate) fn resource(
+    pod: &Pod,
+    container: &str,
+    r: &ResourceFieldSelector,
+    facts: &PodFacts,
+) -> Result<String, String> {
     let name = r.container_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(container);
     let (_, c) = find_container(spec_of(pod), name).ok_or_else(|| format!("container {name} not found"))?;
     let resources = c.resources.unwrap_or_default();
-    let (kind, what) = r.resource.split_once('.').ok_or_else(|| format!("unsupported container resource : {}", r.resource))?;
+    let (kind, what) = r
+        .resource
+        .split_once('.')
+        .ok_or_else(|| format!("unsupported container resource : {}", r.resource))?;
     let list = if kind == "limits" { resources.limits } else { resources.requests };
     let default = if kind == "limits" {
         match what {
@@ -225,19 +258,30 @@ pub(crate) fn resource(pod: &Pod, container: &str, r: &ResourceFieldSelector, fa
         .as_ref()
         .and_then(|l| l.get(what))
         .and_then(|q| Amount::try_from(q).ok())
-        .map_or(i128::from(default), |a| if what == "cpu" { i128::from(a.milli_value()) } else { i128::from(a.value()) * 1000 });
+        .map_or(i128::from(default), |a| {
+            if what == "cpu" { i128::from(a.milli_value()) } else { i128::from(a.value()) * 1000 }
+        });
     let divisor = r.divisor.as_ref().and_then(|q| Amount::try_from(q).ok()).map_or(0, |a| a.milli_value());
     let divisor = if divisor == 0 { 1000 } else { i128::from(divisor) };
     Ok(((milli + divisor - 1) / divisor).to_string())
 }
 
 /// Docker-links style variables of Services: the API server's always, the namespace's own when links are on.
-fn service_variables(namespace: &str, services: &[std::sync::Arc<Service>], links: bool) -> Vec<(String, String)> {
+fn service_variables(
+    namespace: &str,
+    services: &[std::sync::Arc<Service>],
+    links: bool,
+) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for service in services {
-        let (ns, name) = (service.metadata.namespace.as_deref().unwrap_or_default(), service.metadata.name.as_deref().unwrap_or_default());
+        let (ns, name) = (
+            service.metadata.namespace.as_deref().unwrap_or_default(),
+            service.metadata.name.as_deref().unwrap_or_default(),
+        );
         let master = ns == "default" && name == "kubernetes";
-        let Some(spec) = service.spec.as_ref().filter(|_| master || links && ns == namespace) else { continue };
+        let Some(spec) = service.spec.as_ref().filter(|_| master || links && ns == namespace) else {
+            continue;
+        };
         let ip = spec.cluster_ip.as_deref().unwrap_or_default();
         let ports = spec.ports.as_deref().unwrap_or_default();
         let (Some(first), false) = (ports.first(), ip.is_empty() || ip == "None") else { continue };

@@ -40,7 +40,8 @@ pub(crate) struct Launched {
 }
 
 pub(crate) async fn launch(node: &NodeContext, l: &LaunchInputs) -> Result<Launched, Waiting> {
-    let (_, c) = find_container(spec_of(&l.pod), &l.name).ok_or_else(|| failed("CreateContainerError", "container not found in the pod"))?;
+    let (_, c) = find_container(spec_of(&l.pod), &l.name)
+        .ok_or_else(|| failed("CreateContainerError", "container not found in the pod"))?;
     let list = match l.role {
         Role::Init | Role::Sidecar => "initContainers",
         Role::Main => "containers",
@@ -48,7 +49,11 @@ pub(crate) async fn launch(node: &NodeContext, l: &LaunchInputs) -> Result<Launc
     };
     let about = container_reference(&l.pod, list, &l.name);
     let ending = || failed("ContainerCreating", "");
-    let image = l.stop.run_until_cancelled(ensure_image(node, l, &c, &about)).await.unwrap_or_else(|| Err(ending()))?;
+    let image = l
+        .stop
+        .run_until_cancelled(ensure_image(node, l, &c, &about))
+        .await
+        .unwrap_or_else(|| Err(ending()))?;
     let spec = l.stop.run_until_cancelled(container_spec(node, l, &c, &image)).await;
     let spec = spec.ok_or_else(ending)?.map_err(|message| {
         node.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
@@ -74,9 +79,16 @@ fn failed(reason: &str, message: impl Into<String>) -> Waiting {
     Waiting { reason: reason.to_owned(), message: message.into() }
 }
 
-async fn ensure_image(node: &NodeContext, l: &LaunchInputs, c: &Container, about: &k8s_openapi::api::core::v1::ObjectReference) -> Result<ImageInfo, Waiting> {
+async fn ensure_image(
+    node: &NodeContext,
+    l: &LaunchInputs,
+    c: &Container,
+    about: &k8s_openapi::api::core::v1::ObjectReference,
+) -> Result<ImageInfo, Waiting> {
     let image = c.image.clone().unwrap_or_default();
-    let invalid = |e: ImageError| failed("InvalidImageName", format!("Failed to apply default image tag {image:?}: {e}"));
+    let invalid = |e: ImageError| {
+        failed("InvalidImageName", format!("Failed to apply default image tag {image:?}: {e}"))
+    };
     let present = node.images.get(&image).map_err(invalid)?;
     let policy = c.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
     match (policy, present) {
@@ -86,14 +98,23 @@ async fn ensure_image(node: &NodeContext, l: &LaunchInputs, c: &Container, about
             Err(failed("ErrImageNeverPull", message))
         }
         ("Never" | "IfNotPresent", Some(info)) => {
-            node.recorder.normal(about.clone(), "Pulled", format!("Container image {image:?} already present on machine"));
+            node.recorder.normal(
+                about.clone(),
+                "Pulled",
+                format!("Container image {image:?} already present on machine"),
+            );
             Ok(info)
         }
         _ => pull(node, l, &image, about).await,
     }
 }
 
-async fn pull(node: &NodeContext, l: &LaunchInputs, image: &str, about: &k8s_openapi::api::core::v1::ObjectReference) -> Result<ImageInfo, Waiting> {
+async fn pull(
+    node: &NodeContext,
+    l: &LaunchInputs,
+    image: &str,
+    about: &k8s_openapi::api::core::v1::ObjectReference,
+) -> Result<ImageInfo, Waiting> {
     node.recorder.normal(about.clone(), "Pulling", format!("Pulling image {image:?}"));
     let begun = std::time::Instant::now();
     let credentials = credentials(node, l).await;
@@ -101,12 +122,19 @@ async fn pull(node: &NodeContext, l: &LaunchInputs, image: &str, about: &k8s_ope
         Ok(info) => {
             let ms = begun.elapsed().as_millis();
             let took = if ms < 1000 { format!("{ms}ms") } else { format!("{}.{:03}s", ms / 1000, ms % 1000) };
-            let message = format!("Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {} bytes.", info.size_bytes);
+            let message = format!(
+                "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {} bytes.",
+                info.size_bytes
+            );
             node.recorder.normal(about.clone(), "Pulled", message);
             Ok(info)
         }
         Err(error) => {
-            node.recorder.warning(about.clone(), "Failed", format!("Failed to pull image {image:?}: {error}"));
+            node.recorder.warning(
+                about.clone(),
+                "Failed",
+                format!("Failed to pull image {image:?}: {error}"),
+            );
             let reason = match error {
                 ImageError::InvalidName(_) => "InvalidImageName",
                 ImageError::Unavailable(_) => "RegistryUnavailable",
@@ -132,10 +160,13 @@ fn parse_credentials(secret: &Secret) -> Vec<RegistryCredential> {
     use base64::Engine as _;
     let data = secret.data.as_ref();
     let parse = |key: &str| serde_json::from_slice::<serde_json::Value>(&data?.get(key)?.0).ok();
-    let auths = parse(".dockerconfigjson").and_then(|v| v.get("auths").cloned()).or_else(|| parse(".dockercfg"));
+    let auths =
+        parse(".dockerconfigjson").and_then(|v| v.get("auths").cloned()).or_else(|| parse(".dockercfg"));
     let entry = |(registry, v): (&String, &serde_json::Value)| {
         let text = |key: &str| v.get(key).and_then(|s| s.as_str()).map(str::to_owned);
-        let decoded = text("auth").and_then(|a| base64::engine::general_purpose::STANDARD.decode(a).ok()).and_then(|b| String::from_utf8(b).ok());
+        let decoded = text("auth")
+            .and_then(|a| base64::engine::general_purpose::STANDARD.decode(a).ok())
+            .and_then(|b| String::from_utf8(b).ok());
         let (username, password) = match decoded.as_deref().and_then(|d| d.split_once(':')) {
             Some((user, password)) => (user.to_owned(), password.to_owned()),
             None => (text("username")?, text("password")?),
@@ -145,11 +176,18 @@ fn parse_credentials(secret: &Secret) -> Vec<RegistryCredential> {
     auths.as_ref().and_then(|a| a.as_object()).into_iter().flatten().filter_map(entry).collect()
 }
 
-async fn container_spec(node: &NodeContext, l: &LaunchInputs, c: &Container, image: &ImageInfo) -> Result<ContainerSpec, String> {
+async fn container_spec(
+    node: &NodeContext,
+    l: &LaunchInputs,
+    c: &Container,
+    image: &ImageInfo,
+) -> Result<ContainerSpec, String> {
     let pod = &l.pod;
     let env = environment(node, l, c).await?;
     let index: HashMap<String, String> = env.iter().cloned().collect();
-    let expand = |list: &Option<Vec<String>>| list.iter().flatten().map(|a| env::expand(a, &index)).collect::<Vec<_>>();
+    let expand = |list: &Option<Vec<String>>| {
+        list.iter().flatten().map(|a| env::expand(a, &index)).collect::<Vec<_>>()
+    };
     let resources = resources::container_resources(spec_of(pod), c, node.capacity.memory);
     let log_dir = node.pod_log_dir(pod).join(&c.name);
     fs::create_dir_all(&log_dir).map_err(|e| e.to_string())?;
@@ -179,7 +217,11 @@ async fn container_spec(node: &NodeContext, l: &LaunchInputs, c: &Container, ima
     })
 }
 
-async fn environment(node: &NodeContext, l: &LaunchInputs, c: &Container) -> Result<Vec<(String, String)>, String> {
+async fn environment(
+    node: &NodeContext,
+    l: &LaunchInputs,
+    c: &Container,
+) -> Result<Vec<(String, String)>, String> {
     let (mut maps, mut secrets) = (HashMap::new(), HashMap::new());
     let from = || c.env.iter().flatten().filter_map(|e| e.value_from.as_ref());
     let whole = || c.env_from.iter().flatten();
@@ -206,7 +248,12 @@ async fn environment(node: &NodeContext, l: &LaunchInputs, c: &Container) -> Res
     env::environment(&l.pod, c, &sources)
 }
 
-fn mounts(node: &NodeContext, l: &LaunchInputs, c: &Container, env: &HashMap<String, String>) -> Result<Vec<Mount>, String> {
+fn mounts(
+    node: &NodeContext,
+    l: &LaunchInputs,
+    c: &Container,
+    env: &HashMap<String, String>,
+) -> Result<Vec<Mount>, String> {
     let mut out = Vec::new();
     for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
         let base = l.volumes.get(&m.name).ok_or_else(|| format!("volume {:?} is not mounted", m.name))?;
@@ -226,9 +273,21 @@ fn mounts(node: &NodeContext, l: &LaunchInputs, c: &Container, env: &HashMap<Str
             "" => base.clone(),
             sub => subpath::bind(&node.pod_dir(&l.pod), base, sub, &c.name, index)?,
         };
-        out.push(Mount { host_path, container_path: PathBuf::from("/").join(&m.mount_path), readonly, recursive_readonly: readonly && recursive, propagation });
+        out.push(Mount {
+            host_path,
+            container_path: PathBuf::from("/").join(&m.mount_path),
+            readonly,
+            recursive_readonly: readonly && recursive,
+            propagation,
+        });
     }
-    let file = |host_path: PathBuf, path: &str| Mount { host_path, container_path: path.into(), readonly: false, recursive_readonly: false, propagation: Propagation::None };
+    let file = |host_path: PathBuf, path: &str| Mount {
+        host_path,
+        container_path: path.into(),
+        readonly: false,
+        recursive_readonly: false,
+        propagation: Propagation::None,
+    };
     let taken = |out: &[Mount], path: &str| out.iter().any(|m| m.container_path == *path);
     let dir = node.pod_dir(&l.pod);
     for (name, path) in [("etc-hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")] {
@@ -237,9 +296,11 @@ fn mounts(node: &NodeContext, l: &LaunchInputs, c: &Container, env: &HashMap<Str
         }
     }
     let message = node.message_file(&l.pod, &c.name, l.attempt);
-    fs::create_dir_all(message.parent().expect("a file below the pod's directory")).map_err(|e| e.to_string())?;
+    fs::create_dir_all(message.parent().expect("a file below the pod's directory"))
+        .map_err(|e| e.to_string())?;
     fs::write(&message, "").map_err(|e| e.to_string())?;
-    fs::set_permissions(&message, std::os::unix::fs::PermissionsExt::from_mode(0o666)).map_err(|e| e.to_string())?;
+    fs::set_permissions(&message, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .map_err(|e| e.to_string())?;
     out.push(file(message, c.termination_message_path.as_deref().unwrap_or("/dev/termination-log")));
     Ok(out)
 }

@@ -97,6 +97,27 @@ fn admit(node: &Arc<NodeContext>, directory: &Directory, entries: &mut HashMap<S
     let (feed, receiver) = watch::channel(Some(pod.clone()));
     let wakers = Wakers::default();
     entries.insert(uid.clone(), Entry { feed, wakers: wakers.clone() });
+    let others = newcomers_neighbours(directory, &pod);
     let node = node.clone();
-    workers.spawn(async move { worker::run(node, pod, receiver, wakers).await; uid });
+    workers.spawn(async move {
+        let rejection = match others {
+            Some(others) => crate::node::admit(&node, &pod, &others).await.err(),
+            None => None,
+        };
+        worker::run(node, pod, receiver, wakers, rejection).await;
+        uid
+    });
+}
+
+/// The pods that share the node with one that arrives; `None` for one that was here before a restart.
+fn newcomers_neighbours(directory: &Directory, pod: &Pod) -> Option<Vec<Arc<Pod>>> {
+    let status = pod.status.as_ref();
+    if status.is_some_and(|s| s.start_time.is_some()) || is_over(pod) {
+        return None;
+    }
+    Some(directory.read().values().filter(|other| !is_over(other)).cloned().collect())
+}
+
+fn is_over(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
 }

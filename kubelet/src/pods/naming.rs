@@ -12,7 +12,12 @@ pub(crate) fn hostname(pod: &Pod, node_name: &str) -> String {
     if spec.host_network == Some(true) && spec.hostname_override.is_none() {
         return node_name.to_owned();
     }
-    let name = spec.hostname_override.as_deref().or(spec.hostname.as_deref()).filter(|h| !h.is_empty()).unwrap_or(name_of(pod));
+    let name = spec
+        .hostname_override
+        .as_deref()
+        .or(spec.hostname.as_deref())
+        .filter(|h| !h.is_empty())
+        .unwrap_or(name_of(pod));
     if name.len() <= 63 || spec.hostname_override.is_some() {
         return name.to_owned();
     }
@@ -42,7 +47,13 @@ pub(crate) fn kernel_hostname(pod: &Pod, node_name: &str, cluster_domain: &str) 
 }
 
 /// The managed hosts file; for the host's network, the host's own file comes first.
-pub(crate) fn hosts_file(pod: &Pod, ips: &[IpAddr], node_name: &str, cluster_domain: &str, host_file: &str) -> String {
+pub(crate) fn hosts_file(
+    pod: &Pod,
+    ips: &[IpAddr],
+    node_name: &str,
+    cluster_domain: &str,
+    host_file: &str,
+) -> String {
     let spec = spec_of(pod);
     let mut out = String::new();
     if spec.host_network == Some(true) {
@@ -63,7 +74,11 @@ pub(crate) fn hosts_file(pod: &Pod, ips: &[IpAddr], node_name: &str, cluster_dom
     if !aliases.is_empty() {
         out.push_str("\n# Entries added by HostAliases.\n");
         for alias in aliases {
-            out.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t")));
+            out.push_str(&format!(
+                "{}\t{}\n",
+                alias.ip,
+                alias.hostnames.as_deref().unwrap_or_default().join("\t")
+            ));
         }
     }
     out
@@ -92,7 +107,13 @@ fn parse(text: &str) -> Resolver {
 }
 
 /// `/etc/resolv.conf` by `dnsPolicy` and `dnsConfig`.
-pub(crate) fn resolv_conf(spec: &PodSpec, namespace: &str, dns: Option<IpAddr>, cluster_domain: &str, host_file: &str) -> String {
+pub(crate) fn resolv_conf(
+    spec: &PodSpec,
+    namespace: &str,
+    dns: Option<IpAddr>,
+    cluster_domain: &str,
+    host_file: &str,
+) -> String {
     let host = parse(host_file);
     let host_network = spec.host_network == Some(true);
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");

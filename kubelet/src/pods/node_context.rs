@@ -5,7 +5,11 @@ use std::{net::IpAddr, path::PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::reflector::Store;
 
-use super::{recorder::Recorder, sources::Sources, view::{name_of, namespace_of, uid_of}};
+use super::{
+    recorder::Recorder,
+    sources::Sources,
+    view::{name_of, namespace_of, uid_of},
+};
 use crate::{Config, images::Images, net::PodNetwork, node::Capacity, runtime::Runtime};
 
 pub(crate) struct NodeContext {

@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::view::{
-    ContainerView, PodView, Role, SandboxView, TornDown, ephemeral_containers, find_container, init_containers,
-    role_of_init,
+    ContainerView, PodView, Role, SandboxView, TornDown, ephemeral_containers, find_container,
+    init_containers, role_of_init,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -62,9 +62,9 @@ pub(crate) fn next_crash_delay(previous: Option<i64>, ran_seconds: i64) -> i64 {
 
 /// What the back-off of an attempt must have been, for a process that did not see those before it.
 pub(crate) fn presumed_crash_delay(attempt: u32, ran_seconds: i64) -> i64 {
-    (0..=attempt.min(6)).fold(None, |delay, _| Some(next_crash_delay(delay, 0))).map_or(0, |delay| {
-        if ran_seconds >= 2 * CRASH_DELAY_MAX { 0 } else { delay }
-    })
+    (0..=attempt.min(6))
+        .fold(None, |delay, _| Some(next_crash_delay(delay, 0)))
+        .map_or(0, |delay| if ran_seconds >= 2 * CRASH_DELAY_MAX { 0 } else { delay })
 }
 
 /// Whether a container that ended with `code` is to run again.
@@ -237,8 +237,13 @@ pub(crate) fn launch_not_before(v: &ContainerView) -> Option<Timestamp> {
 /// Containers that wait and were not yet said to.
 fn tell_back_offs(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
     for (name, v) in view.containers.iter().filter(|(_, v)| v.is_idle() && !v.backoff_told) {
-        if let Some(shown) = v.pull_failed_at.map(|at| at + PULL_ERROR_SHOWN) {
-            actions.push(if now < shown { Action::WakeAt(shown) } else { Action::BackOff { name: name.clone() } });
+        let held = launch_not_before(v).is_some_and(|at| at > now);
+        if let Some(shown) = v.pull_failed_at.filter(|_| held).map(|at| at + PULL_ERROR_SHOWN) {
+            actions.push(if now < shown {
+                Action::WakeAt(shown)
+            } else {
+                Action::BackOff { name: name.clone() }
+            });
         } else if is_crash_looping(spec, name, v, now) {
             actions.push(Action::BackOff { name: name.clone() });
         }
@@ -277,8 +282,11 @@ fn wind_down(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<A
         Some(since) => (grace - now.duration_since(since).as_secs()).clamp(0, grace),
         None => grace,
     };
-    let sidecars: Vec<&str> =
-        init_containers(spec).iter().filter(|c| role_of_init(c) == Role::Sidecar).map(|c| c.name.as_str()).collect();
+    let sidecars: Vec<&str> = init_containers(spec)
+        .iter()
+        .filter(|c| role_of_init(c) == Role::Sidecar)
+        .map(|c| c.name.as_str())
+        .collect();
     let mut busy = view.setting_up || view.tearing_down;
     for (name, v) in &view.containers {
         busy |= v.launching;
@@ -304,11 +312,22 @@ fn wind_down(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<A
     }
 }
 
-fn stop_or_press(name: &str, v: &ContainerView, grace: i64, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
+fn stop_or_press(
+    name: &str,
+    v: &ContainerView,
+    grace: i64,
+    view: &PodView,
+    now: Timestamp,
+    actions: &mut Vec<Action>,
+) {
     if v.stopping.is_some() {
         return press_on(name, v, view.terminating.map(|t| t.grace), now, actions);
     }
-    actions.push(Action::Stop { name: name.to_owned(), grace, message: format!("Stopping container {name}") });
+    actions.push(Action::Stop {
+        name: name.to_owned(),
+        grace,
+        message: format!("Stopping container {name}"),
+    });
 }
 
 /// Carries a stop forward: signal once the hook is over, SIGKILL at the deadline (which a second delete may bring closer).
@@ -332,3 +351,6 @@ fn press_on(name: &str, v: &ContainerView, shorter: Option<i64>, now: Timestamp,
         actions.push(Action::WakeAt(deadline));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,10 @@ use k8s_openapi::{
     api::core::v1::{Event, EventSource, Node, ObjectReference, Pod},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
-use kube::{Api, Client, api::{Patch, PatchParams, PostParams}};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
 use tokio::sync::mpsc;
 
 use super::view::{Role, find_container, name_of, namespace_of, spec_of, uid_of};
@@ -85,7 +88,12 @@ pub(crate) fn container_of(pod: &Pod, container: &str) -> ObjectReference {
 
 pub(crate) fn node_reference(node: &Node) -> ObjectReference {
     let name = node.metadata.name.clone().unwrap_or_default();
-    ObjectReference { kind: Some("Node".to_owned()), uid: Some(name.clone()), name: Some(name), ..ObjectReference::default() }
+    ObjectReference {
+        kind: Some("Node".to_owned()),
+        uid: Some(name.clone()),
+        name: Some(name),
+        ..ObjectReference::default()
+    }
 }
 
 struct Sent {
@@ -109,14 +117,20 @@ async fn send_all(client: Client, node: String, mut queue: mpsc::Receiver<Occurr
     }
 }
 
-async fn send(client: &Client, node: &str, memory: &mut Memory, mut event: Occurrence) -> Result<(), kube::Error> {
+async fn send(
+    client: &Client,
+    node: &str,
+    memory: &mut Memory,
+    mut event: Occurrence,
+) -> Result<(), kube::Error> {
     let o = &event.object;
     let source = format!("{:?}/{:?}/{:?}/{:?}", o.kind, o.namespace, o.name, o.uid);
     let group = format!("{source}/{:?}/{}/{}", o.field_path, event.reason, event.warning);
     if memory.aggregate(&group, &event) {
         event.message = format!("(combined from similar events): {}", event.message);
     }
-    let key = if event.message.starts_with("(combined") { group } else { format!("{group}/{}", event.message) };
+    let key =
+        if event.message.starts_with("(combined") { group } else { format!("{group}/{}", event.message) };
     if !memory.admit(&source, event.at) {
         return Ok(());
     }
@@ -124,7 +138,8 @@ async fn send(client: &Client, node: &str, memory: &mut Memory, mut event: Occur
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     let at = super::conditions::whole_second(event.at);
     if let Some(sent) = memory.sent.get_mut(&key) {
-        let patch = serde_json::json!({"count": sent.count + 1, "lastTimestamp": at, "message": event.message});
+        let patch =
+            serde_json::json!({"count": sent.count + 1, "lastTimestamp": at, "message": event.message});
         match api.patch(&sent.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
             Ok(_) => {
                 sent.count += 1;
@@ -145,7 +160,11 @@ async fn send(client: &Client, node: &str, memory: &mut Memory, mut event: Occur
 
 fn wire(event: Occurrence, node: &str, namespace: &str, name: &str, at: Time) -> Event {
     Event {
-        metadata: ObjectMeta { name: Some(name.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
         involved_object: event.object,
         reason: Some(event.reason),
         message: Some(event.message),
@@ -166,7 +185,8 @@ impl Memory {
         if self.similar.len() >= REMEMBERED {
             self.similar.clear();
         }
-        let (messages, last) = self.similar.entry(group.to_owned()).or_insert_with(|| (Default::default(), event.at));
+        let (messages, last) =
+            self.similar.entry(group.to_owned()).or_insert_with(|| (Default::default(), event.at));
         if event.at.duration_since(*last).as_secs() > 600 {
             messages.clear();
         }

@@ -106,10 +106,16 @@ fn oom_score_adj(spec: &PodSpec, memory_request: i64, node_memory: i64) -> i32 {
 /// The limits of the pod's cgroup.
 pub(crate) fn pod_resources(spec: &PodSpec) -> Resources {
     let request = total(spec, "cpu", requests);
-    let all_limited = |name| init_containers(spec).iter().chain(&spec.containers).all(|c| milli(limits(c), name).is_some_and(|v| v > 0));
+    let all_limited = |name| {
+        init_containers(spec)
+            .iter()
+            .chain(&spec.containers)
+            .all(|c| milli(limits(c), name).is_some_and(|v| v > 0))
+    };
     let own = spec.resources.as_ref().and_then(|r| r.limits.as_ref());
     let quota = milli(own, "cpu").or_else(|| all_limited("cpu").then(|| total(spec, "cpu", limits)));
-    let memory = value(own, "memory").or_else(|| all_limited("memory").then(|| total(spec, "memory", limits) / 1000));
+    let memory =
+        value(own, "memory").or_else(|| all_limited("memory").then(|| total(spec, "memory", limits) / 1000));
     Resources {
         cpu_shares: Some(cpu_shares(request)),
         cpu_quota: quota.map(cpu_quota),
@@ -142,8 +148,18 @@ pub(crate) fn pod_request(spec: &PodSpec, name: &str) -> i64 {
 }
 
 /// `allocatedResources` and `resources` of a container status.
-pub(crate) fn container_status_resources(c: &Container, running: bool) -> (Option<ResourceList>, ResourceRequirements) {
+pub(crate) fn container_status_resources(
+    c: &Container,
+    running: bool,
+) -> (Option<ResourceList>, ResourceRequirements) {
     let all = c.resources.clone().unwrap_or_default();
     let allocated = all.requests.clone().filter(|_| running);
-    (allocated, ResourceRequirements { limits: all.limits, requests: all.requests, ..ResourceRequirements::default() })
+    (
+        allocated,
+        ResourceRequirements {
+            limits: all.limits,
+            requests: all.requests,
+            ..ResourceRequirements::default()
+        },
+    )
 }

@@ -16,7 +16,10 @@ use super::{
 use crate::{
     cri::SandboxSpec,
     net::{HostPort, Protocol},
-    volumes::{self, Paths, projection::{Inputs, Tokens}},
+    volumes::{
+        self, Paths,
+        projection::{Inputs, Tokens},
+    },
 };
 
 pub(super) fn facts(node: &NodeContext, pod: &Pod, ips: Vec<IpAddr>) -> PodFacts {
@@ -43,8 +46,11 @@ pub(super) async fn set_up(
     fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
     let config = &node.config;
     let sandbox = sandbox(node, pod)?;
-    let made =
-        node.runtime.create_sandbox(&sandbox).await.map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
+    let made = node
+        .runtime
+        .create_sandbox(&sandbox)
+        .await
+        .map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
     let ips = match &made.netns {
         Some(netns) => {
             let address = node.network.setup(uid_of(pod), netns, &host_ports(pod)).await;
@@ -95,7 +101,8 @@ fn sandbox(node: &NodeContext, pod: &Pod) -> Result<SandboxSpec, String> {
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let spec = spec_of(pod);
-    let ports = spec.init_containers.iter().flatten().chain(&spec.containers).flat_map(|c| c.ports.iter().flatten());
+    let ports =
+        spec.init_containers.iter().flatten().chain(&spec.containers).flat_map(|c| c.ports.iter().flatten());
     let own_ip = |p: &ContainerPort| p.host_ip.as_deref().and_then(|ip| ip.parse().ok());
     let port = |p: &ContainerPort| {
         Some(HostPort {

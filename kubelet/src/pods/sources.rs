@@ -2,7 +2,10 @@
 //!
 //! A change wakes the pods that use the object, so that volumes follow within moments and nothing is polled.
 
-use std::{collections::HashMap, sync::{Arc, Weak}};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -70,18 +73,29 @@ impl Sources {
     }
 
     /// The object now; waits for the first list of a new reference. `Err` when the API cannot be reached in time.
-    pub(crate) async fn get(&self, reference: &Reference, user: &Arc<Notify>) -> Result<Option<Object>, String> {
+    pub(crate) async fn get(
+        &self,
+        reference: &Reference,
+        user: &Arc<Notify>,
+    ) -> Result<Option<Object>, String> {
         self.subscribe(reference, user);
         let receiver = self.entries.lock().get(reference).map(|e| e.value.clone());
         let Some(mut receiver) = receiver else { return Ok(None) };
         let wait = receiver.wait_for(Option::is_some);
         match tokio::time::timeout(std::time::Duration::from_secs(10), wait).await {
             Ok(Ok(known)) => Ok(known.clone().flatten()),
-            Ok(Err(_)) | Err(_) => Err(format!("failed to sync {} cache: timed out waiting for the condition", reference.kind())),
+            Ok(Err(_)) | Err(_) => {
+                Err(format!("failed to sync {} cache: timed out waiting for the condition", reference.kind()))
+            }
         }
     }
 
-    pub(crate) async fn config_map(&self, namespace: &str, name: &str, user: &Arc<Notify>) -> Result<Option<Arc<ConfigMap>>, String> {
+    pub(crate) async fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+        user: &Arc<Notify>,
+    ) -> Result<Option<Arc<ConfigMap>>, String> {
         let reference = Reference::ConfigMap { namespace: namespace.to_owned(), name: name.to_owned() };
         Ok(self.get(&reference, user).await?.and_then(|o| match o {
             Object::ConfigMap(map) => Some(map),
@@ -89,7 +103,12 @@ impl Sources {
         }))
     }
 
-    pub(crate) async fn secret(&self, namespace: &str, name: &str, user: &Arc<Notify>) -> Result<Option<Arc<Secret>>, String> {
+    pub(crate) async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        user: &Arc<Notify>,
+    ) -> Result<Option<Arc<Secret>>, String> {
         let reference = Reference::Secret { namespace: namespace.to_owned(), name: name.to_owned() };
         Ok(self.get(&reference, user).await?.and_then(|o| match o {
             Object::Secret(secret) => Some(secret),
@@ -102,12 +121,20 @@ impl Sources {
         let users: Arc<Mutex<Vec<Weak<Notify>>>> = Arc::default();
         let client = self.client.clone();
         let task = match reference.clone() {
-            Reference::ConfigMap { namespace, name } => {
-                tokio::spawn(follow::<ConfigMap>(Api::namespaced(client, &namespace), name, sender, users.clone(), Object::ConfigMap))
-            }
-            Reference::Secret { namespace, name } => {
-                tokio::spawn(follow::<Secret>(Api::namespaced(client, &namespace), name, sender, users.clone(), Object::Secret))
-            }
+            Reference::ConfigMap { namespace, name } => tokio::spawn(follow::<ConfigMap>(
+                Api::namespaced(client, &namespace),
+                name,
+                sender,
+                users.clone(),
+                Object::ConfigMap,
+            )),
+            Reference::Secret { namespace, name } => tokio::spawn(follow::<Secret>(
+                Api::namespaced(client, &namespace),
+                name,
+                sender,
+                users.clone(),
+                Object::Secret,
+            )),
         };
         Entry { value, users, task: task.abort_handle() }
     }
@@ -122,8 +149,13 @@ impl Reference {
     }
 }
 
-async fn follow<K>(api: Api<K>, name: String, sender: watch::Sender<Known>, users: Arc<Mutex<Vec<Weak<Notify>>>>, wrap: fn(Arc<K>) -> Object)
-where
+async fn follow<K>(
+    api: Api<K>,
+    name: String,
+    sender: watch::Sender<Known>,
+    users: Arc<Mutex<Vec<Weak<Notify>>>>,
+    wrap: fn(Arc<K>) -> Object,
+) where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));

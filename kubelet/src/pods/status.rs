@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        Container, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-        ContainerState as ApiState, HostIP, Pod, PodIP, PodSpec, PodStatus, VolumeMountStatus,
+        Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+        ContainerStateWaiting, ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP,
+        PodSpec, PodStatus, VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -16,8 +17,8 @@ use super::{
     plan::{has_initialized, init_failed, is_crash_looping, is_finished},
     resources,
     view::{
-        ContainerView, PodView, Role, SandboxView, find_container, ephemeral_containers, init_containers, name_of,
-        namespace_of, role_of_init, spec_of, uid_of,
+        ContainerView, PodView, Role, SandboxView, ephemeral_containers, find_container, init_containers,
+        name_of, namespace_of, role_of_init, spec_of, uid_of,
     },
 };
 use crate::cri::{ContainerRecord, ContainerState};
@@ -42,7 +43,9 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
     let main = statuses(spec.containers.iter().map(|c| (c.name.as_str(), Role::Main)).collect());
     let ephemeral =
         statuses(ephemeral_containers(spec).iter().map(|c| (c.name.as_str(), Role::Ephemeral)).collect());
-    let rejected = view.doomed.is_some() && view.containers.values().all(|c| c.current.is_none()) && view.start_time.is_none();
+    let rejected = view.doomed.is_some()
+        && view.containers.values().all(|c| c.current.is_none())
+        && view.start_time.is_none();
     let ips = pod_ips(spec, view, &old, host_ips, phase);
     PodStatus {
         observed_generation: pod.metadata.generation,
@@ -65,7 +68,12 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
 }
 
 /// What the API knows of a container that ended, when the node has no record of it any more.
-fn remembered<'a>(old: &'a PodStatus, name: &str, view: &PodView, phase: &str) -> Option<&'a ContainerStatus> {
+fn remembered<'a>(
+    old: &'a PodStatus,
+    name: &str,
+    view: &PodView,
+    phase: &str,
+) -> Option<&'a ContainerStatus> {
     let lists = [&old.init_container_statuses, &old.container_statuses, &old.ephemeral_container_statuses];
     let known = lists.into_iter().flatten().flatten().find(|s| s.name == name)?;
     let ended = matches!(phase, "Succeeded" | "Failed") && view.container(name).current.is_none();
@@ -97,9 +105,13 @@ pub(crate) fn phase(spec: &PodSpec, view: &PodView, old: Option<&str>) -> &'stat
     if is_finished(spec, view) && all_idle || view.terminating.is_some() && all_idle {
         return ended_phase(spec, view);
     }
-    let started = |c: &Container| view.container(&c.name).current.is_some() || view.container(&c.name).restarts > 0;
+    let started =
+        |c: &Container| view.container(&c.name).current.is_some() || view.container(&c.name).restarts > 0;
     let running = spec.containers.iter().any(|c| view.container(&c.name).is_running());
-    if has_initialized(spec, view) && (running || !spec.containers.is_empty()) && spec.containers.iter().all(started_or_ran(view, &started)) {
+    if has_initialized(spec, view)
+        && (running || !spec.containers.is_empty())
+        && spec.containers.iter().all(started_or_ran(view, &started))
+    {
         "Running"
     } else {
         "Pending"
@@ -107,7 +119,10 @@ pub(crate) fn phase(spec: &PodSpec, view: &PodView, old: Option<&str>) -> &'stat
 }
 
 /// A container that could not be made yet (waiting, no last state) keeps the pod Pending.
-fn started_or_ran<'a>(view: &'a PodView, started: &'a dyn Fn(&Container) -> bool) -> impl Fn(&Container) -> bool + 'a {
+fn started_or_ran<'a>(
+    view: &'a PodView,
+    started: &'a dyn Fn(&Container) -> bool,
+) -> impl Fn(&Container) -> bool + 'a {
     move |c| {
         let v = view.container(&c.name);
         let created_only = v.last.is_none()
@@ -125,7 +140,14 @@ fn ended_phase(spec: &PodSpec, view: &PodView) -> &'static str {
     if spec.containers.iter().all(ok) { "Succeeded" } else { "Failed" }
 }
 
-fn container_status(pod: &Pod, name: &str, role: Role, view: &PodView, phase: &str, now: Timestamp) -> ContainerStatus {
+fn container_status(
+    pod: &Pod,
+    name: &str,
+    role: Role,
+    view: &PodView,
+    phase: &str,
+    now: Timestamp,
+) -> ContainerStatus {
     let spec = spec_of(pod);
     let v = view.container(name);
     let c = find_container(spec, name).map(|(_, c)| c).unwrap_or_default();
@@ -139,19 +161,30 @@ fn container_status(pod: &Pod, name: &str, role: Role, view: &PodView, phase: &s
     ContainerStatus {
         name: name.to_owned(),
         image: shown.map_or_else(|| c.image.clone().unwrap_or_default(), |r| r.image.clone()),
-        image_id: if v.image_ref.is_empty() { shown.map(|r| r.image_id.clone()).unwrap_or_default() } else { v.image_ref.clone() },
+        image_id: if v.image_ref.is_empty() {
+            shown.map(|r| r.image_id.clone()).unwrap_or_default()
+        } else {
+            v.image_ref.clone()
+        },
         container_id: shown.map(|r| format!("coracle://{}", r.id)),
         ready: if role == Role::Init { succeeded_init } else { running && v.probe.ready },
         started: Some(running && v.probe.started || succeeded_init && false),
         restart_count: i32::try_from(v.restart_count()).unwrap_or(i32::MAX),
-        last_state: Some(last.and_then(|r| terminated(r, v)).map_or_else(ApiState::default, |t| ApiState {
-            terminated: Some(t),
-            ..ApiState::default()
-        })),
+        last_state: Some(
+            last.and_then(|r| terminated(r, v))
+                .map_or_else(ApiState::default, |t| ApiState { terminated: Some(t), ..ApiState::default() }),
+        ),
         state: Some(state),
         allocated_resources: allocated,
         resources: Some(resources),
         volume_mounts: volume_mounts(&c),
+        user: shown.and_then(|r| r.user.as_ref()).map(|user| ContainerUser {
+            linux: Some(LinuxContainerUser {
+                uid: i64::from(user.uid),
+                gid: i64::from(user.gid),
+                supplemental_groups: Some(user.groups.iter().copied().map(i64::from).collect()),
+            }),
+        }),
         ..ContainerStatus::default()
     }
 }
@@ -171,7 +204,15 @@ fn volume_mounts(c: &Container) -> Option<Vec<VolumeMountStatus>> {
     Some(mounts.iter().map(status).collect())
 }
 
-fn state(pod: &Pod, c: &Container, role: Role, view: &PodView, v: &ContainerView, phase: &str, now: Timestamp) -> ApiState {
+fn state(
+    pod: &Pod,
+    c: &Container,
+    role: Role,
+    view: &PodView,
+    v: &ContainerView,
+    phase: &str,
+    now: Timestamp,
+) -> ApiState {
     let spec = spec_of(pod);
     let over = view.terminating.is_some() || view.doomed.is_some() || matches!(phase, "Succeeded" | "Failed");
     if let Some(ContainerRecord { state: ContainerState::Running { started, .. }, .. }) = &v.current {
@@ -188,8 +229,16 @@ fn state(pod: &Pod, c: &Container, role: Role, view: &PodView, v: &ContainerView
         let terminated = v.current.as_ref().and_then(|r| terminated(r, v));
         return ApiState { terminated, ..ApiState::default() };
     }
-    let init_pending = role == Role::Main && !has_initialized(spec, view) && !init_containers(spec).is_empty();
-    waiting(if init_pending || role == Role::Init && !init_containers(spec).is_empty() { "PodInitializing" } else { "ContainerCreating" }, None)
+    let init_pending =
+        role == Role::Main && !has_initialized(spec, view) && !init_containers(spec).is_empty();
+    waiting(
+        if init_pending || role == Role::Init && !init_containers(spec).is_empty() {
+            "PodInitializing"
+        } else {
+            "ContainerCreating"
+        },
+        None,
+    )
 }
 
 pub(crate) fn crash_message(pod: &Pod, container: &str, v: &ContainerView) -> String {
@@ -208,7 +257,8 @@ pub(crate) fn go_duration(seconds: i64) -> String {
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ApiState {
-    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message: message.filter(|m| !m.is_empty()) };
+    let waiting =
+        ContainerStateWaiting { reason: Some(reason.to_owned()), message: message.filter(|m| !m.is_empty()) };
     ApiState { waiting: Some(waiting), ..ApiState::default() }
 }
 

@@ -38,5 +38,9 @@ pub(super) async fn sweep(node: Arc<NodeContext>, alive: Vec<String>) {
 }
 
 fn names(dir: &Path) -> impl Iterator<Item = String> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned())
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
 }

@@ -207,7 +207,10 @@ pub(crate) fn find_container(spec: &PodSpec, name: &str) -> Option<(Role, Contai
     let init = init_containers(spec).iter().find(|c| c.name == name).map(|c| (role_of_init(c), c.clone()));
     let main = || spec.containers.iter().find(|c| c.name == name).map(|c| (Role::Main, c.clone()));
     let ephemeral = || {
-        ephemeral_containers(spec).iter().find(|c| c.name == name).map(|c| (Role::Ephemeral, ephemeral_as_container(c)))
+        ephemeral_containers(spec)
+            .iter()
+            .find(|c| c.name == name)
+            .map(|c| (Role::Ephemeral, ephemeral_as_container(c)))
     };
     init.or_else(main).or_else(ephemeral)
 }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     cri::{ContainerRecord, ContainerState},
+    node::admission::Rejection,
     probes::{Kind, Probes, Verdict},
     volumes::{Paths, projection::Tokens},
 };
@@ -67,10 +68,19 @@ pub(crate) struct Worker {
 }
 
 /// Runs until the pod is gone from the API and from the node.
-pub(crate) async fn run(node: Arc<NodeContext>, pod: Arc<Pod>, mut feed: PodFeed, wakers: Wakers) {
+pub(crate) async fn run(
+    node: Arc<NodeContext>,
+    pod: Arc<Pod>,
+    mut feed: PodFeed,
+    wakers: Wakers,
+    rejection: Option<Rejection>,
+) {
     let (reports, receiver) = watch::channel(None);
     let writer = tokio::spawn(write_status(node.config.client.clone(), pod.clone(), receiver));
     let mut worker = Worker::new(node, pod, wakers);
+    if let Some(rejection) = rejection {
+        worker.reject(rejection);
+    }
     let mut deleted = false;
     loop {
         let now = Timestamp::now();
@@ -89,7 +99,11 @@ pub(crate) async fn run(node: Arc<NodeContext>, pod: Arc<Pod>, mut feed: PodFeed
         for action in plan(spec_of(&worker.pod), &worker.view, now) {
             match action {
                 Action::WakeAt(at) => wake_at = Some(wake_at.map_or(at, |w| w.min(at))),
-                other => worker.act(other, now).await,
+                other => {
+                    // It shows in the status at once.
+                    wake_at = if matches!(other, Action::BackOff { .. }) { Some(now) } else { wake_at };
+                    worker.act(other, now).await;
+                }
             }
         }
         deleted |= worker.wait(&mut feed, wake_at, deleted, now).await;
@@ -104,8 +118,11 @@ impl Worker {
         let old = pod.status.clone().unwrap_or_default();
         view.start_time = Some(old.start_time.map_or_else(Timestamp::now, |t| t.0));
         view.sandbox = adopted_sandbox(&node, &pod);
-        let statuses =
-            old.init_container_statuses.into_iter().chain(old.container_statuses).chain(old.ephemeral_container_statuses);
+        let statuses = old
+            .init_container_statuses
+            .into_iter()
+            .chain(old.container_statuses)
+            .chain(old.ephemeral_container_statuses);
         let runs = |id: &str| node.runtime.container(id).is_some();
         for s in statuses.flatten() {
             let v = remembered(&s, runs);
@@ -125,6 +142,14 @@ impl Worker {
             pull_failures: BTreeMap::new(),
             probes: Probes::new(),
         }
+    }
+
+    /// The pod never starts here.
+    fn reject(&mut self, rejection: Rejection) {
+        let Rejection { reason, message } = rejection;
+        self.node.recorder.warning(pod_reference(&self.pod), &reason, message.clone());
+        self.view.start_time = None;
+        self.view.doomed = Some(Doom { reason, message: format!("Pod was rejected: {message}") });
     }
 
     /// Brings the view up to date with the runtime, which is the truth.
@@ -186,7 +211,8 @@ impl Worker {
             (Kind::Liveness, true) => {}
             (Kind::Startup | Kind::Liveness, false) => {
                 let probe = verdict.kind.word().to_lowercase();
-                let message = format!("Container {} failed {probe} probe, will be restarted", verdict.container);
+                let message =
+                    format!("Container {} failed {probe} probe, will be restarted", verdict.container);
                 v.condemned = Some(Condemned { message, grace: verdict.grace });
             }
         }
@@ -223,11 +249,18 @@ impl Worker {
     }
 
     /// Waits for anything to happen; true when the object is gone from the API.
-    async fn wait(&mut self, feed: &mut PodFeed, wake_at: Option<Timestamp>, gone: bool, now: Timestamp) -> bool {
+    async fn wait(
+        &mut self,
+        feed: &mut PodFeed,
+        wake_at: Option<Timestamp>,
+        gone: bool,
+        now: Timestamp,
+    ) -> bool {
         let wake_at = wake_at.into_iter().chain(self.deadline()).min();
         let renewal = self.tokens.next_renewal();
-        let pause =
-            wake_at.map_or(Duration::from_secs(3600), |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let pause = wake_at.map_or(Duration::from_secs(3600), |at| {
+            Duration::try_from(at.duration_since(now)).unwrap_or_default()
+        });
         tokio::select! {
             changed = feed.changed(), if !gone => {
                 let next = feed.borrow_and_update().clone();
@@ -253,15 +286,21 @@ impl Worker {
         match done {
             Done::SetUp(Ok((ips, paths))) => {
                 self.volumes = paths;
-                (self.view.sandbox, self.view.mounted, self.view.setting_up) = (SandboxView::Ready { ips }, true, false);
+                (self.view.sandbox, self.view.mounted, self.view.setting_up) =
+                    (SandboxView::Ready { ips }, true, false);
             }
             Done::SetUp(Err(message)) => {
                 self.view.setting_up = false;
                 self.set_up_failures += 1;
                 let delay = (1_i64 << self.set_up_failures.min(7)) / 2;
-                self.view.sandbox = SandboxView::Pending { retry_at: Some(now + SignedDuration::from_secs(delay)) };
+                self.view.sandbox =
+                    SandboxView::Pending { retry_at: Some(now + SignedDuration::from_secs(delay)) };
                 if !self.stop.is_cancelled() {
-                    let reason = if message.starts_with("MountVolume") { "FailedMount" } else { "FailedCreatePodSandBox" };
+                    let reason = if message.starts_with("MountVolume") {
+                        "FailedMount"
+                    } else {
+                        "FailedCreatePodSandBox"
+                    };
                     self.node.recorder.warning(pod_reference(&self.pod), reason, message);
                 }
             }
@@ -281,7 +320,8 @@ impl Worker {
                     tracing::warn!(error, pod = name_of(&self.pod), "pod not taken down completely");
                 }
                 self.view.tearing_down = false;
-                (self.view.sandbox, self.view.mounted, self.view.torn_down) = (SandboxView::Absent, false, to);
+                (self.view.sandbox, self.view.mounted, self.view.torn_down) =
+                    (SandboxView::Absent, false, to);
             }
         }
     }
@@ -295,13 +335,18 @@ impl Worker {
                 self.pull_failures.remove(name);
             }
             // It has a record that ended: what holds for a crash holds for it.
-            Err(why) if matches!(&*why.reason, "RunContainerError" | "PostStartHookError") => v.waiting = Some(why),
+            Err(why) if matches!(&*why.reason, "RunContainerError" | "PostStartHookError") => {
+                v.waiting = Some(why)
+            }
             Err(why) => {
                 let failures = self.pull_failures.entry(name.to_owned()).or_default();
                 *failures += 1;
                 let delay = (10_i64 << (*failures - 1).min(5)).min(300);
                 v.retry_at = Some(now + SignedDuration::from_secs(delay));
-                let pull = matches!(&*why.reason, "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed");
+                let pull = matches!(
+                    &*why.reason,
+                    "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed"
+                );
                 v.pull_failed_at = pull.then_some(now);
                 v.backoff_told = !pull;
                 v.waiting = Some(why);

@@ -21,7 +21,11 @@ pub(crate) struct Report {
 }
 
 /// Runs until the sender is dropped or the object is gone.
-pub(crate) async fn write_status(client: Client, pod: Arc<Pod>, mut reports: watch::Receiver<Option<Report>>) {
+pub(crate) async fn write_status(
+    client: Client,
+    pod: Arc<Pod>,
+    mut reports: watch::Receiver<Option<Report>>,
+) {
     let api: Api<Pod> = Api::namespaced(client, namespace_of(&pod));
     let mut written = pod.status.as_ref().and_then(|s| serde_json::to_value(s).ok()).unwrap_or(Value::Null);
     let mut delay = Duration::from_millis(200);
@@ -46,7 +50,12 @@ pub(crate) async fn write_status(client: Client, pod: Arc<Pod>, mut reports: wat
 }
 
 /// True when the object is gone or a new one has its name.
-async fn write_one(api: &Api<Pod>, pod: &Pod, written: &mut Value, report: &Report) -> Result<bool, kube::Error> {
+async fn write_one(
+    api: &Api<Pod>,
+    pod: &Pod,
+    written: &mut Value,
+    report: &Report,
+) -> Result<bool, kube::Error> {
     let next = serde_json::to_value(&report.status).map_err(kube::Error::SerdeError)?;
     if let Some(change) = difference(written, &next) {
         let patch = serde_json::json!({"metadata": {"uid": uid_of(pod)}, "status": change});
@@ -92,7 +101,8 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
             }
         }
     }
-    for key in old.keys().filter(|k| !new.contains_key(*k) && *k != "resize" && *k != "resourceClaimStatuses") {
+    for key in old.keys().filter(|k| !new.contains_key(*k) && *k != "resize" && *k != "resourceClaimStatuses")
+    {
         change.insert(key.clone(), Value::Null);
     }
     (!change.is_empty()).then_some(Value::Object(change))

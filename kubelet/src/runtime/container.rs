@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::sandbox::{self, SandboxRecord};
 use super::spec::{self, Surroundings};
 use super::{RuntimeConfig, cgroups, devices, user};
-use crate::cri::{ContainerError, ContainerRecord, ContainerSpec, ContainerState, Seccomp};
+use crate::cri::{ContainerError, ContainerRecord, ContainerSpec, ContainerState, ContainerUser, Seccomp};
 use crate::shim::protocol::{ExitFile, ShimConfig, StateFile, read_file, write_file};
 use crate::sys::mounts;
 
@@ -30,6 +30,8 @@ pub(super) struct Record {
     pub(super) created: String,
     pub(super) cgroup: String,
     pub(super) stop_signal: String,
+    #[serde(default)]
+    pub(super) user: Option<ContainerUser>,
 }
 
 impl Record {
@@ -45,6 +47,7 @@ impl Record {
             image: self.image.clone(),
             image_id: self.image_id.clone(),
             log_path: self.log_path.clone(),
+            user: self.user.clone(),
             state,
         }
     }
@@ -88,7 +91,12 @@ pub(super) fn exited(exit: ExitFile) -> ContainerState {
 }
 
 /// Makes everything but the process.
-pub(super) fn prepare(config: &RuntimeConfig, pod: &SandboxRecord, spec: &ContainerSpec, id: &str) -> Result<Record, ContainerError> {
+pub(super) fn prepare(
+    config: &RuntimeConfig,
+    pod: &SandboxRecord,
+    spec: &ContainerSpec,
+    id: &str,
+) -> Result<Record, ContainerError> {
     let result = build(config, pod, spec, id);
     if result.is_err() {
         // The first error is the one to tell.
@@ -97,7 +105,12 @@ pub(super) fn prepare(config: &RuntimeConfig, pod: &SandboxRecord, spec: &Contai
     result
 }
 
-fn build(config: &RuntimeConfig, pod: &SandboxRecord, spec: &ContainerSpec, id: &str) -> Result<Record, ContainerError> {
+fn build(
+    config: &RuntimeConfig,
+    pod: &SandboxRecord,
+    spec: &ContainerSpec,
+    id: &str,
+) -> Result<Record, ContainerError> {
     let failed = |error: io::Error| ContainerError::Create(error.to_string());
     let missing = || ContainerError::Create(format!("image {:?} is not on this node", spec.image));
     let image = config.images.config(&spec.image_id).ok_or_else(missing)?;
@@ -162,19 +175,24 @@ fn build(config: &RuntimeConfig, pod: &SandboxRecord, spec: &ContainerSpec, id: 
         created: Timestamp::now().to_string(),
         cgroup: around.cgroup,
         stop_signal: image.stop_signal,
+        user: Some(ContainerUser { uid: who.uid, gid: who.gid, groups: who.groups }),
     };
     write_file(&dir.join("record.json"), &record).map_err(failed)?;
     Ok(record)
 }
 
-fn localhost_profile(config: &RuntimeConfig, seccomp: &Seccomp) -> Result<Option<serde_json::Value>, ContainerError> {
+fn localhost_profile(
+    config: &RuntimeConfig,
+    seccomp: &Seccomp,
+) -> Result<Option<serde_json::Value>, ContainerError> {
     let Seccomp::Localhost(name) = seccomp else { return Ok(None) };
     let path = config.seccomp_dir.join(name);
-    let text = fs::read(&path)
-        .map_err(|error| ContainerError::Create(format!("cannot load seccomp profile {:?}: {error}", path.display())))?;
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|error| ContainerError::Create(format!("cannot load seccomp profile {:?}: {error}", path.display())))
+    let text = fs::read(&path).map_err(|error| {
+        ContainerError::Create(format!("cannot load seccomp profile {:?}: {error}", path.display()))
+    })?;
+    serde_json::from_slice(&text).map(Some).map_err(|error| {
+        ContainerError::Create(format!("cannot load seccomp profile {:?}: {error}", path.display()))
+    })
 }
 
 /// Makes the working directory when the image has none. A link on the way is left alone: it may lead out of the root.

@@ -1,0 +1,235 @@
+//! Plans as tables: a pod's spec, the state of its containers, and what is done next.
+
+use super::*;
+use crate::{
+    cri::{ContainerRecord, ContainerState},
+    pods::view::{Condemned, Stopping, Terminating, Waiting},
+};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn record(name: &str, attempt: u32, state: ContainerState) -> ContainerRecord {
+    ContainerRecord {
+        id: format!("{name}{attempt}"),
+        pod_uid: "u".to_owned(),
+        pod_namespace: "n".to_owned(),
+        pod_name: "p".to_owned(),
+        name: name.to_owned(),
+        attempt,
+        init: false,
+        image: String::new(),
+        image_id: String::new(),
+        log_path: "/nowhere".into(),
+        user: None,
+        state,
+    }
+}
+
+fn running() -> ContainerState {
+    ContainerState::Running { started: at(0), pid: 1 }
+}
+
+fn exited(code: i32, finished: i64) -> ContainerState {
+    let started = (code != 128).then(|| at(0));
+    ContainerState::Exited {
+        started,
+        finished: at(finished),
+        code,
+        signal: None,
+        oom: false,
+        message: String::new(),
+    }
+}
+
+/// `a=run`, `a=exit:1@5#2+10`: exit code, time, attempt, crash delay; `a=launching`, `a=created`, `a=pull-failed@5`.
+fn view(text: &str) -> PodView {
+    let mut view =
+        PodView { sandbox: SandboxView::Ready { ips: vec![] }, mounted: true, ..PodView::default() };
+    for word in text.split_whitespace() {
+        let Some((name, state)) = word.split_once('=') else {
+            match word {
+                "absent" => (view.sandbox, view.mounted) = (SandboxView::Absent, false),
+                "adopted" => view.mounted = false,
+                "setting-up" => (view.setting_up, view.mounted) = (true, false),
+                "over" => view.over = true,
+                "deleted" => view.terminating = Some(Terminating { since: at(100), grace: 30 }),
+                "ended" => view.torn_down = TornDown::Ended,
+                "removed" => view.torn_down = TornDown::Removed,
+                other => panic!("{other}"),
+            }
+            continue;
+        };
+        let mut v = ContainerView {
+            probe: crate::pods::view::ProbeView { started: true, ready: true },
+            ..Default::default()
+        };
+        let (state, delay) = state.split_once('+').map_or((state, None), |(s, d)| (s, d.parse().ok()));
+        let (state, attempt) = state.split_once('#').map_or((state, 0), |(s, a)| (s, a.parse().unwrap()));
+        let (state, time) = state.split_once('@').map_or((state, 0), |(s, t)| (s, t.parse().unwrap()));
+        v.crash_delay = delay;
+        match state.split_once(':').unwrap_or((state, "")) {
+            ("run", _) => v.current = Some(record(name, attempt, running())),
+            ("exit", code) => v.current = Some(record(name, attempt, exited(code.parse().unwrap(), time))),
+            ("created", _) => v.current = Some(record(name, attempt, ContainerState::Created { at: at(0) })),
+            ("launching", _) => v.launching = true,
+            ("pull-failed", _) => {
+                v.waiting = Some(Waiting { reason: "ErrImagePull".to_owned(), message: String::new() });
+                (v.pull_failed_at, v.retry_at) = (Some(at(time)), Some(at(time + 10)));
+            }
+            other => panic!("{other:?}"),
+        }
+        view.containers.insert(name.to_owned(), v);
+    }
+    view
+}
+
+fn spec(policy: &str) -> PodSpec {
+    serde_json::from_value(serde_json::json!({
+        "restartPolicy": policy,
+        "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+        "containers": [{"name": "a"}, {"name": "b"}],
+    }))
+    .unwrap()
+}
+
+fn told(actions: &[Action]) -> String {
+    let one = |a: &Action| match a {
+        Action::SetUp => "set-up".to_owned(),
+        Action::Launch { name, attempt, .. } => format!("launch {name}#{attempt}"),
+        Action::Stop { name, grace, .. } => format!("stop {name} {grace}s"),
+        Action::Signal { name } => format!("signal {name}"),
+        Action::Kill { name } => format!("kill {name}"),
+        Action::BackOff { name } => format!("back-off {name}"),
+        Action::TearDown { to: TornDown::Ended } => "tear-down".to_owned(),
+        Action::TearDown { .. } => "remove".to_owned(),
+        Action::WakeAt(at) => format!("wake@{}", at.as_second()),
+    };
+    actions.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn pods_are_brought_up_in_the_order_of_their_containers() {
+    for (state, expected) in [
+        ("absent", "set-up"),
+        ("adopted i=exit:0 s=run a=run b=run", "set-up"),
+        ("setting-up", ""),
+        ("", "launch i#0"),
+        ("i=launching", ""),
+        ("i=exit:1@99+0", "launch i#1"),
+        ("i=exit:1@99#1+10", "back-off i, wake@109"),
+        ("i=exit:0", "launch s#0"),
+        ("i=exit:0 s=run", "launch a#0"),
+        ("i=exit:0 s=run a=run", "launch b#0"),
+        ("i=exit:0 s=run a=run b=run", ""),
+        // Init containers are not run again once the main ones were reached.
+        ("s=run a=run b=run", ""),
+        ("i=exit:0 s=exit:1@99#3+0 a=run b=run", "launch s#4"),
+        // The process that made it was killed before it could start it: the same attempt is made anew.
+        ("i=exit:0 s=run a=created#2 b=run", "launch a#2"),
+        // A start that failed is an end like any other.
+        ("i=exit:0 s=run a=exit:128@100+0 b=run", "launch a#1"),
+        ("i=exit:0 s=run a=exit:128@95#2+20 b=run", "back-off a, wake@115"),
+        ("i=exit:0 s=run a=pull-failed@99 b=run", "wake@101, wake@109"),
+        ("i=exit:0 s=run a=pull-failed@98 b=run", "back-off a, wake@108"),
+        ("i=exit:0 s=run a=pull-failed@90 b=run", "launch a#0"),
+    ] {
+        assert_eq!(told(&plan(&spec("Always"), &view(state), at(100))), expected, "{state:?}");
+    }
+}
+
+#[test]
+fn restart_policies_decide_what_is_run_again() {
+    for (policy, state, expected) in [
+        ("Always", "s=run a=exit:0@99+0 b=run", "launch a#1"),
+        ("OnFailure", "s=run a=exit:0@99+0 b=run", ""),
+        ("OnFailure", "s=run a=exit:3@99+0 b=run", "launch a#1"),
+        ("Never", "s=run a=exit:3@99+0 b=run", ""),
+        // The last main container takes the sidecars with it.
+        ("Never", "s=run a=exit:3 b=exit:0", "stop s 30s"),
+        ("Never", "s=exit:0 a=exit:3 b=exit:0", "tear-down"),
+        ("Never", "s=exit:0 a=exit:3 b=exit:0 ended", ""),
+        ("Never", "i=exit:1", "tear-down"),
+    ] {
+        assert_eq!(told(&plan(&spec(policy), &view(state), at(100))), expected, "{policy} {state:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_ended_is_never_run_again() {
+    for (state, expected) in [
+        // No record of its containers is left, as after the loss of the node's disk.
+        ("absent over", "tear-down"),
+        ("absent over ended", ""),
+        ("absent over ended deleted", "remove"),
+        ("over s=run", "stop s 30s"),
+    ] {
+        assert_eq!(told(&plan(&spec("Always"), &view(state), at(100))), expected, "{state:?}");
+    }
+}
+
+#[test]
+fn deletion_ends_everything_whatever_the_pod_was_at() {
+    for (state, expected) in [
+        ("absent deleted", "remove"),
+        ("setting-up deleted", ""),
+        ("adopted s=run a=run deleted", "stop a 30s"),
+        ("a=launching deleted", ""),
+        ("a=created deleted", "remove"),
+        ("i=run deleted", "stop i 30s"),
+        ("s=run a=run b=run deleted", "stop a 30s, stop b 30s"),
+        ("s=run a=exit:0 b=exit:137 deleted", "stop s 25s"),
+        ("s=exit:0 a=exit:0 b=exit:137 deleted", "remove"),
+        ("a=pull-failed@90 deleted", "remove"),
+        ("removed deleted", ""),
+    ] {
+        assert_eq!(told(&plan(&spec("Always"), &view(state), at(105))), expected, "{state:?}");
+    }
+}
+
+#[test]
+fn a_stop_goes_from_the_hook_to_the_signal_to_the_kill() {
+    let stop = |hook_done, signalled, killed, grace| Stopping {
+        id: "a0".to_owned(),
+        since: at(100),
+        grace,
+        hook_done,
+        signalled,
+        killed,
+    };
+    for (stopping, now, expected) in [
+        (stop(false, false, false, 30), 105, "wake@130"),
+        (stop(true, false, false, 30), 105, "signal a, wake@130"),
+        // The hook used up the period: the process gets two seconds of its own.
+        (stop(false, false, false, 30), 130, "signal a, wake@132"),
+        (stop(true, true, false, 30), 110, "wake@130"),
+        (stop(true, true, false, 30), 130, "kill a"),
+        (stop(true, true, true, 30), 140, ""),
+    ] {
+        let mut v = view("s=run a=run b=exit:0 deleted");
+        v.containers.get_mut("a").unwrap().stopping = Some(stopping);
+        assert_eq!(told(&plan(&spec("Always"), &v, at(now))), expected, "{now}");
+    }
+    let mut v = view("s=run a=run b=run");
+    v.containers.get_mut("a").unwrap().condemned = Some(Condemned { message: String::new(), grace: Some(3) });
+    assert_eq!(told(&plan(&spec("Always"), &v, at(100))), "stop a 3s", "a probe's own grace period");
+}
+
+#[test]
+fn back_off_doubles_from_ten_seconds_to_five_minutes_and_is_forgotten() {
+    let mut delay = None;
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        delay = Some(next_crash_delay(delay, 1));
+        all.extend(delay);
+    }
+    assert_eq!(all, [0, 10, 20, 40, 80, 160, 300, 300]);
+    assert_eq!(next_crash_delay(Some(300), 599), 300);
+    assert_eq!(next_crash_delay(Some(300), 600), 0);
+    for (attempt, seen) in all.iter().enumerate() {
+        let attempt = u32::try_from(attempt).unwrap();
+        assert_eq!(presumed_crash_delay(attempt, 1), *seen, "attempt {attempt} after a restart of the agent");
+    }
+    assert_eq!(presumed_crash_delay(5, 600), 0);
+}
