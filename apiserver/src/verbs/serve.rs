@@ -89,9 +89,20 @@ impl Request<'_> {
         }
     }
 
+    /// Whether the answer is no stored object, and so has no table and no metadata to show.
+    fn is_computed(&self) -> bool {
+        let sub = self.resource.subresource(&self.info.subresource);
+        matches!(self.resource.persistence, Persistence::Computed(_))
+            || sub.is_some_and(|s| matches!(s.handler, SubresourceHandler::Call(_)))
+    }
+
     fn style(&self, stream: bool) -> Result<Style> {
         let accept = self.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-        let mut accepted = if stream { codec::negotiate_stream(accept)? } else { codec::negotiate(accept)? };
+        let mut accepted = match stream {
+            true => codec::negotiate_stream(accept)?,
+            false if self.is_computed() => codec::negotiate_plain(accept)?,
+            false => codec::negotiate(accept)?,
+        };
         if self.info.param("pretty").is_some_and(|p| p == "true" || p == "1") {
             accepted.pretty = true;
         }
