@@ -30,8 +30,10 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     Controller { name: "taint-eviction-controller", start: crate::taint_eviction::start },
     Controller { name: "clusterrole-aggregation-controller", start: crate::cluster_role_aggregation::start },
     Controller { name: "daemonset-controller", start: crate::daemonset::start },
+    Controller { name: "statefulset-controller", start: crate::statefulset::start },
     Controller { name: "job-controller", start: crate::job::start },
     Controller { name: "ttl-after-finished-controller", start: crate::job::start_ttl },
+    Controller { name: "cronjob-controller", start: crate::cronjob::start },
     Controller { name: "root-ca-certificate-publisher-controller", start: crate::root_ca::start },
 ];
 

@@ -8,6 +8,7 @@
 mod catalog;
 mod claims;
 mod cluster_role_aggregation;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod discovery;
@@ -24,6 +25,7 @@ mod root_ca;
 mod runtime;
 mod selector;
 mod service_account;
+mod statefulset;
 mod taint_eviction;
 
 use tokio_util::sync::CancellationToken;

@@ -24,7 +24,8 @@ use crate::runtime::{
     Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_not_found, reason_of,
 };
 use crate::selector::{self, Labels};
-use plan::{Plan, Slot, is_finished};
+use plan::{Plan, Slot};
+pub(crate) use plan::{is_complete, is_finished};
 pub(crate) use ttl::start as start_ttl;
 
 /// Holds a pod until it has been counted.

@@ -78,8 +78,12 @@ struct View<'a> {
     now: Timestamp,
 }
 
-pub(super) fn is_finished(job: &Job) -> bool {
-    finished_since(job).is_some()
+pub(crate) fn is_finished(job: &Job) -> bool {
+    is_complete(job) || condition(job, FAILED).is_some()
+}
+
+pub(crate) fn is_complete(job: &Job) -> bool {
+    condition(job, COMPLETE).is_some()
 }
 
 /// When the Job ended, if it has.

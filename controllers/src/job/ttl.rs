@@ -52,7 +52,7 @@ impl Reconcile for Controller {
         if let Some(job) = fresh.filter(|job| same(job)) {
             match self::left(&job, Timestamp::now()) {
                 Some(left) if left.is_zero() => {
-                    drop(api.delete(&job, Some(PropagationPolicy::Foreground)).await?)
+                    api.delete(&job, Some(PropagationPolicy::Foreground)).await?;
                 }
                 Some(left) => return Ok(Next::After(left)),
                 None => {}
