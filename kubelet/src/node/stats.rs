@@ -1,0 +1,231 @@
+//! What the node and its pods use: `/stats/summary` and `/metrics/resource`, with upstream's names.
+
+use std::{fmt::Write as _, fs, path::Path, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::pressure::{disk, inodes, kib, memory, processes};
+use crate::{
+    cri::{ContainerState, Stats},
+    pods::{
+        node_context::NodeContext,
+        view::{name_of, namespace_of, uid_of},
+    },
+};
+
+/// One pod's use and that of its running containers.
+struct Usage {
+    pod: Arc<Pod>,
+    total: Stats,
+    containers: Vec<(String, Timestamp, Stats)>,
+}
+
+/// Ticks of `/proc/stat`: the kernel's USER_HZ, the same on all machines that Linux pods run on.
+const NANOS_PER_TICK: u64 = 10_000_000;
+
+async fn usage(node: &NodeContext, pods: Vec<Arc<Pod>>) -> Vec<Usage> {
+    let mut all = Vec::new();
+    for pod in pods {
+        // A pod that has just gone has no numbers.
+        let Ok(total) = node.runtime.pod_stats(uid_of(&pod)).await else { continue };
+        let mut containers = Vec::new();
+        for c in node.runtime.containers().into_iter().filter(|c| c.pod_uid == uid_of(&pod)) {
+            let ContainerState::Running { started, .. } = c.state else { continue };
+            if let Ok(stats) = node.runtime.stats(&c.id).await {
+                containers.push((c.name, started, stats));
+            }
+        }
+        all.push(Usage { pod, total, containers });
+    }
+    all
+}
+
+/// Nanoseconds all processors have worked since the machine's start.
+fn node_cpu() -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<u64> = fields.filter_map(|f| f.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; guest time is part of user time.
+    let busy = ticks.iter().take(8).sum::<u64>() - ticks.get(3).unwrap_or(&0) - ticks.get(4).unwrap_or(&0);
+    busy * NANOS_PER_TICK
+}
+
+pub(crate) async fn summary(node: &NodeContext, pods: Vec<Arc<Pod>>) -> Value {
+    let config = &node.config;
+    let now = time(Timestamp::now());
+    let pods: Vec<Value> = usage(node, pods).await.iter().map(|u| pod_summary(u, &now)).collect();
+    let (left, tasks) = (memory(), processes());
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    json!({
+        "node": {
+            "nodeName": config.node_name,
+            "startTime": time(boot_time()),
+            "cpu": {"time": now, "usageCoreNanoSeconds": node_cpu()},
+            "memory": {
+                "time": now,
+                "availableBytes": left.available,
+                "usageBytes": left.total.saturating_sub(kib(&meminfo, "MemFree:")),
+                "workingSetBytes": left.total.saturating_sub(left.available),
+                "rssBytes": kib(&meminfo, "AnonPages:"),
+            },
+            "fs": filesystem(&config.state_dir, &now),
+            "runtime": {"imageFs": filesystem(&config.images_dir, &now), "containerFs": filesystem(&config.state_dir, &now)},
+            "rlimit": {"time": now, "maxpid": tasks.total, "curproc": tasks.total.saturating_sub(tasks.available)},
+        },
+        "pods": pods,
+    })
+}
+
+fn pod_summary(u: &Usage, now: &str) -> Value {
+    let m = &u.pod.metadata;
+    let started = u.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| time(t.0));
+    let container = |(name, started, stats): &(String, Timestamp, Stats)| json!({"name": name, "startTime": time(*started), "cpu": cpu(stats, now), "memory": memory_of(stats, now)});
+    json!({
+        "podRef": {"name": m.name, "namespace": m.namespace, "uid": m.uid},
+        "startTime": started,
+        "containers": u.containers.iter().map(container).collect::<Vec<_>>(),
+        "cpu": cpu(&u.total, now),
+        "memory": memory_of(&u.total, now),
+        "process_stats": {"process_count": u.total.pids},
+    })
+}
+
+fn cpu(s: &Stats, now: &str) -> Value {
+    json!({"time": now, "usageCoreNanoSeconds": s.cpu_usage_nanos})
+}
+
+fn memory_of(s: &Stats, now: &str) -> Value {
+    json!({
+        "time": now,
+        "usageBytes": s.memory_usage_bytes,
+        "workingSetBytes": s.memory_working_set_bytes,
+        "rssBytes": s.memory_rss_bytes,
+        "pageFaults": s.page_faults,
+        "majorPageFaults": s.major_page_faults,
+    })
+}
+
+fn filesystem(dir: &Path, now: &str) -> Value {
+    let (space, files) = (disk(dir), inodes(dir));
+    json!({
+        "time": now,
+        "availableBytes": space.available,
+        "capacityBytes": space.total,
+        "usedBytes": space.total.saturating_sub(space.available),
+        "inodesFree": files.available,
+        "inodes": files.total,
+        "inodesUsed": files.total.saturating_sub(files.available),
+    })
+}
+
+fn time(at: Timestamp) -> String {
+    crate::pods::whole_second(at).0.to_string()
+}
+
+fn boot_time() -> Timestamp {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let seconds = text.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok());
+    seconds.and_then(|s| Timestamp::from_second(s).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+pub(crate) async fn resource_metrics(node: &NodeContext, pods: Vec<Arc<Pod>>) -> String {
+    let usage = usage(node, pods).await;
+    let mut out = Exposition { text: String::new(), at: Timestamp::now().as_millisecond() };
+    let of_pod = |u: &Usage| format!("namespace={:?},pod={:?}", namespace_of(&u.pod), name_of(&u.pod));
+    let containers: Vec<(String, Timestamp, Stats)> = usage
+        .iter()
+        .flat_map(|u| {
+            u.containers
+                .iter()
+                .map(|(name, started, s)| (format!("container={name:?},{}", of_pod(u)), *started, *s))
+        })
+        .collect();
+    let pods: Vec<(String, Stats)> = usage.iter().map(|u| (of_pod(u), u.total)).collect();
+    let cpu = |s: &Stats| nanos(s.cpu_usage_nanos);
+    let set = |s: &Stats| s.memory_working_set_bytes.to_string();
+    let rows = containers.iter().map(|(l, _, s)| (l.as_str(), cpu(s)));
+    out.family(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the container in core-seconds",
+        rows,
+    );
+    let rows = containers.iter().map(|(l, _, s)| (l.as_str(), set(s)));
+    out.family(
+        "container_memory_working_set_bytes",
+        "gauge",
+        "Current working set of the container in bytes",
+        rows,
+    );
+    let rows = containers.iter().map(|(l, at, _)| (l.as_str(), (at.as_millisecond() / 1000).to_string()));
+    out.family(
+        "container_start_time_seconds",
+        "gauge",
+        "Start time of the container since unix epoch in seconds",
+        rows,
+    );
+    let one = |value: String| std::iter::once(("", value));
+    out.family(
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the node in core-seconds",
+        one(nanos(node_cpu())),
+    );
+    let left = memory();
+    let set_of_node = left.total.saturating_sub(left.available).to_string();
+    out.family(
+        "node_memory_working_set_bytes",
+        "gauge",
+        "Current working set of the node in bytes",
+        one(set_of_node),
+    );
+    let rows = pods.iter().map(|(l, s)| (l.as_str(), cpu(s)));
+    out.family(
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the pod in core-seconds",
+        rows,
+    );
+    let rows = pods.iter().map(|(l, s)| (l.as_str(), set(s)));
+    out.family("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes", rows);
+    let help = "1 if there was an error while getting container metrics, 0 otherwise";
+    out.family("resource_scrape_error", "gauge", help, one("0".to_owned()));
+    out.text
+}
+
+fn nanos(value: u64) -> String {
+    format!("{}.{:09}", value / 1_000_000_000, value % 1_000_000_000)
+}
+
+/// Prometheus' text format; all samples carry the time they were taken.
+struct Exposition {
+    text: String,
+    at: i64,
+}
+
+// === impl Exposition ===
+
+impl Exposition {
+    fn family<'a>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        rows: impl Iterator<Item = (&'a str, String)>,
+    ) {
+        let mut rows = rows.peekable();
+        if rows.peek().is_none() {
+            return;
+        }
+        let _ = writeln!(self.text, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
+        for (labels, value) in rows {
+            let _ = match labels {
+                "" if name.ends_with("_error") => writeln!(self.text, "{name} {value}"),
+                "" => writeln!(self.text, "{name} {value} {}", self.at),
+                labels => writeln!(self.text, "{name}{{{labels}}} {value} {}", self.at),
+            };
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The Node's status: what the machine is, has and lacks.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+        NodeStatus, NodeSystemInfo,
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
+
+use super::{arch, pressure::Pressure};
+use crate::{Config, images::Images, pods::node_context::NodeContext};
+
+/// As upstream: not more than so many images, and names of one.
+const IMAGES: usize = 50;
+const NAMES: usize = 5;
+/// What upstream's eviction keeps free of memory and disk.
+const KEPT_MEMORY: i64 = 100 << 20;
+
+/// `old` is the status in the API: conditions keep their transition times.
+pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) -> NodeStatus {
+    let config = &node.config;
+    let (capacity, allocatable) = resources(node);
+    let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
+    let pressure = Pressure::measure(&[&config.state_dir, &config.images_dir]);
+    NodeStatus {
+        addresses: Some(vec![
+            address("InternalIP", config.node_ip.to_string()),
+            address("Hostname", config.node_name.clone()),
+        ]),
+        capacity: Some(capacity),
+        allocatable: Some(allocatable),
+        conditions: Some(conditions(pressure, old, Timestamp::now())),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
+        }),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
+        images: Some(images(&node.images)),
+        node_info: Some(info(config)),
+        ..NodeStatus::default()
+    }
+}
+
+/// Capacity, and what of it pods may ask for.
+fn resources(node: &NodeContext) -> (BTreeMap<String, Quantity>, BTreeMap<String, Quantity>) {
+    let have = node.capacity;
+    let huge = huge_pages(Path::new("/sys/kernel/mm/hugepages"));
+    let reserved: i64 = huge.values().sum();
+    let mut capacity = BTreeMap::from([
+        ("cpu".to_owned(), Quantity(have.cpus.to_string())),
+        ("memory".to_owned(), Quantity(format!("{}Ki", have.memory / 1024))),
+        ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", have.storage / 1024))),
+        ("pods".to_owned(), Quantity(node.config.max_pods.to_string())),
+    ]);
+    capacity.extend(huge.into_iter().map(|(name, bytes)| (name, Quantity(binary(bytes)))));
+    let mut allocatable = capacity.clone();
+    let memory = (have.memory - reserved - KEPT_MEMORY).max(0);
+    allocatable.insert("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024)));
+    allocatable.insert("ephemeral-storage".to_owned(), Quantity((have.storage / 10 * 9).to_string()));
+    (capacity, allocatable)
+}
+
+/// Bytes set aside for huge pages, by resource name.
+fn huge_pages(dir: &Path) -> BTreeMap<String, i64> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let size = name
+            .strip_prefix("hugepages-")
+            .and_then(|n| n.strip_suffix("kB"))
+            .and_then(|n| n.parse::<i64>().ok());
+        let count = fs::read_to_string(entry.path().join("nr_hugepages"))
+            .ok()
+            .and_then(|n| n.trim().parse::<i64>().ok());
+        let Some((kib, count)) = size.zip(count) else { continue };
+        found.insert(format!("hugepages-{}", binary(kib * 1024)), kib * 1024 * count);
+    }
+    found
+}
+
+/// Bytes with the largest binary suffix that loses nothing.
+fn binary(bytes: i64) -> String {
+    let units = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
+    match units.into_iter().find(|(unit, _)| bytes > 0 && bytes % unit == 0) {
+        Some((unit, suffix)) => format!("{}{suffix}", bytes / unit),
+        None => bytes.to_string(),
+    }
+}
+
+fn images(images: &Images) -> Vec<ContainerImage> {
+    let mut list = images.list();
+    list.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
+    let image = |i: crate::cri::ImageInfo| ContainerImage {
+        names: Some(i.digests.into_iter().chain(i.tags).take(NAMES).collect()),
+        size_bytes: i64::try_from(i.size_bytes).ok(),
+    };
+    list.into_iter().take(IMAGES).map(image).collect()
+}
+
+/// Type, status, reason and message of a condition.
+type Row = (&'static str, bool, &'static str, &'static str);
+
+/// The node is ready: this code runs only where the runtime and the pod network have been opened.
+fn rows(p: Pressure) -> [Row; 4] {
+    [
+        match p.memory {
+            false => (
+                "MemoryPressure",
+                false,
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+            true => (
+                "MemoryPressure",
+                true,
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
+        },
+        match p.disk {
+            false => ("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            true => ("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure"),
+        },
+        match p.processes {
+            false => {
+                ("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+            }
+            true => {
+                ("PIDPressure", true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
+            }
+        },
+        ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+    ]
+}
+
+fn conditions(pressure: Pressure, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let at = crate::pods::whole_second(now);
+    let known = |kind: &str| old.and_then(|o| o.conditions.as_ref())?.iter().find(|c| c.type_ == kind);
+    let condition = |(kind, status, reason, message): Row| {
+        let status = if status { "True" } else { "False" };
+        let since = known(kind).filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+        NodeCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: Some(at.clone()),
+            last_transition_time: since.or_else(|| Some(at.clone())),
+        }
+    };
+    rows(pressure).into_iter().map(condition).collect()
+}
+
+/// The reasons of upstream's events for conditions that are new or have changed.
+pub(super) fn transitions(new: &NodeStatus, old: Option<&NodeStatus>) -> Vec<&'static str> {
+    let of = |s: Option<&NodeStatus>, kind: &str| {
+        let conditions = s.and_then(|s| s.conditions.as_ref())?;
+        conditions.iter().find(|c| c.type_ == kind).map(|c| c.status == "True")
+    };
+    let reasons = [
+        ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+        ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+        ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+        ("Ready", "NodeReady", "NodeNotReady"),
+    ];
+    let changed = |kind| of(Some(new), kind).filter(|now| of(old, kind) != Some(*now));
+    reasons
+        .into_iter()
+        .filter_map(|(kind, yes, no)| changed(kind).map(|now| if now { yes } else { no }))
+        .collect()
+}
+
+/// Whether the API has to be told before the next heartbeat is due.
+pub(super) fn differs(new: &NodeStatus, old: &NodeStatus) -> bool {
+    let holds = |old: &Option<BTreeMap<String, Quantity>>, new: &Option<BTreeMap<String, Quantity>>| {
+        new.iter().flatten().all(|(name, amount)| old.as_ref().and_then(|o| o.get(name)) == Some(amount))
+    };
+    let told = |c: &NodeCondition| {
+        let same = |o: &&NodeCondition| {
+            (&o.type_, &o.status, &o.reason, &o.message) == (&c.type_, &c.status, &c.reason, &c.message)
+        };
+        old.conditions.iter().flatten().any(|o| same(&o))
+    };
+    !holds(&old.capacity, &new.capacity)
+        || !holds(&old.allocatable, &new.allocatable)
+        || !new.conditions.iter().flatten().all(told)
+        || new.addresses != old.addresses
+        || new.images != old.images
+        || new.node_info != old.node_info
+        || new.daemon_endpoints != old.daemon_endpoints
+}
+
+fn info(config: &Config) -> NodeSystemInfo {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let release = read("/etc/os-release");
+    let os = release
+        .lines()
+        .find_map(|l| l.strip_prefix("PRETTY_NAME="))
+        .unwrap_or("Linux")
+        .trim_matches('"')
+        .to_owned();
+    NodeSystemInfo {
+        architecture: arch().to_owned(),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        container_runtime_version: format!("coracle://{}", env!("CARGO_PKG_VERSION")),
+        kernel_version: read("/proc/sys/kernel/osrelease"),
+        kube_proxy_version: String::new(),
+        kubelet_version: config.version.clone(),
+        machine_id: read("/etc/machine-id"),
+        operating_system: "linux".to_owned(),
+        os_image: os,
+        system_uuid: read("/sys/class/dmi/id/product_uuid"),
+        ..NodeSystemInfo::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_keep_their_transition_time_and_changes_are_events() {
+        let (first, later) = (Timestamp::from_second(1000).unwrap(), Timestamp::from_second(2000).unwrap());
+        let status = |conditions| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() };
+        let old = status(conditions(Pressure::default(), None, first));
+        let all = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"];
+        assert_eq!(transitions(&old, None), all);
+        let same = status(conditions(Pressure::default(), Some(&old), later));
+        assert!(!differs(&same, &old), "a heartbeat alone waits its five minutes");
+        assert_eq!(transitions(&same, Some(&old)), [""; 0]);
+        let short = Pressure { memory: true, ..Pressure::default() };
+        let new = status(conditions(short, Some(&old), later));
+        assert!(differs(&new, &old));
+        assert_eq!(transitions(&new, Some(&old)), ["NodeHasInsufficientMemory"]);
+        let since: Vec<i64> = new
+            .conditions
+            .unwrap()
+            .into_iter()
+            .map(|c| c.last_transition_time.unwrap().0.as_second())
+            .collect();
+        assert_eq!(since, [2000, 1000, 1000, 1000]);
+    }
+
+    #[test]
+    fn sizes_are_printed_as_upstream_does() {
+        for (bytes, text) in
+            [(0, "0"), (2 << 20, "2Mi"), (1 << 30, "1Gi"), (64 << 10, "64Ki"), (1000, "1000")]
+        {
+            assert_eq!(binary(bytes), text);
+        }
+    }
+}
