@@ -62,12 +62,15 @@ fn archive(dir: &Path) -> PathBuf {
     let config = serde_json::json!({"architecture": "amd64", "os": "linux",
         "config": {"Env": ["PATH=/bin", "FROM=image"], "Cmd": ["sh", "-c", "echo default"]},
         "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
-    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": ["busybox:test"], "Layers": ["layer.tar"]}]);
+    let manifest =
+        serde_json::json!([{"Config": "config.json", "RepoTags": ["busybox:test"], "Layers": ["layer.tar"]}]);
     let path = dir.join("busybox.tar");
     let mut out = tar::Builder::new(std::fs::File::create(&path).expect("archive"));
-    for (name, bytes) in
-        [("layer.tar", layer), ("config.json", config.to_string().into_bytes()), ("manifest.json", manifest.to_string().into_bytes())]
-    {
+    for (name, bytes) in [
+        ("layer.tar", layer),
+        ("config.json", config.to_string().into_bytes()),
+        ("manifest.json", manifest.to_string().into_bytes()),
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -87,7 +90,9 @@ struct Node {
 
 impl Node {
     async fn open(dir: &Path, cgroup_root: &str) -> Node {
-        let images = Images::open(ImagesConfig { dir: dir.join("images"), ..ImagesConfig::default() }).await.expect("images");
+        let images = Images::open(ImagesConfig { dir: dir.join("images"), ..ImagesConfig::default() })
+            .await
+            .expect("images");
         let imported = images.import(&archive(dir), None).await.expect("import");
         assert_eq!(imported[0].tags, ["docker.io/library/busybox:test"]);
         let config = RuntimeConfig {
@@ -203,14 +208,21 @@ async fn survives_its_client() {
     std::fs::create_dir_all(dir.path().join("run/c/cut-off/rootfs")).expect("mkdir");
     client.kill().await.expect("kill -9");
     let node = Node::open(dir.path(), &own_cgroup()).await;
-    assert!(!dir.path().join("run/pods/cut-off").exists() && !dir.path().join("run/c/cut-off").exists(), "leftovers are swept");
+    assert!(
+        !dir.path().join("run/pods/cut-off").exists() && !dir.path().join("run/c/cut-off").exists(),
+        "leftovers are swept"
+    );
     let state = node.runtime.container(&id).expect("adopted").state;
     let ContainerState::Running { pid, .. } = state else { panic!("must be running: {state:?}") };
     let cgroup = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("cgroup");
     assert!(cgroup(pid).contains("/podkilled/"), "the container is in the pod's cgroup");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let shim: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).expect("PPid");
-    assert!(cgroup(shim).contains(&format!("{}/shims", own_cgroup())), "the shim is not in the kubelet's cgroup");
+    let shim: i32 =
+        status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).expect("PPid");
+    assert!(
+        cgroup(shim).contains(&format!("{}/shims", own_cgroup())),
+        "the shim is not in the kubelet's cgroup"
+    );
     let log = || std::fs::read_to_string(dir.path().join("0.log")).expect("log").lines().count();
     let (before, begun) = (log(), Instant::now());
     while log() == before {
@@ -222,10 +234,14 @@ async fn survives_its_client() {
     assert!(std::fs::read_to_string(dir.path().join("0.log")).expect("log").contains("stdout F bye"));
     // A shim that is killed takes its container with it.
     let id = node.run(&node.spec("killed", "sleep 1000")).await;
-    let ContainerState::Running { pid, .. } = node.runtime.container(&id).expect("container").state else { panic!("running") };
+    let ContainerState::Running { pid, .. } = node.runtime.container(&id).expect("container").state else {
+        panic!("running")
+    };
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
-    let shim: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).expect("PPid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).expect("kill the shim");
+    let shim: i32 =
+        status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).expect("PPid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL)
+        .expect("kill the shim");
     let mut events = node.runtime.events();
     while node.runtime.container(&id).expect("container").state != ContainerState::Unknown {
         tokio::time::timeout(PATIENCE, events.recv()).await.expect("an event").expect("an event");
@@ -248,7 +264,11 @@ async fn bench() {
         let id = node.runtime.create_container(&node.spec(&uid, "sleep 1000")).await.expect("create");
         let created = begun.elapsed();
         node.runtime.start_container(&id).await.expect("start");
-        println!("sandbox {sandbox:?}, create {:?}, start {:?}", created - sandbox, begun.elapsed() - created);
+        println!(
+            "sandbox {sandbox:?}, create {:?}, start {:?}",
+            created - sandbox,
+            begun.elapsed() - created
+        );
     }
     let begun = Instant::now();
     let pods = (0..60).map(|index| {
@@ -277,7 +297,14 @@ async fn all() {
     node.pod("one", false).await;
 
     let begun = Instant::now();
-    let id = node.run(&node.spec("one", "echo $GREETING $FROM; pwd; grep Seccomp: /proc/self/status; echo bad >&2; exit 7")).await;
+    let id = node
+        .run(
+            &node.spec(
+                "one",
+                "echo $GREETING $FROM; pwd; grep Seccomp: /proc/self/status; echo bad >&2; exit 7",
+            ),
+        )
+        .await;
     println!("create to running: {:?}", begun.elapsed());
     assert_eq!(end(runtime, &id).await, (7, false));
     let log = std::fs::read_to_string(node.dir.join("0.log")).expect("log");
@@ -292,8 +319,13 @@ async fn all() {
 
     let id = node.run(&node.spec("one", "trap 'exit 3' TERM; while :; do sleep 0.1; done")).await;
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let output = runtime.exec_sync(&id, &words("grep Seccomp: /proc/self/status"), PATIENCE).await.expect("exec");
-    assert_eq!((output.code, String::from_utf8_lossy(&output.output).trim()), (0, "Seccomp:\t2"), "exec keeps the filter");
+    let output =
+        runtime.exec_sync(&id, &words("grep Seccomp: /proc/self/status"), PATIENCE).await.expect("exec");
+    assert_eq!(
+        (output.code, String::from_utf8_lossy(&output.output).trim()),
+        (0, "Seccomp:\t2"),
+        "exec keeps the filter"
+    );
     assert_ne!(runtime.exec_sync(&id, &words("unshare -m true"), PATIENCE).await.expect("exec").code, 0);
     let refused = runtime.exec_sync(&id, &words("nosuch"), PATIENCE).await;
     assert!(matches!(refused, Err(RuntimeError::ExecFailed { code: 127, .. })), "{refused:?}");
@@ -332,12 +364,18 @@ async fn all() {
     assert_eq!(end(runtime, &id).await.0, 0, "a privileged container has the host's devices");
 
     node.pod("shared", true).await;
-    let mut shared = node.spec("shared", "id -u; for i in 1 2 3 4 5 6 7 8 9; do grep -h -E 'Name|Seccomp:|NoNewPrivs' /proc/$i/status; done");
+    let mut shared = node.spec(
+        "shared",
+        "id -u; for i in 1 2 3 4 5 6 7 8 9; do grep -h -E 'Name|Seccomp:|NoNewPrivs' /proc/$i/status; done",
+    );
     shared.log_path = node.dir.join("shared.log");
     let id = node.run(&shared).await;
     end(runtime, &id).await;
     let log = std::fs::read_to_string(&shared.log_path).expect("log");
-    assert!(log.matches("NoNewPrivs:\t1").count() >= 1 && log.contains("Name:\tsh"), "pause and program share their processes: {log}");
+    assert!(
+        log.matches("NoNewPrivs:\t1").count() >= 1 && log.contains("Name:\tsh"),
+        "pause and program share their processes: {log}"
+    );
     runtime.remove_sandbox("shared").await.expect("remove");
 
     let mut own = node.spec("one", "echo mine >/dev/stdout");

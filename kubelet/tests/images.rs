@@ -25,7 +25,9 @@ fn free_port() -> u16 {
 
 /// `None`, with a message, on machines without the registry.
 fn registry() -> Option<(Server, String)> {
-    let has = |program: &str| Command::new("which").arg(program).stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    let has = |program: &str| {
+        Command::new("which").arg(program).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
     if !["docker-registry", "nginx", "redis-server", "busybox"].iter().all(|program| has(program)) {
         println!("skipped: needs the packages of `hack/deps tests`");
         return None;
@@ -45,7 +47,11 @@ async fn pulls_through_a_mirror_by_tag_and_digest() {
     let dir = tempfile::tempdir().unwrap();
     let mirrors = dir.path().join("registries.yaml");
     std::fs::write(&mirrors, format!("mirrors:\n  docker.io: [\"http://{address}\"]\n")).unwrap();
-    let config = ImagesConfig { dir: dir.path().join("images"), mirrors_file: Some(mirrors), plain_http: vec![address.clone()] };
+    let config = ImagesConfig {
+        dir: dir.path().join("images"),
+        mirrors_file: Some(mirrors),
+        plain_http: vec![address.clone()],
+    };
     let images = Images::open(config).await.unwrap();
 
     let bytes = Arc::new(AtomicU64::new(0));
@@ -54,13 +60,20 @@ async fn pulls_through_a_mirror_by_tag_and_digest() {
         seen.fetch_max(progress.done_bytes, Ordering::Relaxed);
     });
     // Two at once are one pull.
-    let (one, two) = tokio::join!(images.pull("nginx:1.22", &[], Some(progress)), images.pull("docker.io/library/nginx:1.22", &[], None));
+    let (one, two) = tokio::join!(
+        images.pull("nginx:1.22", &[], Some(progress)),
+        images.pull("docker.io/library/nginx:1.22", &[], None)
+    );
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one, two);
     assert_eq!(one.tags, ["docker.io/library/nginx:1.22"]);
     assert!(one.digests[0].starts_with("docker.io/library/nginx@sha256:"), "{:?}", one.digests);
     assert!(bytes.load(Ordering::Relaxed) > 1 << 20, "progress is told");
-    assert_eq!(std::fs::read_dir(dir.path().join("images/tmp")).unwrap().count(), 0, "nothing unfinished is left");
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("images/tmp")).unwrap().count(),
+        0,
+        "nothing unfinished is left"
+    );
 
     let by_digest = images.pull(&one.digests[0], &[], None).await.unwrap();
     assert_eq!(by_digest.id, one.id);
@@ -69,7 +82,9 @@ async fn pulls_through_a_mirror_by_tag_and_digest() {
 
     let name = "docker.io/library/nginx:no-such-tag";
     let error = images.pull("nginx:no-such-tag", &[], None).await.unwrap_err().to_string();
-    let want = format!("failed to pull and unpack image {name:?}: failed to resolve reference {name:?}: {name}: not found");
+    let want = format!(
+        "failed to pull and unpack image {name:?}: failed to resolve reference {name:?}: {name}: not found"
+    );
     assert_eq!(error, want, "containerd's words");
 }
 
@@ -82,7 +97,11 @@ async fn credentials_reach_only_the_registry_they_name() {
     let dir = tempfile::tempdir().unwrap();
     let address = format!("127.0.0.1:{}", free_port());
     // bcrypt of "secret", with the lowest cost
-    std::fs::write(dir.path().join("users"), "me:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n").unwrap();
+    std::fs::write(
+        dir.path().join("users"),
+        "me:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n",
+    )
+    .unwrap();
     let config = format!(
         "version: 0.1\nlog: {{level: error}}\nstorage: {{inmemory: {{}}}}\nhttp: {{addr: \"{address}\"}}\nauth: {{htpasswd: {{realm: r, path: {}}}}}\n",
         dir.path().join("users").display()
@@ -96,12 +115,22 @@ async fn credentials_reach_only_the_registry_they_name() {
     }
     let mirrors = dir.path().join("registries.yaml");
     std::fs::write(&mirrors, format!("mirrors:\n  127.0.0.1:1: [\"http://{address}\"]\n")).unwrap();
-    let config = ImagesConfig { dir: dir.path().join("images"), mirrors_file: Some(mirrors), plain_http: vec![address.clone(), "127.0.0.1:1".to_owned()] };
+    let config = ImagesConfig {
+        dir: dir.path().join("images"),
+        mirrors_file: Some(mirrors),
+        plain_http: vec![address.clone(), "127.0.0.1:1".to_owned()],
+    };
     let images = Images::open(config).await.unwrap();
     let credential = |registry: &str, password: &str| {
-        [RegistryCredential { registry: registry.to_owned(), username: "me".to_owned(), password: password.to_owned() }]
+        [RegistryCredential {
+            registry: registry.to_owned(),
+            username: "me".to_owned(),
+            password: password.to_owned(),
+        }]
     };
-    let pull = async |name: String, credentials: &[RegistryCredential]| images.pull(&name, credentials, None).await.unwrap_err().to_string();
+    let pull = async |name: String, credentials: &[RegistryCredential]| {
+        images.pull(&name, credentials, None).await.unwrap_err().to_string()
+    };
     // The registry holds nothing: who gets in is told so.
     let error = pull(format!("{address}/app:1"), &credential(&address, "secret")).await;
     assert!(error.ends_with("/app:1: not found"), "{error}");

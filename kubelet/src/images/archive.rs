@@ -87,7 +87,11 @@ impl Members {
     fn blob(&self, digest: &str) -> io::Result<Vec<u8>> {
         let bytes = self.read(&blob_path(digest))?;
         let found = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
-        if found == digest { Ok(bytes) } else { Err(io::Error::other(format!("blob {digest} has digest {found}"))) }
+        if found == digest {
+            Ok(bytes)
+        } else {
+            Err(io::Error::other(format!("blob {digest} has digest {found}")))
+        }
     }
 }
 
@@ -220,7 +224,9 @@ fn add(
     let id = format!("sha256:{}", hex::encode(Sha256::digest(config)));
     let file: ConfigFile = parse(config)?;
     if file.rootfs.diff_ids.len() != layers.len() {
-        return Err(io::Error::other("the image's configuration and manifest name different numbers of layers"));
+        return Err(io::Error::other(
+            "the image's configuration and manifest name different numbers of layers",
+        ));
     }
     let mut size = 0;
     for (diff_id, member) in file.rootfs.diff_ids.iter().zip(layers) {

@@ -89,14 +89,20 @@ mod tests {
         let text = "mirrors:\n  docker.io: [\"http://127.0.0.1:5000\", \"https://m.example.com/\"]\n  \"*\": [c.example.com]\n";
         let mirrors = Mirrors::parse(text).unwrap();
         let addresses = |registry: &str| -> Vec<String> {
-            let hosts = mirrors.hosts(registry, &["localhost:5001".to_owned(), "evil.example.com".to_owned()]);
-            hosts.into_iter().map(|host| format!("{}{}", if host.plain { "http " } else { "" }, host.address)).collect()
+            let hosts =
+                mirrors.hosts(registry, &["localhost:5001".to_owned(), "evil.example.com".to_owned()]);
+            hosts
+                .into_iter()
+                .map(|host| format!("{}{}", if host.plain { "http " } else { "" }, host.address))
+                .collect()
         };
         assert_eq!(addresses("docker.io"), ["http 127.0.0.1:5000", "m.example.com", "docker.io"]);
         assert_eq!(addresses("quay.io"), ["c.example.com", "quay.io"]);
         assert_eq!(addresses("localhost:5001"), ["c.example.com", "http localhost:5001"]);
         assert_eq!(addresses("evil.example.com"), ["c.example.com", "evil.example.com"]);
-        for bad in ["mirrors: {a: [\"http://10.0.0.1:5000\"]}", "mirrors: {a: [\"https://h/path\"]}", "mirror: {}"] {
+        for bad in
+            ["mirrors: {a: [\"http://10.0.0.1:5000\"]}", "mirrors: {a: [\"https://h/path\"]}", "mirror: {}"]
+        {
             assert!(Mirrors::parse(bad).is_err(), "{bad}");
         }
     }

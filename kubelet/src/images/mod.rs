@@ -64,7 +64,9 @@ impl std::fmt::Debug for Images {
 impl Images {
     pub async fn open(config: ImagesConfig) -> Result<Images, ImageError> {
         if let Some(registry) = config.plain_http.iter().find(|registry| !pull::is_loopback(registry)) {
-            return Err(ImageError::Unavailable(format!("plain HTTP is for registries on loopback, not {registry}")));
+            return Err(ImageError::Unavailable(format!(
+                "plain HTTP is for registries on loopback, not {registry}"
+            )));
         }
         let dir = config.dir.clone();
         let store = blocking(move || Store::open(&dir)).await?;
@@ -80,17 +82,23 @@ impl Images {
     ) -> Result<ImageInfo, ImageError> {
         let name = ImageName::parse(reference)?;
         let credential = pull::credential(&name, credentials);
-        let key = (name.to_string(), credential.map(|c| format!("{}:{}", c.username, c.password)).unwrap_or_default());
+        let key = (
+            name.to_string(),
+            credential.map(|c| format!("{}:{}", c.username, c.password)).unwrap_or_default(),
+        );
         let cell = self.pulls.lock().entry(key.clone()).or_default().clone();
         let result = cell
             .get_or_init(|| async {
                 let hosts = match &self.config.mirrors_file {
-                    Some(file) => mirrors::Mirrors::load(file).map_err(|error| format!("{}: {error}", file.display()))?,
+                    Some(file) => mirrors::Mirrors::load(file)
+                        .map_err(|error| format!("{}: {error}", file.display()))?,
                     None => mirrors::Mirrors::default(),
                 }
                 .hosts(&name.registry, &self.config.plain_http);
                 let source = pull::Source { hosts, credentials };
-                pull::pull(&self.store, &name, &source, progress.as_ref()).await.map_err(|error| error.to_string())
+                pull::pull(&self.store, &name, &source, progress.as_ref())
+                    .await
+                    .map_err(|error| error.to_string())
             })
             .await
             .clone();
@@ -134,7 +142,8 @@ impl Images {
 
     /// Removes images, unused ones only and the largest first, until `bytes` are free. Returns how many bytes went.
     pub async fn collect_garbage(&self, in_use: &HashSet<String>, bytes: u64) -> Result<u64, ImageError> {
-        let mut unused: Vec<ImageInfo> = self.list().into_iter().filter(|image| !in_use.contains(&image.id)).collect();
+        let mut unused: Vec<ImageInfo> =
+            self.list().into_iter().filter(|image| !in_use.contains(&image.id)).collect();
         unused.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
         let mut freed = 0;
         for image in unused {

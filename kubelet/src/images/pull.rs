@@ -47,14 +47,18 @@ pub(super) fn is_loopback(registry: &str) -> bool {
 }
 
 /// The credential for an image: exact host or host with the longest path prefix; Docker Hub has many names.
-pub(super) fn credential<'a>(name: &ImageName, credentials: &'a [RegistryCredential]) -> Option<&'a RegistryCredential> {
+pub(super) fn credential<'a>(
+    name: &ImageName,
+    credentials: &'a [RegistryCredential],
+) -> Option<&'a RegistryCredential> {
     let whole = name.name();
     credentials
         .iter()
         .filter_map(|credential| {
             let key = credential.registry.trim_start_matches("https://").trim_start_matches("http://");
             let key = key.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
-            let key = if matches!(key, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { key };
+            let key =
+                if matches!(key, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { key };
             matches_registry(&whole, key).then_some((key.len(), credential))
         })
         .max_by_key(|(length, _)| *length)
@@ -69,7 +73,9 @@ fn matches_registry(name: &str, key: &str) -> bool {
     let key_hosts: Vec<&str> = key_host.split('.').collect();
     hosts.len() == key_hosts.len()
         && hosts.iter().zip(&key_hosts).all(|(part, key)| *key == "*" || part == key)
-        && path.strip_prefix(key_path).is_some_and(|rest| key_path.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        && path
+            .strip_prefix(key_path)
+            .is_some_and(|rest| key_path.is_empty() || rest.is_empty() || rest.starts_with('/'))
 }
 
 /// From where, and how.
@@ -128,24 +134,30 @@ async fn pull_from(
         client.pull_manifest_and_config(&reference, &auth).await.map_err(|error| failed(&error))?;
     let id = format!("sha256:{}", hex::encode(Sha256::digest(config.as_bytes())));
     if id != manifest.config.digest {
-        return Err(ImageError::Pull(format!("{name}: configuration has digest {id}, not {}", manifest.config.digest)));
+        return Err(ImageError::Pull(format!(
+            "{name}: configuration has digest {id}, not {}",
+            manifest.config.digest
+        )));
     }
-    let file: ConfigFile =
-        serde_json::from_str(&config).map_err(|error| ImageError::Pull(format!("{name}: configuration: {error}")))?;
+    let file: ConfigFile = serde_json::from_str(&config)
+        .map_err(|error| ImageError::Pull(format!("{name}: configuration: {error}")))?;
     if file.rootfs.diff_ids.len() != manifest.layers.len() {
-        return Err(ImageError::Pull(format!("{name}: manifest and configuration name different numbers of layers")));
+        return Err(ImageError::Pull(format!(
+            "{name}: manifest and configuration name different numbers of layers"
+        )));
     }
     for (layer, diff_id) in manifest.layers.iter().zip(&file.rootfs.diff_ids) {
         if !store.has_layer(diff_id) {
-            pull_layer(store, &client, &reference, layer, diff_id, progress)
-                .await
-                .map_err(|message| ImageError::Pull(format!("failed to pull and unpack image {:?}: {message}", name.to_string())))?;
+            pull_layer(store, &client, &reference, layer, diff_id, progress).await.map_err(|message| {
+                ImageError::Pull(format!("failed to pull and unpack image {:?}: {message}", name.to_string()))
+            })?;
         }
     }
     let entry = Entry {
         tags: if name.digest.is_none() { vec![name.to_string()] } else { Vec::new() },
         digests: vec![name.with_digest(&digest)],
-        size: manifest.layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum::<u64>() + config.len() as u64,
+        size: manifest.layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum::<u64>()
+            + config.len() as u64,
         layers: file.rootfs.diff_ids,
         config: file.config.unwrap_or_default(),
     };
@@ -175,7 +187,8 @@ async fn pull_layer(
     let scratch = store.scratch();
     let file = tokio::fs::File::create(&scratch).await.map_err(|error| error.to_string())?;
     let total = u64::try_from(layer.size).unwrap_or(0);
-    let mut writer = Counting { inner: file, layer: layer.digest.clone(), done: 0, total, progress: progress.cloned() };
+    let mut writer =
+        Counting { inner: file, layer: layer.digest.clone(), done: 0, total, progress: progress.cloned() };
     // `pull_blob` verifies the digest of what it wrote.
     let pulled = match client.pull_blob(reference, layer, &mut writer).await {
         Ok(()) => writer.flush().await.map_err(|error| error.to_string()),
@@ -210,12 +223,20 @@ struct Counting {
 }
 
 impl AsyncWrite for Counting {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, buffer);
         if let Poll::Ready(Ok(count)) = &written {
             self.done += *count as u64;
             if let Some(progress) = &self.progress {
-                progress(Progress { layer: self.layer.clone(), done_bytes: self.done, total_bytes: self.total });
+                progress(Progress {
+                    layer: self.layer.clone(),
+                    done_bytes: self.done,
+                    total_bytes: self.total,
+                });
             }
         }
         written
@@ -234,17 +255,27 @@ const NOT_FOUND: &str = ": not found";
 
 /// The registry's refusal in the words a user of upstream knows.
 fn describe(name: &ImageName, error: &OciDistributionError) -> ImageError {
-    let prefix = format!("failed to pull and unpack image {:?}: failed to resolve reference {:?}", name.to_string(), name.to_string());
+    let prefix = format!(
+        "failed to pull and unpack image {:?}: failed to resolve reference {:?}",
+        name.to_string(),
+        name.to_string()
+    );
     match error {
-        OciDistributionError::ImageManifestNotFoundError(_) => ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}")),
+        OciDistributionError::ImageManifestNotFoundError(_) => {
+            ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}"))
+        }
         OciDistributionError::RegistryError { envelope, .. }
-            if envelope.errors.iter().any(|error| matches!(error.code, Code::ManifestUnknown | Code::NameUnknown | Code::NotFound)) =>
+            if envelope.errors.iter().any(|error| {
+                matches!(error.code, Code::ManifestUnknown | Code::NameUnknown | Code::NotFound)
+            }) =>
         {
             ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}"))
         }
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => ImageError::Pull(format!(
-            "{prefix}: pull access denied, repository does not exist or may require authorization: {error}"
-        )),
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+            ImageError::Pull(format!(
+                "{prefix}: pull access denied, repository does not exist or may require authorization: {error}"
+            ))
+        }
         OciDistributionError::RequestError(source) => {
             let mut text = format!("{prefix}: failed to do request: {source}");
             let mut cause = std::error::Error::source(source);
@@ -254,7 +285,9 @@ fn describe(name: &ImageName, error: &OciDistributionError) -> ImageError {
             }
             ImageError::Pull(text)
         }
-        OciDistributionError::ServerError { code: 404, .. } => ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}")),
+        OciDistributionError::ServerError { code: 404, .. } => {
+            ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}"))
+        }
         other => ImageError::Pull(format!("{prefix}: {other}")),
     }
 }

@@ -15,7 +15,8 @@ pub(crate) struct ImageName {
 
 impl ImageName {
     pub(crate) fn parse(text: &str) -> Result<ImageName, ImageError> {
-        let invalid = |why: &str| ImageError::InvalidName(format!("couldn't parse image name {text:?}: {why}"));
+        let invalid =
+            |why: &str| ImageError::InvalidName(format!("couldn't parse image name {text:?}: {why}"));
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) if is_digest(digest) => (rest, Some(digest.to_owned())),
             Some(_) => return Err(invalid("invalid reference format")),
@@ -29,7 +30,8 @@ impl ImageName {
         if path.chars().any(|c| c.is_ascii_uppercase()) {
             return Err(invalid("invalid reference format: repository name must be lowercase"));
         }
-        let repository = if registry == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
+        let repository =
+            if registry == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
         if !is_repository(&repository) || tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
             return Err(invalid("invalid reference format"));
         }

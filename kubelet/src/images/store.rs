@@ -122,7 +122,9 @@ impl Store {
         let result = unpack::decompress(reader).and_then(|stream| unpack::unpack(stream, &scratch));
         let placed = result.and_then(|(found, _)| {
             if found != diff_id {
-                return Err(io::Error::other(format!("layer has diff id {found}, the image promises {diff_id}")));
+                return Err(io::Error::other(format!(
+                    "layer has diff id {found}, the image promises {diff_id}"
+                )));
             }
             match fs::rename(&scratch, self.layer_dir(diff_id)) {
                 // Another pull brought the same layer meanwhile.
@@ -173,7 +175,11 @@ impl Store {
             let mut index = self.index.lock();
             let Some(entry) = index.remove(id) else { return Ok(()) };
             self.write(&index)?;
-            entry.layers.into_iter().filter(|layer| !index.values().any(|other| other.layers.contains(layer))).collect()
+            entry
+                .layers
+                .into_iter()
+                .filter(|layer| !index.values().any(|other| other.layers.contains(layer)))
+                .collect()
         };
         for layer in orphans {
             let dir = self.layer_dir(&layer);

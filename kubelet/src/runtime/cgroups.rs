@@ -134,7 +134,11 @@ pub(crate) fn processes(path: &str) -> Vec<i32> {
         let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         let children = fs::read_dir(&dir).into_iter().flatten().flatten();
-        pending.extend(children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        pending.extend(
+            children
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
     }
     found
 }

@@ -32,7 +32,10 @@ impl Link {
         let (mut sent, mut descriptors) = (0, descriptors);
         while sent < bytes.len() {
             let rest = &bytes[sent..];
-            sent += self.stream.async_io(Interest::WRITABLE, || fds::send(self.stream.as_fd(), rest, descriptors)).await?;
+            sent += self
+                .stream
+                .async_io(Interest::WRITABLE, || fds::send(self.stream.as_fd(), rest, descriptors))
+                .await?;
             descriptors = &[];
         }
         Ok(())
@@ -58,7 +61,11 @@ impl Link {
     }
 
     /// One question, one answer; a refusal is an error.
-    pub(super) async fn ask(&mut self, request: &Request, descriptors: &[RawFd]) -> Result<Reply, RuntimeError> {
+    pub(super) async fn ask(
+        &mut self,
+        request: &Request,
+        descriptors: &[RawFd],
+    ) -> Result<Reply, RuntimeError> {
         let io = |source| RuntimeError::Io { context: "talk to the shim".to_owned(), source };
         self.send(request, descriptors).await.map_err(io)?;
         match self.next().await.map_err(io)? {

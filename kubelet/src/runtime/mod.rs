@@ -17,8 +17,8 @@ use tokio::net::UnixStream;
 use tokio::sync::{broadcast, watch};
 
 use crate::cri::{
-    AttachSpec, ContainerError, ContainerEvent, ContainerRecord, ContainerSpec, ContainerState, ExecOutput, ExecSpec,
-    Resources, RuntimeError, Sandbox, SandboxSpec, Stats,
+    AttachSpec, ContainerError, ContainerEvent, ContainerRecord, ContainerSpec, ContainerState, ExecOutput,
+    ExecSpec, Resources, RuntimeError, Sandbox, SandboxSpec, Stats,
 };
 use crate::images::Images;
 use crate::shim::protocol::{ExitFile, Reply, Request, read_file, write_file};
@@ -101,7 +101,9 @@ pub struct Runtime(Arc<Inner>);
 impl Runtime {
     /// Opens the directories and takes up the containers a former process left running.
     pub async fn open(config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
-        for dir in [config.state_dir.join("containers"), config.run_dir.join("pods"), config.run_dir.join("c")] {
+        for dir in
+            [config.state_dir.join("containers"), config.run_dir.join("pods"), config.run_dir.join("c")]
+        {
             std::fs::create_dir_all(&dir).map_err(io_error("create the runtime's directories"))?;
         }
         let inner = Inner {
@@ -183,7 +185,10 @@ impl Runtime {
             Some(exit) => container::exited(exit),
             None => {
                 for pid in cgroups::processes(&record.cgroup) {
-                    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+                    let _ = nix::sys::signal::kill(
+                        nix::unistd::Pid::from_raw(pid),
+                        nix::sys::signal::Signal::SIGKILL,
+                    );
                 }
                 ContainerState::Unknown
             }
@@ -238,7 +243,9 @@ impl Runtime {
         }
         let Some(record) = self.0.sandboxes.lock().get(pod_uid).cloned() else { return Ok(()) };
         let runtime = self.clone();
-        blocking(move || sandbox::remove(&runtime.0.config, &record)).await.map_err(io_error("remove a sandbox"))?;
+        blocking(move || sandbox::remove(&runtime.0.config, &record))
+            .await
+            .map_err(io_error("remove a sandbox"))?;
         self.0.sandboxes.lock().remove(pod_uid);
         Ok(())
     }
@@ -250,10 +257,13 @@ impl Runtime {
     /// Mounts the root file system and makes the container without starting its program. Returns its id.
     pub async fn create_container(&self, spec: &ContainerSpec) -> Result<String, ContainerError> {
         let pod = self.0.sandboxes.lock().get(&spec.pod_uid).cloned();
-        let pod = pod.ok_or_else(|| ContainerError::Create(format!("pod {} has no sandbox", spec.pod_uid)))?;
+        let pod =
+            pod.ok_or_else(|| ContainerError::Create(format!("pod {} has no sandbox", spec.pod_uid)))?;
         let id = hex::encode(rand::random::<[u8; 32]>());
         let (runtime, spec, new) = (self.clone(), spec.clone(), id.clone());
-        let made = tokio::task::spawn_blocking(move || container::prepare(&runtime.0.config, &pod, &spec, &new)).await;
+        let made =
+            tokio::task::spawn_blocking(move || container::prepare(&runtime.0.config, &pod, &spec, &new))
+                .await;
         let record = made.map_err(|error| ContainerError::Create(error.to_string()))??;
         let state = record.created();
         self.insert(record, state.clone());
@@ -262,7 +272,8 @@ impl Runtime {
     }
 
     pub async fn start_container(&self, id: &str) -> Result<(), ContainerError> {
-        let failed = |error: &dyn std::fmt::Display| ContainerError::Start(format!("cannot run the shim: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| ContainerError::Start(format!("cannot run the shim: {error}"));
         if self.record(id).is_none() {
             return Err(ContainerError::Start(format!("container {id:?} not found")));
         }
@@ -292,8 +303,12 @@ impl Runtime {
             Ok(_) => "the shim ended without a word".to_owned(),
             Err(error) => error.to_string(),
         };
-        let exit =
-            ExitFile { finished: Timestamp::now().to_string(), code: START_ERROR, message: message.clone(), ..ExitFile::default() };
+        let exit = ExitFile {
+            finished: Timestamp::now().to_string(),
+            code: START_ERROR,
+            message: message.clone(),
+            ..ExitFile::default()
+        };
         write_file(&dir.join("exit.json"), &exit).map_err(|error| failed(&error))?;
         self.set(id, container::exited(exit));
         Err(ContainerError::Start(message))
@@ -301,7 +316,12 @@ impl Runtime {
 
     /// Sends `signal` (`None`: the image's stop signal, else SIGTERM), and SIGKILL when `grace` has passed.
     /// Returns when the container has exited.
-    pub async fn stop_container(&self, id: &str, signal: Option<i32>, grace: Duration) -> Result<(), RuntimeError> {
+    pub async fn stop_container(
+        &self,
+        id: &str,
+        signal: Option<i32>,
+        grace: Duration,
+    ) -> Result<(), RuntimeError> {
         let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
         let signal = signal.or_else(|| signal_number(&record.stop_signal)).unwrap_or(libc::SIGTERM);
         if !self.is_running(id) {
@@ -320,7 +340,9 @@ impl Runtime {
 
     fn is_running(&self, id: &str) -> bool {
         let containers = self.0.containers.lock();
-        containers.get(id).is_some_and(|entry| matches!(*entry.state.borrow(), ContainerState::Running { .. }))
+        containers
+            .get(id)
+            .is_some_and(|entry| matches!(*entry.state.borrow(), ContainerState::Running { .. }))
     }
 
     async fn wait_exit(&self, id: &str) {
@@ -400,7 +422,12 @@ impl Runtime {
     }
 
     /// Runs a command without stdin and waits for it. On timeout it is killed.
-    pub async fn exec_sync(&self, id: &str, command: &[String], timeout: Duration) -> Result<ExecOutput, RuntimeError> {
+    pub async fn exec_sync(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput, RuntimeError> {
         let spec = ExecSpec { command: command.to_vec(), stdout: true, stderr: true, ..ExecSpec::default() };
         let mut session = self.exec(id, &spec).await?;
         let (stdout, stderr) = (session.stdio.stdout.take(), session.stdio.stderr.take());
@@ -432,7 +459,9 @@ impl Runtime {
     pub async fn update_resources(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
         let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
         let resources = resources.clone();
-        blocking(move || cgroups::update(&record.cgroup, &resources)).await.map_err(io_error("update resources"))
+        blocking(move || cgroups::update(&record.cgroup, &resources))
+            .await
+            .map_err(io_error("update resources"))
     }
 }
 
@@ -457,6 +486,8 @@ fn io_error(context: &'static str) -> impl Fn(std::io::Error) -> RuntimeError {
     move |source| RuntimeError::Io { context: context.to_owned(), source }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }

@@ -46,7 +46,9 @@ fn shims(containers: &Path, run_dir: &Path) -> Vec<i32> {
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let text = String::from_utf8_lossy(&line).into_owned();
         let mut words = text.split('\0').skip(1);
-        Some(words.any(|word| Path::new(word).starts_with(containers) || Path::new(word).starts_with(run_dir.join("pods"))))
+        Some(words.any(|word| {
+            Path::new(word).starts_with(containers) || Path::new(word).starts_with(run_dir.join("pods"))
+        }))
     };
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

@@ -112,7 +112,11 @@ fn build(config: &RuntimeConfig, spec: &SandboxSpec, cgroup: String) -> io::Resu
         fs::create_dir_all(&shm)?;
         mounts::tmpfs(&shm, "mode=1777,size=65536k")?;
     }
-    let pause = if spec.share_pid && !spec.host_pid { Some(start_pause(config, &dir, &format!("{cgroup}/pause"))?) } else { None };
+    let pause = if spec.share_pid && !spec.host_pid {
+        Some(start_pause(config, &dir, &format!("{cgroup}/pause"))?)
+    } else {
+        None
+    };
     let record = SandboxRecord {
         pod_uid: spec.pod_uid.clone(),
         created: Timestamp::now().to_string(),
@@ -134,7 +138,10 @@ fn start_pause(config: &RuntimeConfig, dir: &std::path::Path, cgroup: &str) -> i
     cgroups::create(cgroup, &Resources::default())?;
     let mut command = std::process::Command::new(&config.shim_command[0]);
     command.args(&config.shim_command[1..]).arg("--pause").arg(dir);
-    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
     let mut child = namespaces::spawn_in_pid_namespace(command)?;
     let pid = child.id().cast_signed();
     cgroups::join(cgroup, pid)?;

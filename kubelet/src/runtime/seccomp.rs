@@ -7,7 +7,10 @@ const ALWAYS: &str = "accept accept4 access adjtimex alarm arch_prctl bind brk c
 /// What a capability adds.
 const BY_CAPABILITY: &[(&str, &str)] = &[
     ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
-    ("CAP_SYS_ADMIN", "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare"),
+    (
+        "CAP_SYS_ADMIN",
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
+    ),
     ("CAP_SYS_BOOT", "reboot"),
     ("CAP_SYS_CHROOT", "chroot"),
     ("CAP_SYS_MODULE", "delete_module init_module finit_module"),
@@ -30,16 +33,17 @@ const NAMESPACE_FLAGS: u64 = 0x7E02_0000;
 const ENOSYS: u32 = 38;
 
 pub(crate) fn runtime_default(capabilities: &[String]) -> Value {
-    let allow = |names: &str| json!({"names": names.split(' ').collect::<Vec<_>>(), "action": "SCMP_ACT_ALLOW"});
-    let allow_if = |name: &str, value: u64| {
-        json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]})
-    };
+    let allow =
+        |names: &str| json!({"names": names.split(' ').collect::<Vec<_>>(), "action": "SCMP_ACT_ALLOW"});
+    let allow_if = |name: &str, value: u64| json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]});
     let mut rules = vec![allow(ALWAYS)];
     let families = (1..FAMILIES).filter(|family| !FORBIDDEN_FAMILIES.contains(family));
     rules.extend(families.map(|family| allow_if("socket", family)));
     rules.extend([0, 8, 0x20000, 0x20008, 0xffff_ffff].map(|persona| allow_if("personality", persona)));
     let has = |capability: &str| capabilities.iter().any(|own| own == capability);
-    rules.extend(BY_CAPABILITY.iter().filter(|(capability, _)| has(capability)).map(|(_, names)| allow(names)));
+    rules.extend(
+        BY_CAPABILITY.iter().filter(|(capability, _)| has(capability)).map(|(_, names)| allow(names)),
+    );
     if !has("CAP_SYS_ADMIN") {
         // Threads and processes, but no namespaces; clone3 hides its flags, so C libraries must fall back to clone.
         rules.push(json!({"names": ["clone"], "action": "SCMP_ACT_ALLOW",

@@ -84,7 +84,8 @@ pub(super) async fn exec(mut link: Link, spec: &ExecSpec) -> Result<Session, Run
         return with_terminal(link, spec.stdin, spec.stdout, StdioPipes::default());
     }
     let (stdio, theirs) = pipes(spec.stdin, spec.stdout, spec.stderr).map_err(failed)?;
-    let null: OwnedFd = std::fs::File::options().read(true).write(true).open("/dev/null").map_err(failed)?.into();
+    let null: OwnedFd =
+        std::fs::File::options().read(true).write(true).open("/dev/null").map_err(failed)?.into();
     let numbers = theirs.each_ref().map(|fd| fd.as_ref().unwrap_or(&null).as_raw_fd());
     link.ask(&request, &numbers).await?;
     Ok(follow(link, stdio, None))
@@ -98,17 +99,23 @@ pub(super) async fn attach(mut link: Link, spec: AttachSpec) -> Result<Session, 
     match link.received.pop() {
         Some(master) => {
             stdio.stderr = None;
-            let terminal = Arc::new(AsyncFd::new(master).map_err(failed)?);
+            let terminal = Arc::new(fds::watched(master).map_err(failed)?);
             Ok(follow(link, stdio, Some(Resizer { terminal })))
         }
         None => Ok(follow(link, stdio, None)),
     }
 }
 
-fn with_terminal(mut link: Link, stdin: bool, stdout: bool, mut stdio: StdioPipes) -> Result<Session, RuntimeError> {
-    let master = link.received.pop().ok_or_else(|| RuntimeError::Shim("the shim sent no terminal".to_owned()))?;
+fn with_terminal(
+    mut link: Link,
+    stdin: bool,
+    stdout: bool,
+    mut stdio: StdioPipes,
+) -> Result<Session, RuntimeError> {
+    let master =
+        link.received.pop().ok_or_else(|| RuntimeError::Shim("the shim sent no terminal".to_owned()))?;
     fds::set_nonblocking(master.as_fd()).map_err(failed)?;
-    let terminal = Arc::new(AsyncFd::new(master).map_err(failed)?);
+    let terminal = Arc::new(fds::watched(master).map_err(failed)?);
     if stdin {
         stdio.stdin = Some(Box::new(Terminal(terminal.clone())));
     }
@@ -144,7 +151,11 @@ fn follow(mut link: Link, stdio: StdioPipes, resizer: Option<Resizer>) -> Sessio
 struct Terminal(Arc<AsyncFd<OwnedFd>>);
 
 impl AsyncRead for Terminal {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(cx))?;
             let room = buffer.initialize_unfilled();

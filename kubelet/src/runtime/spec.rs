@@ -11,21 +11,76 @@ use crate::cri::{ContainerError, ContainerSpec, Mount, Propagation, Resources, S
 use crate::images::ImageConfig;
 
 const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
-    "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
 ];
 const ALL_CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
-    "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
-    "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
 ];
 const MASKED_PATHS: [&str; 11] = [
-    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -50,7 +105,12 @@ pub(super) struct Surroundings {
     pub(super) devices: Vec<Value>,
 }
 
-pub(super) fn build(spec: &ContainerSpec, image: &ImageConfig, user: &User, around: &Surroundings) -> Result<Value, ContainerError> {
+pub(super) fn build(
+    spec: &ContainerSpec,
+    image: &ImageConfig,
+    user: &User,
+    around: &Surroundings,
+) -> Result<Value, ContainerError> {
     let args = arguments(spec, image)?;
     let security = &spec.security;
     let capabilities = capabilities(spec, around.available)?;
@@ -95,7 +155,9 @@ pub(super) fn build(spec: &ContainerSpec, image: &ImageConfig, user: &User, arou
         match &security.seccomp {
             Seccomp::Unconfined => {}
             Seccomp::RuntimeDefault => linux["seccomp"] = seccomp::runtime_default(&capabilities),
-            Seccomp::Localhost(_) => linux["seccomp"] = around.localhost_profile.clone().unwrap_or(Value::Null),
+            Seccomp::Localhost(_) => {
+                linux["seccomp"] = around.localhost_profile.clone().unwrap_or(Value::Null)
+            }
         }
     }
     if !around.sysctls.is_empty() {
@@ -119,7 +181,8 @@ fn arguments(spec: &ContainerSpec, image: &ImageConfig) -> Result<Vec<String>, C
 
 /// The image's environment, then the pod's; the later wins.
 fn environment(spec: &ContainerSpec, image: &ImageConfig, user: &User) -> Vec<String> {
-    let mut all: Vec<String> = vec![PATH.to_owned(), format!("HOSTNAME={}", spec.hostname), format!("HOME={}", user.home)];
+    let mut all: Vec<String> =
+        vec![PATH.to_owned(), format!("HOSTNAME={}", spec.hostname), format!("HOME={}", user.home)];
     if spec.tty {
         all.push("TERM=xterm".to_owned());
     }
@@ -133,21 +196,33 @@ fn environment(spec: &ContainerSpec, image: &ImageConfig, user: &User) -> Vec<St
 }
 
 pub(super) fn working_dir(spec: &ContainerSpec, image: &ImageConfig) -> String {
-    [&spec.working_dir, &image.working_dir].into_iter().find(|dir| !dir.is_empty()).cloned().unwrap_or_else(|| "/".to_owned())
+    [&spec.working_dir, &image.working_dir]
+        .into_iter()
+        .find(|dir| !dir.is_empty())
+        .cloned()
+        .unwrap_or_else(|| "/".to_owned())
 }
 
 fn capabilities(spec: &ContainerSpec, available: u64) -> Result<Vec<String>, ContainerError> {
     let security = &spec.security;
     let full = |name: &str| if name.starts_with("CAP_") { name.to_owned() } else { format!("CAP_{name}") };
     let all = |names: &[String]| names.iter().any(|name| name == "ALL");
-    let possible: Vec<&str> =
-        ALL_CAPABILITIES.iter().enumerate().filter(|(bit, _)| available & (1 << bit) != 0).map(|(_, name)| *name).collect();
+    let possible: Vec<&str> = ALL_CAPABILITIES
+        .iter()
+        .enumerate()
+        .filter(|(bit, _)| available & (1 << bit) != 0)
+        .map(|(_, name)| *name)
+        .collect();
     let mut set: BTreeSet<String> = if security.privileged || all(&security.add_capabilities) {
         possible.iter().map(|name| (*name).to_owned()).collect()
     } else if all(&security.drop_capabilities) {
         BTreeSet::new()
     } else {
-        DEFAULT_CAPABILITIES.iter().filter(|name| possible.contains(name)).map(|name| (*name).to_owned()).collect()
+        DEFAULT_CAPABILITIES
+            .iter()
+            .filter(|name| possible.contains(name))
+            .map(|name| (*name).to_owned())
+            .collect()
     };
     if !security.privileged {
         for name in security.drop_capabilities.iter().filter(|name| *name != "ALL") {
@@ -186,18 +261,24 @@ fn resources(resources: &Resources, privileged: bool, unified: bool) -> Value {
 
 /// libcontainer honours only the root's propagation, so the strongest wish of the mounts decides.
 fn propagation(mounts: &[Mount]) -> &'static str {
-    if mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional) { "shared" } else { "slave" }
+    if mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional) {
+        "shared"
+    } else {
+        "slave"
+    }
 }
 
 fn mounts(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
-    let mount = |destination: &str, kind: &str, options: &[&str]| {
-        json!({"destination": destination, "type": kind, "source": kind, "options": options})
-    };
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     let sys = if spec.security.privileged { "rw" } else { "ro" };
     let mut all = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys]),
     ];
@@ -212,7 +293,9 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
     let mut own: Vec<&Mount> = spec.mounts.iter().collect();
     own.sort_by_key(|mount| mount.container_path.components().count());
     for mount in own {
-        all.retain(|other| Path::new(other["destination"].as_str().unwrap_or_default()) != mount.container_path);
+        all.retain(|other| {
+            Path::new(other["destination"].as_str().unwrap_or_default()) != mount.container_path
+        });
         let access = match (mount.readonly, mount.recursive_readonly) {
             (true, true) => "rro",
             (true, false) => "ro",
@@ -222,3 +305,6 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

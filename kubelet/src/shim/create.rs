@@ -50,7 +50,8 @@ pub(super) struct Running {
 /// Creates and starts. An error's text is for the container's status.
 pub(super) fn start(config: &ShimConfig) -> Result<Running, String> {
     let text = |error: io::Error| error.to_string();
-    let (mut failure, failure_end) = pipe().map(|(read, write)| (std::fs::File::from(read), write)).map_err(text)?;
+    let (mut failure, failure_end) =
+        pipe().map(|(read, write)| (std::fs::File::from(read), write)).map_err(text)?;
     let builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .with_executor(Program { failure: std::sync::Arc::new(failure_end) })
         .with_root_path(config.run_dir.join("oci"))
@@ -76,7 +77,8 @@ pub(super) fn start(config: &ShimConfig) -> Result<Running, String> {
         builder.with_stdin(stdin).with_stdout(stdout_end).with_stderr(stderr_end)
     };
     let built = builder.as_init(&config.dir).with_systemd(false).with_detach(true).build();
-    let mut container = built.map_err(|error| format!("unable to start container process: {}", with_causes(&error)))?;
+    let mut container =
+        built.map_err(|error| format!("unable to start container process: {}", with_causes(&error)))?;
     if let Some(listener) = listener {
         let master = receive_console(&listener).map_err(text)?;
         let _ = std::fs::remove_file(&console);

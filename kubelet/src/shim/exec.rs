@@ -29,7 +29,14 @@ fn refused(code: i32, message: impl Into<String>) -> Refused {
 }
 
 /// Starts `command` in the container of `init`. Without `tty`, `stdio` holds stdin, stdout and stderr.
-pub(super) fn start(spec: &Spec, cgroup: &str, init: Pid, command: &[String], stdio: &[OwnedFd], tty: bool) -> Result<Started, Refused> {
+pub(super) fn start(
+    spec: &Spec,
+    cgroup: &str,
+    init: Pid,
+    command: &[String],
+    stdio: &[OwnedFd],
+    tty: bool,
+) -> Result<Started, Refused> {
     let internal = |error: io::Error| refused(126, format!("cannot exec in a container: {error}"));
     if command.is_empty() || (!tty && stdio.len() < 3) {
         return Err(refused(126, "exec needs a command and its streams"));
@@ -79,7 +86,7 @@ fn fail(status: &UnixStream, code: i32, message: &str) -> ! {
 }
 
 /// In the new process: everything up to execve.
-fn run(spec: &Spec, command: &[String], stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> std::convert::Infallible {
+fn run(spec: &Spec, command: &[String], stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> ! {
     if let Err(error) = prepare(spec, stdio, tty, status) {
         fail(status, 126, &error.to_string());
     }
@@ -100,7 +107,10 @@ fn prepare(spec: &Spec, stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> io
         (0..3).try_for_each(|number| process::redirect(slave.as_raw_fd(), number))?;
         process::control_terminal()?;
     } else {
-        stdio.iter().filter(|fd| fds::is_pipe(fd.as_fd())).try_for_each(|fd| fds::give_to(fd.as_fd(), uid))?;
+        stdio
+            .iter()
+            .filter(|fd| fds::is_pipe(fd.as_fd()))
+            .try_for_each(|fd| fds::give_to(fd.as_fd(), uid))?;
         stdio.iter().zip(0..3).try_for_each(|(fd, number)| process::redirect(fd.as_raw_fd(), number))?;
     }
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
@@ -113,7 +123,9 @@ fn prepare(spec: &Spec, stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> io
     nix::unistd::setgroups(&groups.into_iter().map(Gid::from_raw).collect::<Vec<_>>())?;
     process::close_on_exec()?;
     let load = || match seccomp {
-        Some(filter) => libcontainer::seccomp::initialize_seccomp(filter).map(|_| ()).map_err(io::Error::other),
+        Some(filter) => {
+            libcontainer::seccomp::initialize_seccomp(filter).map(|_| ()).map_err(io::Error::other)
+        }
         None => Ok(()),
     };
     // Without no_new_privs loading a filter needs privileges, which are about to go.
@@ -121,12 +133,11 @@ fn prepare(spec: &Spec, stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> io
         load()?;
     }
     let syscall = create_syscall();
-    syscall
-        .set_id(Uid::from_raw(uid), Gid::from_raw(process.user().gid()))
-        .map_err(io::Error::other)?;
+    syscall.set_id(Uid::from_raw(uid), Gid::from_raw(process.user().gid())).map_err(io::Error::other)?;
     libcontainer::capabilities::reset_effective(syscall.as_ref()).map_err(io::Error::other)?;
     if let Some(capabilities) = process.capabilities() {
-        libcontainer::capabilities::drop_privileges(capabilities, syscall.as_ref()).map_err(io::Error::other)?;
+        libcontainer::capabilities::drop_privileges(capabilities, syscall.as_ref())
+            .map_err(io::Error::other)?;
     }
     if calm { load() } else { Ok(()) }
 }
@@ -138,8 +149,11 @@ pub(super) fn execute(command: &[String], env: &[String]) -> (i32, String) {
         Ok(path) => path,
         Err(failure) => return failure,
     };
-    let strings = |texts: &[String]| texts.iter().map(|text| CString::new(text.as_bytes())).collect::<Result<Vec<_>, _>>();
-    let (Ok(path), Ok(args), Ok(env)) = (CString::new(path.as_os_str().as_encoded_bytes()), strings(command), strings(env))
+    let strings = |texts: &[String]| {
+        texts.iter().map(|text| CString::new(text.as_bytes())).collect::<Result<Vec<_>, _>>()
+    };
+    let (Ok(path), Ok(args), Ok(env)) =
+        (CString::new(path.as_os_str().as_encoded_bytes()), strings(command), strings(env))
     else {
         return (126, format!("exec: {name:?}: invalid argument"));
     };
@@ -166,7 +180,8 @@ fn find(name: &str, env: &[String]) -> Result<PathBuf, (i32, String)> {
         };
     }
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
-    let mut candidates = path.split(':').map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name));
+    let mut candidates =
+        path.split(':').map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name));
     candidates
         .find(|path| path.is_file() && usable(path))
         .ok_or_else(|| (127, format!("exec: {name:?}: executable file not found in $PATH")))

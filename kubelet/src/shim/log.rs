@@ -26,7 +26,14 @@ impl Log {
         }
         let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
         let size = file.metadata()?.len();
-        Ok(Log { path: path.to_owned(), file, size, max_bytes, max_files: max_files.max(2), pending: Default::default() })
+        Ok(Log {
+            path: path.to_owned(),
+            file,
+            size,
+            max_bytes,
+            max_files: max_files.max(2),
+            pending: Default::default(),
+        })
     }
 
     /// Takes bytes of a stream (0: stdout, 1: stderr); whole lines are written at once.
@@ -118,7 +125,11 @@ mod tests {
         let want = format!("{at} stdout F one\n{at} stderr F err\n{at} stdout F two\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), want);
         log.append(0, &[b'x'; MAX_LINE + 1], now).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap().matches(" P ").count(), 1, "long lines come in parts");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap().matches(" P ").count(),
+            1,
+            "long lines come in parts"
+        );
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "the full file was rotated");
     }
 }

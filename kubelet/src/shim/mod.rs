@@ -43,8 +43,11 @@ fn run(dir: &Path) -> io::Result<()> {
     // container's first process stderr is the container's own.
     let log = std::fs::File::from(io::stderr().as_fd().try_clone_to_owned()?);
     // System calls of newer kernels are in our profile on purpose.
-    let wanted = Targets::new().with_default(LevelFilter::WARN).with_target("libcontainer::seccomp", LevelFilter::ERROR);
-    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(log)).with_filter(wanted);
+    let wanted = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("libcontainer::seccomp", LevelFilter::ERROR);
+    let layer =
+        tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(log)).with_filter(wanted);
     tracing_subscriber::registry().with(layer).init();
     let config: protocol::ShimConfig =
         protocol::read_file(&dir.join("shim.json")).ok_or_else(|| io::Error::other("no shim.json"))?;

@@ -30,27 +30,46 @@ pub(crate) struct ShimConfig {
 pub(crate) enum Request {
     /// Answered with the state, and again when it changes.
     Watch,
-    Kill { signal: i32 },
+    Kill {
+        signal: i32,
+    },
     /// Descriptors without a terminal: stdin, stdout, stderr.
-    Exec { command: Vec<String>, tty: bool },
+    Exec {
+        command: Vec<String>,
+        tty: bool,
+    },
     /// On the connection of an exec: ends its process.
     Stop,
     /// Descriptors in the order stdin, stdout, stderr, as far as asked for.
-    Attach { stdin: bool, stdout: bool, stderr: bool },
+    Attach {
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "lowercase")]
 pub(crate) enum Reply {
-    Running { pid: i32, started: String },
+    Running {
+        pid: i32,
+        started: String,
+    },
     Exited,
     /// The container could not be started.
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
     Done,
     /// With the terminal's master as descriptor when there is one.
     Started,
-    Refused { code: i32, message: String },
-    Exit { code: i32 },
+    Refused {
+        code: i32,
+        message: String,
+    },
+    Exit {
+        code: i32,
+    },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -96,10 +96,15 @@ impl Shim {
         let init = running.container.pid().ok_or_else(|| io::Error::other("the container has no process"))?;
         let init = Pid::from_raw(init.as_raw());
         let started = Timestamp::now().to_string();
-        write_file(&config.dir.join("state.json"), &StateFile { pid: init.as_raw(), started: started.clone() })?;
+        write_file(
+            &config.dir.join("state.json"),
+            &StateFile { pid: init.as_raw(), started: started.clone() },
+        )?;
         first.reply(&Reply::Running { pid: init.as_raw(), started: started.clone() }, None);
         // Moving takes the kernel some milliseconds, so it comes after the good news.
-        if let Err(error) = crate::runtime::cgroups::join(&config.shim_cgroup, std::process::id().cast_signed()) {
+        if let Err(error) =
+            crate::runtime::cgroups::join(&config.shim_cgroup, std::process::id().cast_signed())
+        {
             tracing::warn!(%error, "the shim stays in the kubelet's cgroup");
         }
         let spec = Spec::load(config.dir.join("config.json")).map_err(io::Error::other)?;
@@ -163,14 +168,18 @@ impl Shim {
             (What::Listener, PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)),
         ];
         for (stream, fd) in self.streams.outputs.iter().enumerate() {
-            polled.extend(fd.as_ref().map(|fd| (What::Output(stream), PollFd::new(fd.as_fd(), PollFlags::POLLIN))));
+            polled.extend(
+                fd.as_ref().map(|fd| (What::Output(stream), PollFd::new(fd.as_fd(), PollFlags::POLLIN))),
+            );
         }
         if let (Some(stdin), false) = (&self.streams.stdin, self.input.is_empty()) {
             polled.push((What::Stdin, PollFd::new(stdin.as_fd(), PollFlags::POLLOUT)));
         }
         for (index, connection) in self.connections.iter().enumerate() {
             polled.push((What::Connection(index), PollFd::new(connection.socket.as_fd(), PollFlags::POLLIN)));
-            if let (Role::Attached { stdin: Some(stdin), .. }, true) = (&connection.role, self.input.is_empty()) {
+            if let (Role::Attached { stdin: Some(stdin), .. }, true) =
+                (&connection.role, self.input.is_empty())
+            {
                 polled.push((What::Attached(index), PollFd::new(stdin.as_fd(), PollFlags::POLLIN)));
             }
         }
@@ -273,7 +282,8 @@ impl Shim {
             match serde_json::from_slice(&line) {
                 Ok(request) => self.answer(index, request),
                 Err(error) => {
-                    self.connections[index].reply(&Reply::Refused { code: 125, message: error.to_string() }, None);
+                    self.connections[index]
+                        .reply(&Reply::Refused { code: 125, message: error.to_string() }, None);
                 }
             }
         }
@@ -285,7 +295,8 @@ impl Shim {
         match request {
             Request::Watch => {
                 connection.role = Role::Watcher;
-                connection.reply(&Reply::Running { pid: self.init.as_raw(), started: self.started.clone() }, None);
+                connection
+                    .reply(&Reply::Running { pid: self.init.as_raw(), started: self.started.clone() }, None);
             }
             Request::Kill { signal } => {
                 let result = Signal::try_from(signal).and_then(|signal| kill(self.init, signal));
@@ -302,7 +313,8 @@ impl Shim {
                         connection.reply(&Reply::Started, started.terminal.as_ref());
                     }
                     Err(refused) => {
-                        connection.reply(&Reply::Refused { code: refused.code, message: refused.message }, None);
+                        connection
+                            .reply(&Reply::Refused { code: refused.code, message: refused.message }, None);
                     }
                 }
             }
@@ -354,7 +366,7 @@ impl Shim {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         while self.streams.outputs.iter().any(Option::is_some) {
-            let came = (0..2).fold(false, |came, stream| self.copy_output(stream) || came);
+            let came = [self.copy_output(0), self.copy_output(1)].contains(&true);
             if !came && !self.wait(PollTimeout::from(DRAIN_MILLISECONDS))?.outputs.contains(&true) {
                 break;
             }

@@ -43,7 +43,10 @@ pub fn make_directories(root: &OwnedFd, path: &Path, mode: u32) -> io::Result<Ow
             Component::Normal(name) => name,
             Component::CurDir => continue,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path must be relative and without \"..\""));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the path must be relative and without \"..\"",
+                ));
             }
         };
         made.push(name);
@@ -61,7 +64,8 @@ fn make_directory(parent: &OwnedFd, name: &OsStr, mode: u32) -> io::Result<Owned
         Err(error) => return Err(error.into()),
     }
     // Somebody may have put a link in its place meanwhile: that is refused.
-    let made = open_beneath(parent, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
+    let made =
+        open_beneath(parent, Path::new(name), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
     // The process's umask may have taken bits away.
     fchmod(made.as_raw_fd(), Mode::from_bits_truncate(mode))?;
     Ok(made)
@@ -88,7 +92,9 @@ mod tests {
         std::fs::create_dir_all(root.join("a")).unwrap();
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(root.join("a/file"), "x").unwrap();
-        for (link, target) in [("up", ".."), ("absolute", "/etc"), ("within", "a"), ("deep", "a/../../outside")] {
+        for (link, target) in
+            [("up", ".."), ("absolute", "/etc"), ("within", "a"), ("deep", "a/../../outside")]
+        {
             std::os::unix::fs::symlink(target, root.join(link)).unwrap();
         }
         let handle = open_root(&root).unwrap();

@@ -18,7 +18,8 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<u
 pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut slices = [IoSliceMut::new(bytes)];
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = control {
             // SAFETY: the kernel has just made these descriptors for us; nobody else knows them.
@@ -52,7 +53,8 @@ pub fn give_to(fd: BorrowedFd<'_>, uid: u32) -> io::Result<()> {
 /// Whether a descriptor is a pipe.
 pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
     use nix::sys::stat::{SFlag, fstat};
-    fstat(fd.as_raw_fd()).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+    fstat(fd.as_raw_fd())
+        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
 /// The inherited standard input as an owned descriptor (the shim's line to its kubelet).
@@ -61,4 +63,10 @@ pub fn take_stdin() -> io::Result<OwnedFd> {
     let copy = fcntl(0, FcntlArg::F_DUPFD_CLOEXEC(3))?;
     // SAFETY: the descriptor was made by the call above.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// A descriptor that can be awaited.
+pub fn watched(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: `OwnedFd` owns its descriptor and gives the same one for as long as it lives.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register(fd) }?)
 }

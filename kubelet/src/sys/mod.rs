@@ -2,8 +2,8 @@
 
 pub mod beneath;
 pub mod fds;
+pub mod inotify;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
-pub mod inotify;
 pub mod terminal;

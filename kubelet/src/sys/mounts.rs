@@ -8,8 +8,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 /// Mounts an overlay. Its writable layer is lost with the machine's next start anyway, so nothing is synced.
 pub fn overlay(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
     let lower: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
-    let options =
-        format!("volatile,lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.display(), work.display());
+    let options = format!(
+        "volatile,lowerdir={},upperdir={},workdir={}",
+        lower.join(":"),
+        upper.display(),
+        work.display()
+    );
     mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
     Ok(())
 }

@@ -10,7 +10,8 @@ use super::mounts;
 
 /// Makes new namespaces and binds each to its file in `directory`. The host name is set in a new UTS namespace.
 pub fn create(directory: &Path, kinds: &[&'static str], hostname: &str) -> io::Result<()> {
-    let files: Vec<(&'static str, PathBuf)> = kinds.iter().map(|kind| (*kind, directory.join(kind))).collect();
+    let files: Vec<(&'static str, PathBuf)> =
+        kinds.iter().map(|kind| (*kind, directory.join(kind))).collect();
     for (_, file) in &files {
         File::create(file)?;
     }

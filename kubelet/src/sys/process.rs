@@ -13,12 +13,15 @@ pub fn become_subreaper() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Runs `child` in a copy of this process, which must have one thread only. `child` does not return.
-pub fn spawn(child: impl FnOnce() -> std::convert::Infallible) -> io::Result<Pid> {
+/// Runs `child` in a copy of this process, which must have one thread only; the copy ends with it.
+pub fn spawn(child: impl FnOnce()) -> io::Result<Pid> {
     // SAFETY: with a single thread the child may do whatever the parent could.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => match child() {},
+        ForkResult::Child => {
+            child();
+            exit(0)
+        }
     }
 }
 

@@ -28,7 +28,9 @@ pub fn open() -> io::Result<(OwnedFd, OwnedFd)> {
 /// The other end of a terminal, whatever mount namespace it is of.
 pub fn slave(master: &OwnedFd) -> io::Result<OwnedFd> {
     // SAFETY: takes flags, gives a descriptor.
-    let slave = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
+    let slave = unsafe {
+        libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC)
+    };
     if slave < 0 {
         return Err(io::Error::last_os_error());
     }
