@@ -9,6 +9,7 @@ pub mod object;
 pub mod selector;
 pub mod pod;
 pub mod quantity;
+pub mod quota;
 pub mod resources;
 pub mod taint;
 pub mod time;

@@ -13,6 +13,9 @@ pub trait Cluster: Send + Sync {
     /// All objects of a namespace, or of all namespaces where it is empty.
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object>;
 
+    /// The objects of a namespace whose selectable field has a value.
+    fn list_where(&self, gvr: &Gvr, namespace: &str, field: &str, value: &str) -> Vec<Object>;
+
     /// A number that differs whenever any object of the kind has changed in between.
     fn generation(&self, gvr: &Gvr) -> u64;
 }
@@ -24,6 +27,14 @@ impl Cluster for Server {
 
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object> {
         Server::list(self, gvr, namespace).unwrap_or_default()
+    }
+
+    fn list_where(&self, gvr: &Gvr, namespace: &str, field: &str, value: &str) -> Vec<Object> {
+        let Some(resource) = self.registry.lookup(gvr) else { return vec![] };
+        let Some(at) = resource.fields.iter().position(|f| f.label == field) else { return vec![] };
+        let view = self.store.list(&resource.storage, &crate::verbs::list::prefix(&resource, namespace), "");
+        let found = view.items.iter().filter(|stored| stored.index.field(at) == value);
+        found.map(|stored| crate::verbs::write::converted(&resource, stored.object())).collect()
     }
 
     fn generation(&self, gvr: &Gvr) -> u64 {
@@ -53,13 +64,22 @@ pub(crate) mod testing {
 
     impl Cluster for Fixed {
         fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Object> {
-            Cluster::list(self, gvr, namespace).into_iter().find(|o| o.name() == name && o.namespace() == namespace)
+            Cluster::list(self, gvr, namespace)
+                .into_iter()
+                .find(|o| o.name() == name && o.namespace() == namespace)
         }
 
         fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object> {
             let storage = format!("{}/{}", gvr.group, gvr.resource);
             let there = |o: &Object| namespace.is_empty() || o.namespace() == namespace;
             self.0.iter().filter(|(s, o)| *s == storage && there(o)).map(|(_, o)| o.clone()).collect()
+        }
+
+        fn list_where(&self, gvr: &Gvr, namespace: &str, field: &str, value: &str) -> Vec<Object> {
+            let path: Vec<&str> = field.split('.').collect();
+            let mut found = Cluster::list(self, gvr, namespace);
+            found.retain(|o| o.str_at(&path) == value);
+            found
         }
 
         fn generation(&self, _gvr: &Gvr) -> u64 {

@@ -9,9 +9,17 @@ use crate::cluster::Cluster;
 use crate::status::Result;
 
 /// TaintNodesByCondition: a new node takes no pods before it is known to be ready.
-pub(super) fn taint_new_node(_: &dyn Cluster, what: &Attributes<'_>, node: &mut Object, _: Option<&Object>) -> Result<()> {
+pub(super) fn taint_new_node(
+    _: &dyn Cluster,
+    what: &Attributes<'_>,
+    node: &mut Object,
+    _: Option<&Object>,
+) -> Result<()> {
     if what.creates("", "nodes") {
-        let there = node.items_at(&["spec", "taints"]).iter().any(|t| t["key"] == TAINT_NOT_READY && t["effect"] == "NoSchedule");
+        let there = node
+            .items_at(&["spec", "taints"])
+            .iter()
+            .any(|t| t["key"] == TAINT_NOT_READY && t["effect"] == "NoSchedule");
         if !there {
             push(node, &["spec", "taints"], json!({"key": TAINT_NOT_READY, "effect": "NoSchedule"}));
         }
@@ -20,7 +28,12 @@ pub(super) fn taint_new_node(_: &dyn Cluster, what: &Attributes<'_>, node: &mut 
 }
 
 /// DefaultTolerationSeconds: a pod stays five minutes on a node that went away, unless it says otherwise.
-pub(super) fn toleration_seconds(_: &dyn Cluster, what: &Attributes<'_>, pod: &mut Object, _: Option<&Object>) -> Result<()> {
+pub(super) fn toleration_seconds(
+    _: &dyn Cluster,
+    what: &Attributes<'_>,
+    pod: &mut Object,
+    _: Option<&Object>,
+) -> Result<()> {
     if !what.is("", "pods") {
         return Ok(());
     }
@@ -39,7 +52,12 @@ pub(super) fn toleration_seconds(_: &dyn Cluster, what: &Attributes<'_>, pod: &m
 }
 
 /// StorageObjectInUseProtection: claims and volumes go only when nobody uses them.
-pub(super) fn in_use_protection(_: &dyn Cluster, what: &Attributes<'_>, new: &mut Object, _: Option<&Object>) -> Result<()> {
+pub(super) fn in_use_protection(
+    _: &dyn Cluster,
+    what: &Attributes<'_>,
+    new: &mut Object,
+    _: Option<&Object>,
+) -> Result<()> {
     let kinds = [
         ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
         ("", "persistentvolumes", "kubernetes.io/pv-protection"),
@@ -54,14 +72,20 @@ pub(super) fn in_use_protection(_: &dyn Cluster, what: &Attributes<'_>, new: &mu
 }
 
 /// DefaultStorageClass: a claim that names no class gets the default one, where there is one.
-pub(super) fn storage_class(cluster: &dyn Cluster, what: &Attributes<'_>, claim: &mut Object, _: Option<&Object>) -> Result<()> {
+pub(super) fn storage_class(
+    cluster: &dyn Cluster,
+    what: &Attributes<'_>,
+    claim: &mut Object,
+    _: Option<&Object>,
+) -> Result<()> {
     if !what.creates("", "persistentvolumeclaims")
         || claim.at(&["spec", "storageClassName"]).is_some()
         || claim.annotation("volume.beta.kubernetes.io/storage-class").is_some()
     {
         return Ok(());
     }
-    let marks = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+    let marks =
+        ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
     if let Some(class) = newest_default(cluster, ("storage.k8s.io", "storageclasses"), &marks) {
         claim.set(&["spec", "storageClassName"], class.name());
     }
@@ -69,7 +93,12 @@ pub(super) fn storage_class(cluster: &dyn Cluster, what: &Attributes<'_>, claim:
 }
 
 /// DefaultIngressClass, likewise.
-pub(super) fn ingress_class(cluster: &dyn Cluster, what: &Attributes<'_>, ingress: &mut Object, _: Option<&Object>) -> Result<()> {
+pub(super) fn ingress_class(
+    cluster: &dyn Cluster,
+    what: &Attributes<'_>,
+    ingress: &mut Object,
+    _: Option<&Object>,
+) -> Result<()> {
     if !what.creates("networking.k8s.io", "ingresses")
         || ingress.at(&["spec", "ingressClassName"]).is_some()
         || ingress.annotation("kubernetes.io/ingress.class").is_some()
@@ -84,14 +113,21 @@ pub(super) fn ingress_class(cluster: &dyn Cluster, what: &Attributes<'_>, ingres
 }
 
 /// RuntimeClass: the class says what its pods cost and where they run.
-pub(super) fn runtime_class(cluster: &dyn Cluster, what: &Attributes<'_>, pod: &mut Object, _: Option<&Object>) -> Result<()> {
+pub(super) fn runtime_class(
+    cluster: &dyn Cluster,
+    what: &Attributes<'_>,
+    pod: &mut Object,
+    _: Option<&Object>,
+) -> Result<()> {
     if !what.creates("", "pods") {
         return Ok(());
     }
     let name = pod.str_at(&["spec", "runtimeClassName"]).to_owned();
     if name.is_empty() {
         if pod.at(&["spec", "overhead"]).is_some() {
-            return Err(what.refuse("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"));
+            return Err(what.refuse(
+                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+            ));
         }
         return Ok(());
     }
@@ -100,7 +136,9 @@ pub(super) fn runtime_class(cluster: &dyn Cluster, what: &Attributes<'_>, pod: &
     };
     if let Some(overhead) = class.at(&["overhead", "podFixed"]) {
         if pod.at(&["spec", "overhead"]).is_some_and(|own| own != overhead) {
-            return Err(what.refuse("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
+            return Err(
+                what.refuse("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
+            );
         }
         pod.set(&["spec", "overhead"], overhead.clone());
     }

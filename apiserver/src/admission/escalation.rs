@@ -16,7 +16,8 @@ pub(super) fn validate(
     new: Option<&Object>,
     old: Option<&Object>,
 ) -> Result<()> {
-    let Some(new) = new.filter(|_| what.resource.gvr.group == GROUP && what.operation != Operation::Delete) else {
+    let Some(new) = new.filter(|_| what.resource.gvr.group == GROUP && what.operation != Operation::Delete)
+    else {
         return Ok(());
     };
     match what.resource.gvr.resource.as_str() {
@@ -27,8 +28,10 @@ pub(super) fn validate(
 }
 
 fn role(server: &Server, what: &Attributes<'_>, new: &Object, old: Option<&Object>) -> Result<()> {
-    if old.is_some_and(|old| old.at(&["rules"]) == new.at(&["rules"]) && old.at(&["aggregationRule"]) == new.at(&["aggregationRule"]))
-        || may(server, what, "escalate", &what.resource.gvr.resource, what.name)
+    if old.is_some_and(|old| {
+        old.at(&["rules"]) == new.at(&["rules"])
+            && old.at(&["aggregationRule"]) == new.at(&["aggregationRule"])
+    }) || may(server, what, "escalate", &what.resource.gvr.resource, what.name)
     {
         return Ok(());
     }
@@ -47,7 +50,9 @@ fn role(server: &Server, what: &Attributes<'_>, new: &Object, old: Option<&Objec
 }
 
 fn binding(server: &Server, what: &Attributes<'_>, new: &Object, old: Option<&Object>) -> Result<()> {
-    let same = |old: &Object| old.at(&["subjects"]) == new.at(&["subjects"]) && old.at(&["roleRef"]) == new.at(&["roleRef"]);
+    let same = |old: &Object| {
+        old.at(&["subjects"]) == new.at(&["subjects"]) && old.at(&["roleRef"]) == new.at(&["roleRef"])
+    };
     if old.is_some_and(same) {
         return Ok(());
     }

@@ -10,11 +10,15 @@ use crate::cluster::Cluster;
 use crate::resource::Resource;
 use crate::status::{Result, Status};
 
+mod certificates;
 mod defaults;
 mod escalation;
+mod limits;
 mod namespace;
 mod node_restriction;
+mod pod_security;
 mod priority;
+mod quota;
 mod service_account;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,7 @@ type Validator = fn(&Server, &Attributes<'_>, Option<&Object>, Option<&Object>) 
 
 /// Plugins that change objects, in upstream's order.
 const MUTATORS: &[Mutator] = &[
+    limits::mutate,
     service_account::mutate,
     defaults::taint_new_node,
     priority::mutate,
@@ -54,7 +59,8 @@ const MUTATORS: &[Mutator] = &[
 ];
 
 /// Plugins that only refuse. `new` is absent on delete.
-const VALIDATORS: &[Validator] = &[node_restriction::validate, priority::validate, escalation::validate];
+const VALIDATORS: &[Validator] =
+    &[limits::validate, priority::validate, certificates::validate, escalation::validate];
 
 /// All plugins in their order.
 #[derive(Default)]
@@ -73,10 +79,17 @@ impl Chain {
         old: Option<&Object>,
     ) -> Result<Vec<String>> {
         namespace::admit(server, what)?;
+        node_restriction::check(server, what, Some(new), old)?;
         for plugin in MUTATORS {
             plugin(server, what, new, old)?;
         }
         Ok(vec![])
+    }
+
+    /// For calls (tokens, evictions, bindings), whose body is not an object that is stored.
+    pub fn admit_call(&self, server: &Server, what: &Attributes<'_>, body: &Object) -> Result<()> {
+        namespace::admit(server, what)?;
+        node_restriction::check(server, what, Some(body), None)
     }
 
     /// The last word before the commit; for create, update and (without `new`) delete. Answers warnings for the client.
@@ -89,11 +102,19 @@ impl Chain {
     ) -> Result<Vec<String>> {
         if what.operation == Operation::Delete {
             namespace::admit(server, what)?;
+            node_restriction::check(server, what, new, old)?;
         }
+        let warnings = match new {
+            Some(new) => pod_security::validate(server, what, new, old)?,
+            None => vec![],
+        };
         for plugin in VALIDATORS {
             plugin(server, what, new, old)?;
         }
-        Ok(vec![])
+        if let Some(new) = new {
+            quota::charge(server, what, new, old).await?;
+        }
+        Ok(warnings)
     }
 }
 
@@ -102,7 +123,9 @@ impl Chain {
 impl Attributes<'_> {
     /// Whether this is about the main endpoint of a kind, named by group and plural.
     pub fn is(&self, group: &str, plural: &str) -> bool {
-        self.subresource.is_empty() && self.resource.gvr.group == group && self.resource.gvr.resource == plural
+        self.subresource.is_empty()
+            && self.resource.gvr.group == group
+            && self.resource.gvr.resource == plural
     }
 
     pub fn creates(&self, group: &str, plural: &str) -> bool {

@@ -27,8 +27,8 @@ pub(super) fn admit(cluster: &dyn Cluster, what: &Attributes<'_>) -> Result<()> 
         return Ok(());
     }
     let name = what.namespace;
-    let mut status =
-        what.refuse(format!("unable to create new content in namespace {name} because it is being terminated"));
+    let mut status = what
+        .refuse(format!("unable to create new content in namespace {name} because it is being terminated"));
     if let Some(details) = &mut status.0.details {
         details["causes"] = json!([{
             "reason": "NamespaceTerminating",

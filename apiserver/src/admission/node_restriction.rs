@@ -1,16 +1,37 @@
 //! NodeRestriction: a kubelet writes only about its own node and its own pods.
 
+use std::collections::BTreeSet;
+
 use coracle_api::Object;
 use coracle_api::names::{GROUP_NODES, NAMESPACE_NODE_LEASE};
+use serde_json::Value;
 
 use super::{Attributes, Operation};
 use crate::Server;
+use crate::authz::{Asked, Decision};
 use crate::cluster::{Cluster, core};
-use crate::status::Result;
+use crate::status::{Result, Status};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
+const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io";
+/// Labels of Kubernetes' own domains that kubelets may set on their node all the same.
+const KUBELET_LABELS: &[&str] = &[
+    "kubernetes.io/hostname",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+];
+const KUBELET_LABEL_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
 
-pub(super) fn validate(
+/// Also for calls such as `serviceaccounts/token`, whose body is `new`.
+pub(super) fn check(
     server: &Server,
     what: &Attributes<'_>,
     new: Option<&Object>,
@@ -22,86 +43,307 @@ pub(super) fn validate(
     let Some(node) = what.user.name.strip_prefix("system:node:") else { return Ok(()) };
     let gvr = &what.resource.gvr;
     match (gvr.group.as_str(), gvr.resource.as_str(), what.subresource) {
-        ("", "pods", "") => pod(what, node, new, old),
-        ("", "pods", "status") => match old {
-            Some(pod) if pod.str_at(&["spec", "nodeName"]) != node => {
-                Err(what.refuse(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself")))
-            }
-            _ => Ok(()),
-        },
+        ("", "pods", "") => pod(server, what, node, new, old),
+        ("", "pods", "status") => pod_status(what, node, new, old),
         ("", "pods", "eviction") => {
-            let bound = server.get(&core("pods"), what.namespace, what.name);
-            match bound {
-                Ok(pod) if pod.str_at(&["spec", "nodeName"]) != node => {
-                    Err(what.refuse(format!("node {node:?} can only evict pods with spec.nodeName set to itself")))
-                }
-                _ => Ok(()),
+            let pod = server.get(&core("pods"), what.namespace, what.name)?;
+            if pod.str_at(&["spec", "nodeName"]) == node {
+                return Ok(());
             }
+            Err(what.refuse(format!("node {node} can only evict pods with spec.nodeName set to itself")))
         }
+        ("", "pods", other) => Err(what.refuse(format!(
+            "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
+        ))),
         ("", "nodes", _) => own_node(what, node, new, old),
+        ("", "persistentvolumeclaims", "status") => claim_status(what, node, new, old),
+        ("", "persistentvolumeclaims", _) => Err(what.refuse("may only update PVC status")),
         ("coordination.k8s.io", "leases", "") => {
             if what.namespace != NAMESPACE_NODE_LEASE {
                 let why = format!("can only access leases in the {NAMESPACE_NODE_LEASE:?} system namespace");
                 return Err(what.refuse(why));
             }
-            let name = new.or(old).map_or(what.name, Object::name);
-            if name == node { Ok(()) } else { Err(what.refuse("can only access node lease with the same name as the requesting node")) }
+            same_name(what, node, "node lease")
         }
+        ("storage.k8s.io", "csinodes", _) => same_name(what, node, "CSINode"),
         ("", "serviceaccounts", "token") => bound_token(server, what, node, new),
         _ => Ok(()),
     }
 }
 
-fn pod(what: &Attributes<'_>, node: &str, new: Option<&Object>, old: Option<&Object>) -> Result<()> {
-    match what.operation {
-        Operation::Create => {
-            let Some(pod) = new else { return Ok(()) };
-            if pod.annotation(MIRROR).is_none() {
-                return Err(what.refuse(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods")));
-            }
-            if pod.str_at(&["spec", "nodeName"]) != node {
-                return Err(what.refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself")));
-            }
-            if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
-                return Err(what.refuse(format!("node {node:?} can not create pods that reference a service account")));
-            }
-            Ok(())
+fn same_name(what: &Attributes<'_>, node: &str, kind: &str) -> Result<()> {
+    if what.name == node {
+        return Ok(());
+    }
+    Err(what.refuse(format!("can only access {kind} with the same name as the requesting node")))
+}
+
+fn pod(
+    server: &Server,
+    what: &Attributes<'_>,
+    node: &str,
+    new: Option<&Object>,
+    old: Option<&Object>,
+) -> Result<()> {
+    match (what.operation, new, old) {
+        (Operation::Create, Some(pod), _) => mirror(server, what, node, pod),
+        (Operation::Delete, _, Some(pod)) if pod.str_at(&["spec", "nodeName"]) != node => {
+            Err(what.refuse(format!("node {node:?} can only delete pods with spec.nodeName set to itself")))
         }
-        Operation::Delete => match old {
-            Some(pod) if pod.str_at(&["spec", "nodeName"]) != node => {
-                Err(what.refuse(format!("node {node:?} can only delete pods with spec.nodeName set to itself")))
-            }
-            _ => Ok(()),
-        },
-        Operation::Update | Operation::Connect => Err(what.refuse("unexpected operation \"UPDATE\"")),
+        (Operation::Create | Operation::Delete, ..) => Ok(()),
+        (Operation::Update | Operation::Connect, ..) => Err(what.refuse(format!(
+            "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
+        ))),
     }
 }
 
-fn own_node(what: &Attributes<'_>, node: &str, new: Option<&Object>, old: Option<&Object>) -> Result<()> {
-    let name = new.or(old).map_or(what.name, Object::name);
-    if name != node {
-        return Err(what.refuse_named(name, format!("node {node:?} is not allowed to modify node {name:?}")));
+/// The only pods a kubelet creates: mirrors of what it runs from files, owned by its node, with nothing of the API in them.
+fn mirror(server: &Server, what: &Attributes<'_>, node: &str, pod: &Object) -> Result<()> {
+    let refuse = |why: String| Err(what.refuse(why));
+    if pod.annotation(MIRROR).is_none() {
+        return refuse(format!(
+            "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+        ));
     }
+    if pod.str_at(&["spec", "nodeName"]) != node {
+        return refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+    }
+    let owner = match pod.owner_references() {
+        [one] => one,
+        [] => {
+            return refuse(format!(
+                "node {node:?} can only create pods with an owner reference set to itself"
+            ));
+        }
+        _ => {
+            return refuse(format!(
+                "node {node:?} can only create pods with a single owner reference set to itself"
+            ));
+        }
+    };
+    if owner["apiVersion"] != "v1" || owner["kind"] != "Node" || owner["name"] != node {
+        return refuse(format!("node {node:?} can only create pods with an owner reference set to itself"));
+    }
+    if owner["controller"] != true {
+        return refuse(format!(
+            "node {node:?} can only create pods with a controller owner reference set to itself"
+        ));
+    }
+    if owner["blockOwnerDeletion"] == true {
+        return refuse(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+    }
+    let uid = server.get(&core("nodes"), "", node)?.uid().to_owned();
+    if owner["uid"] != uid.as_str() {
+        let given = owner["uid"].as_str().unwrap_or_default();
+        return refuse(format!("node {node} UID mismatch: expected {given} got {uid}"));
+    }
+    match api_reference(pod) {
+        Some(kind) => refuse(format!("node {node:?} can not create pods that reference {kind}")),
+        None => Ok(()),
+    }
+}
+
+/// What of the API a pod's spec names.
+fn api_reference(pod: &Object) -> Option<&'static str> {
+    if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
+        return Some("serviceaccounts");
+    }
+    let spec = pod.at(&["spec"])?;
+    let found = [
+        (&["secretRef", "secretKeyRef", "imagePullSecrets", "nodePublishSecretRef"][..], "secrets"),
+        (&["configMapRef", "configMapKeyRef"], "configmaps"),
+        (&["resourceClaims"], "resourceclaims"),
+        (&["configMap"], "configmaps (via configmap volumes)"),
+        (&["secret"], "secrets (via secret volumes)"),
+        (&["csi"], "csidrivers (via CSI volumes)"),
+        (&["persistentVolumeClaim"], "persistentvolumeclaims"),
+        (&["ephemeral"], "persistentvolumeclaims (via ephemeral volumes)"),
+        (&["serviceAccountToken"], "serviceaccounts (via projected volumes)"),
+    ];
+    found.into_iter().find(|(fields, _)| has_field(spec, fields)).map(|(_, kind)| kind)
+}
+
+fn has_field(value: &Value, fields: &[&str]) -> bool {
+    match value {
+        Value::Object(map) => map.iter().any(|(key, inner)| {
+            let empty = inner.is_null() || inner.as_array().is_some_and(Vec::is_empty);
+            (fields.contains(&key.as_str()) && !empty) || has_field(inner, fields)
+        }),
+        Value::Array(items) => items.iter().any(|inner| has_field(inner, fields)),
+        _ => false,
+    }
+}
+
+fn pod_status(what: &Attributes<'_>, node: &str, new: Option<&Object>, old: Option<&Object>) -> Result<()> {
     let (Some(new), Some(old)) = (new, old) else { return Ok(()) };
-    if what.subresource.is_empty() && new.at(&["spec", "taints"]) != old.at(&["spec", "taints"]) {
-        return Err(what.refuse(format!("node {node:?} is not allowed to modify taints")));
+    if old.str_at(&["spec", "nodeName"]) != node {
+        let why =
+            format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself");
+        return Err(what.refuse(why));
+    }
+    if labels(new).ne(labels(old)) {
+        return Err(what.refuse(format!("node {node:?} cannot update labels through pod status")));
+    }
+    if new.at(&["status", "resourceClaimStatuses"]) != old.at(&["status", "resourceClaimStatuses"]) {
+        return Err(what.refuse(format!("node {node:?} cannot update resource claim statues")));
     }
     Ok(())
 }
 
-/// A kubelet asks for tokens of its own pods only.
+fn claim_status(what: &Attributes<'_>, node: &str, new: Option<&Object>, old: Option<&Object>) -> Result<()> {
+    let (Some(new), Some(old)) = (new, old) else { return Ok(()) };
+    let rest = |claim: &Object| {
+        let mut claim = claim.clone();
+        for path in [
+            &["metadata", "resourceVersion"][..],
+            &["metadata", "managedFields"],
+            &["status", "capacity"],
+            &["status", "conditions"],
+            &["status", "allocatedResourceStatuses"],
+            &["status", "allocatedResources"],
+        ] {
+            claim.remove(path);
+        }
+        claim
+    };
+    if rest(new) == rest(old) {
+        return Ok(());
+    }
+    Err(what.refuse(format!(
+        "node {node:?} is not allowed to update fields other than status.quantity and status.conditions"
+    )))
+}
+
+fn own_node(what: &Attributes<'_>, node: &str, new: Option<&Object>, old: Option<&Object>) -> Result<()> {
+    if what.name != node {
+        return Err(what.refuse(format!("node {node:?} is not allowed to modify node {:?}", what.name)));
+    }
+    let Some(new) = new else { return Ok(()) };
+    let Some(old) = old else {
+        let forbidden = forbidden_labels(new, &Object::default());
+        if forbidden.is_empty() {
+            return Ok(());
+        }
+        return Err(
+            what.refuse(format!("node {node:?} is not allowed to set the following labels: {forbidden}"))
+        );
+    };
+    if new.items_at(&["spec", "taints"]) != old.items_at(&["spec", "taints"]) {
+        return Err(what.refuse(format!("node {node:?} is not allowed to modify taints")));
+    }
+    if new.owner_references() != old.owner_references() {
+        return Err(what.refuse(format!("node {node:?} is not allowed to modify ownerReferences")));
+    }
+    let forbidden = forbidden_labels(new, old);
+    if forbidden.is_empty() {
+        return Ok(());
+    }
+    Err(what.refuse(format!("is not allowed to modify labels: {forbidden}")))
+}
+
+fn labels(object: &Object) -> impl Iterator<Item = (&String, &Value)> {
+    object.labels().into_iter().flatten()
+}
+
+/// The changed labels that are not a kubelet's to change, sorted and joined.
+fn forbidden_labels(new: &Object, old: &Object) -> String {
+    let differs = |a: &Object, key: &str, value: &Value| a.label(key) != value.as_str();
+    let changed = labels(new)
+        .filter(|(k, v)| differs(old, k, v))
+        .chain(labels(old).filter(|(k, v)| differs(new, k, v)));
+    let keys: BTreeSet<&str> = changed.map(|(k, _)| k.as_str()).filter(|key| is_forbidden(key)).collect();
+    keys.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn is_forbidden(label: &str) -> bool {
+    let Some((domain, _)) = label.split_once('/') else { return false };
+    let within =
+        |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|d| d.ends_with('.'));
+    if within(RESTRICTED_LABELS) {
+        return true;
+    }
+    let kubelets = KUBELET_LABELS.contains(&label) || KUBELET_LABEL_DOMAINS.iter().any(|d| within(d));
+    (within("kubernetes.io") || within("k8s.io")) && !kubelets
+}
+
+/// A kubelet asks for tokens of its own pods only, and only for audiences those pods name.
 fn bound_token(server: &Server, what: &Attributes<'_>, node: &str, new: Option<&Object>) -> Result<()> {
     let Some(request) = new else { return Ok(()) };
     let reference = |field: &str| request.str_at(&["spec", "boundObjectRef", field]);
-    if reference("kind") != "Pod" || reference("name").is_empty() {
+    if reference("apiVersion") != "v1" || reference("kind") != "Pod" || reference("name").is_empty() {
         return Err(what.refuse("node requested token not bound to a pod"));
     }
-    if reference("uid").is_empty() {
+    let uid = reference("uid");
+    if uid.is_empty() {
         return Err(what.refuse("node requested token with a pod binding without a uid"));
     }
-    let pod = Cluster::get(server, &core("pods"), what.namespace, reference("name"));
-    match pod {
-        Some(pod) if pod.uid() == reference("uid") && pod.str_at(&["spec", "nodeName"]) == node => Ok(()),
-        _ => Err(what.refuse("node requested token bound to a pod scheduled on a different node")),
+    let pod = server.get(&core("pods"), what.namespace, reference("name"))?;
+    if pod.uid() != uid {
+        return Err(what.refuse(format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been \
+             deleted and then recreated"
+        )));
+    }
+    if pod.str_at(&["spec", "nodeName"]) != node {
+        return Err(what.refuse("node requested token bound to a pod scheduled on a different node"));
+    }
+    audience(server, what, request, &pod)
+}
+
+fn audience(server: &Server, what: &Attributes<'_>, request: &Object, pod: &Object) -> Result<(), Status> {
+    let audience = match request.items_at(&["spec", "audiences"]) {
+        [] => "",
+        [one] => one.as_str().unwrap_or_default(),
+        _ => return Err(what.refuse("node may only request 0 or 1 audiences")),
+    };
+    let mut sources = pod
+        .items_at(&["spec", "volumes"])
+        .iter()
+        .filter_map(|v| v.pointer("/projected/sources")?.as_array())
+        .flatten()
+        .filter_map(|source| source.get("serviceAccountToken"));
+    if sources.any(|t| t.get("audience").and_then(Value::as_str).unwrap_or_default() == audience) {
+        return Ok(());
+    }
+    let asked = Asked {
+        verb: "request-serviceaccounts-token-audience",
+        is_resource: true,
+        group: "",
+        resource: audience,
+        subresource: "",
+        namespace: what.namespace,
+        name: what.name,
+        path: "",
+        query: "",
+    };
+    let cluster: &dyn Cluster = server;
+    match server.access.authz.decide(cluster, what.user, &asked) {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(_) => Err(what.refuse(format!(
+            "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",
+            what.user.name
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubelets_set_their_own_labels_of_kubernetes_domains_and_no_others() {
+        for (label, forbidden) in [
+            ("kubernetes.io/hostname", false),
+            ("example.com/a", false),
+            ("plain", false),
+            ("a.node.kubernetes.io/x", false),
+            ("node-role.kubernetes.io/control-plane", true),
+            ("node-restriction.kubernetes.io/x", true),
+            ("my.node-restriction.kubernetes.io/x", true),
+            ("notkubernetes.io/x", false),
+            ("foo.k8s.io/a", true),
+        ] {
+            assert_eq!(is_forbidden(label), forbidden, "{label}");
+        }
     }
 }

@@ -10,7 +10,12 @@ use crate::status::Result;
 
 const GROUP: &str = "scheduling.k8s.io";
 
-pub(super) fn mutate(cluster: &dyn Cluster, what: &Attributes<'_>, pod: &mut Object, old: Option<&Object>) -> Result<()> {
+pub(super) fn mutate(
+    cluster: &dyn Cluster,
+    what: &Attributes<'_>,
+    pod: &mut Object,
+    old: Option<&Object>,
+) -> Result<()> {
     if !what.is("", "pods") {
         return Ok(());
     }
@@ -36,7 +41,10 @@ pub(super) fn mutate(cluster: &dyn Cluster, what: &Attributes<'_>, pod: &mut Obj
     };
     let (priority, policy) = class.as_ref().map_or((0, "PreemptLowerPriority"), |class| {
         let policy = class.str_at(&["preemptionPolicy"]);
-        (class.i64_at(&["value"]).unwrap_or(0), if policy.is_empty() { "PreemptLowerPriority" } else { policy })
+        (
+            class.i64_at(&["value"]).unwrap_or(0),
+            if policy.is_empty() { "PreemptLowerPriority" } else { policy },
+        )
     });
     if let Some(class) = class.as_ref().filter(|_| name.is_empty()) {
         pod.set(&["spec", "priorityClassName"], class.name());
@@ -47,7 +55,9 @@ pub(super) fn mutate(cluster: &dyn Cluster, what: &Attributes<'_>, pod: &mut Obj
              computed {priority} from the given PriorityClass name"
         )));
     }
-    if let Some(given) = pod.at(&["spec", "preemptionPolicy"]).and_then(Value::as_str).filter(|given| *given != policy) {
+    if let Some(given) =
+        pod.at(&["spec", "preemptionPolicy"]).and_then(Value::as_str).filter(|given| *given != policy)
+    {
         return Err(what.refuse(format!(
             "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission \
              controller computed {policy} from the given PriorityClass name"
@@ -59,7 +69,12 @@ pub(super) fn mutate(cluster: &dyn Cluster, what: &Attributes<'_>, pod: &mut Obj
 }
 
 /// At most one class is everybody's.
-pub(super) fn validate(server: &Server, what: &Attributes<'_>, new: Option<&Object>, _old: Option<&Object>) -> Result<()> {
+pub(super) fn validate(
+    server: &Server,
+    what: &Attributes<'_>,
+    new: Option<&Object>,
+    _old: Option<&Object>,
+) -> Result<()> {
     let Some(new) = new.filter(|_| what.is(GROUP, "priorityclasses")) else { return Ok(()) };
     if new.bool_at(&["globalDefault"]) != Some(true) {
         return Ok(());

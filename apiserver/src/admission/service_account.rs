@@ -43,7 +43,8 @@ pub(super) fn mutate(
         )));
     };
     if pod.items_at(&["spec", "imagePullSecrets"]).is_empty()
-        && let Some(secrets) = account.at(&["imagePullSecrets"]).filter(|s| s.as_array().is_some_and(|s| !s.is_empty()))
+        && let Some(secrets) =
+            account.at(&["imagePullSecrets"]).filter(|s| s.as_array().is_some_and(|s| !s.is_empty()))
     {
         pod.set(&["spec", "imagePullSecrets"], secrets.clone());
     }
@@ -63,7 +64,10 @@ fn mount_token(pod: &mut Object) {
     let volume = existing.clone().unwrap_or_else(random_volume);
     let mut mounted = false;
     for list in ["initContainers", "containers"] {
-        let Some(containers) = pod.0.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut) else { continue };
+        let Some(containers) = pod.0.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut)
+        else {
+            continue;
+        };
         for container in containers {
             mounted |= mount(container, &volume);
         }

@@ -17,14 +17,38 @@ use crate::status::{Result, Status};
 const GROUP: &str = "authorization.k8s.io";
 
 pub(super) const ROWS: &[Row] = &[
-    Row { group: GROUP, kind: "LocalSubjectAccessReview", plural: "localsubjectaccessreviews", verbs: &["create"],
-        persistence: Persistence::Computed(&Review { own: false }), ..NAMESPACED },
-    Row { group: GROUP, kind: "SelfSubjectAccessReview", plural: "selfsubjectaccessreviews", verbs: &["create"],
-        persistence: Persistence::Computed(&Review { own: true }), ..CLUSTER },
-    Row { group: GROUP, kind: "SelfSubjectRulesReview", plural: "selfsubjectrulesreviews", verbs: &["create"],
-        persistence: Persistence::Computed(&Rules), ..CLUSTER },
-    Row { group: GROUP, kind: "SubjectAccessReview", plural: "subjectaccessreviews", verbs: &["create"],
-        persistence: Persistence::Computed(&Review { own: false }), ..CLUSTER },
+    Row {
+        group: GROUP,
+        kind: "LocalSubjectAccessReview",
+        plural: "localsubjectaccessreviews",
+        verbs: &["create"],
+        persistence: Persistence::Computed(&Review { own: false }),
+        ..NAMESPACED
+    },
+    Row {
+        group: GROUP,
+        kind: "SelfSubjectAccessReview",
+        plural: "selfsubjectaccessreviews",
+        verbs: &["create"],
+        persistence: Persistence::Computed(&Review { own: true }),
+        ..CLUSTER
+    },
+    Row {
+        group: GROUP,
+        kind: "SelfSubjectRulesReview",
+        plural: "selfsubjectrulesreviews",
+        verbs: &["create"],
+        persistence: Persistence::Computed(&Rules),
+        ..CLUSTER
+    },
+    Row {
+        group: GROUP,
+        kind: "SubjectAccessReview",
+        plural: "subjectaccessreviews",
+        verbs: &["create"],
+        persistence: Persistence::Computed(&Review { own: false }),
+        ..CLUSTER
+    },
 ];
 
 /// One question, about oneself or about anybody.
@@ -62,7 +86,9 @@ fn review_errors(review: &Object, own: bool, namespace: &str) -> Vec<FieldError>
     let has = |field: &str| review.at(&["spec", field]).is_some();
     let mut errors = vec![];
     if has("resourceAttributes") && has("nonResourceAttributes") {
-        let value = review.at(&["spec", "nonResourceAttributes"]).cloned().unwrap_or_default();
+        let text = |field: &str| review.str_at(&["spec", "nonResourceAttributes", field]);
+        // As upstream's internal type prints itself.
+        let value = json!({"Path": text("path"), "Verb": text("verb")});
         let why = "cannot be specified in combination with resourceAttributes";
         errors.push(FieldError::invalid("spec.nonResourceAttributes", &value, why));
     }
@@ -71,8 +97,13 @@ fn review_errors(review: &Object, own: bool, namespace: &str) -> Vec<FieldError>
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
         errors.push(FieldError::invalid("spec.resourceAttributes", &value, why));
     }
-    if !own && review.str_at(&["spec", "user"]).is_empty() && review.items_at(&["spec", "groups"]).is_empty() {
-        errors.push(FieldError::invalid("spec.user", &json!(""), "at least one of user or group must be specified"));
+    if !own && review.str_at(&["spec", "user"]).is_empty() && review.items_at(&["spec", "groups"]).is_empty()
+    {
+        errors.push(FieldError::invalid(
+            "spec.user",
+            &json!(""),
+            "at least one of user or group must be specified",
+        ));
     }
     let asked = review.str_at(&["spec", "resourceAttributes", "namespace"]);
     if !namespace.is_empty() && asked != namespace {
@@ -87,7 +118,12 @@ fn subject(review: &Object) -> User {
     User {
         name: review.str_at(&["spec", "user"]).to_owned(),
         uid: review.str_at(&["spec", "uid"]).to_owned(),
-        groups: review.items_at(&["spec", "groups"]).iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        groups: review
+            .items_at(&["spec", "groups"])
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         extra: serde_json::from_value(extra).unwrap_or_default(),
     }
 }
@@ -123,7 +159,8 @@ impl Call for Rules {
                 return Err(Status::bad_request("no namespace on request"));
             }
             let rules = server.access.authz.rbac.rules_of(&**server, call.user, &namespace);
-            let (urls, resources): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| !r.non_resource_urls.is_empty());
+            let (urls, resources): (Vec<_>, Vec<_>) =
+                rules.into_iter().partition(|r| !r.non_resource_urls.is_empty());
             answer.set(
                 &["status"],
                 json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false}),

@@ -29,25 +29,33 @@ impl Call for Bind {
     fn call<'a>(&'a self, server: &'a Arc<Server>, call: Invocation<'a>) -> BoxFuture<'a, Result<Object>> {
         async move {
             let binding = &call.body;
-            let name = if call.name.is_empty() { binding.name() } else { call.name };
+            if !call.name.is_empty() && call.name != binding.name() {
+                return Err(Status::bad_request("name in URL does not match name in Binding object"));
+            }
+            let name = binding.name();
             let kind = binding.str_at(&["target", "kind"]);
             if !matches!(kind, "" | "Node") {
-                return Err(Status::bad_request(format!(
-                    "Binding {name:?} is invalid: target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""
+                return Err(invalid_target(format!(
+                    "target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""
                 )));
             }
             if binding.str_at(&["target", "name"]).is_empty() {
-                return Err(Status::bad_request(format!(
-                    "Binding {name:?} is invalid: target.name: Required value"
-                )));
+                return Err(invalid_target("target.name: Required value".to_owned()));
             }
             let now = Timestamp::now();
             let assign = |pod: &mut Object| assign(pod, binding, now);
-            server.modify(call.user, &core("pods"), "binding", call.namespace, name, call.dry_run, &assign).await?;
+            server
+                .modify(call.user, &core("pods"), "binding", call.namespace, name, call.dry_run, &assign)
+                .await?;
             Ok(success(201))
         }
         .boxed()
     }
+}
+
+/// Upstream answers these without a reason.
+fn invalid_target(why: String) -> Status {
+    Status::new(500, "", why)
 }
 
 /// Puts a pod on the binding's node.
@@ -102,6 +110,9 @@ fn set_condition(pod: &mut Object, kind: &str, status: &str, reason: Option<(&st
 impl Call for Evict {
     fn call<'a>(&'a self, server: &'a Arc<Server>, call: Invocation<'a>) -> BoxFuture<'a, Result<Object>> {
         async move {
+            if call.name != call.body.name() {
+                return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+            }
             let pod = server.get(&core("pods"), call.namespace, call.name)?;
             let options = |field: &str| call.body.at(&["deleteOptions", field]);
             let phase = pod.str_at(&["status", "phase"]);
@@ -111,7 +122,11 @@ impl Call for Evict {
             }
             let how = Deletion {
                 grace_period_seconds: options("gracePeriodSeconds").and_then(Value::as_i64),
-                uid: call.body.at(&["deleteOptions", "preconditions", "uid"]).and_then(Value::as_str).map(str::to_owned),
+                uid: call
+                    .body
+                    .at(&["deleteOptions", "preconditions", "uid"])
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
                 propagation: options("propagationPolicy").and_then(Value::as_str).map(str::to_owned),
                 dry_run: call.dry_run || options("dryRun").is_some(),
                 ..Deletion::default()
@@ -123,7 +138,9 @@ impl Call for Evict {
                     set_condition(pod, "DisruptionTarget", "True", Some(why), now);
                     Ok(())
                 };
-                server.modify(call.user, &core("pods"), "status", call.namespace, call.name, how.dry_run, &mark).await?;
+                server
+                    .modify(call.user, &core("pods"), "status", call.namespace, call.name, how.dry_run, &mark)
+                    .await?;
             }
             server.delete(call.user, &core("pods"), call.namespace, call.name, &how).await?;
             Ok(success(201))
@@ -145,7 +162,8 @@ async fn take_from_budget(server: &Arc<Server>, call: &Invocation<'_>, pod: &Obj
             return Err(Status::new(500, "InternalError", why));
         }
     };
-    let ready = pod.items_at(&["status", "conditions"]).iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+    let ready =
+        pod.items_at(&["status", "conditions"]).iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
     let number = |field: &str| budget.i64_at(&["status", field]).unwrap_or(0);
     let unhealthy_may_go = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow"
         || (number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0);
@@ -162,15 +180,20 @@ fn take(budget: &mut Object, pod: &str, now: Timestamp) -> Result<()> {
     let number = |field: &str| budget.i64_at(&["status", field]).unwrap_or(0);
     let name = budget.name();
     let refused = |message: String, retry: u32| {
-        let mut status =
-            Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", retry);
+        let mut status = Status::too_many_requests(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            retry,
+        );
         if let Some(details) = &mut status.0.details {
             details["causes"] = json!([{"reason": "DisruptionBudget", "message": message}]);
         }
         status
     };
     if number("observedGeneration") < budget.generation() {
-        return Err(refused(format!("The disruption budget {name} is still being processed by the server."), 10));
+        return Err(refused(
+            format!("The disruption budget {name} is still being processed by the server."),
+            10,
+        ));
     }
     let allowed = number("disruptionsAllowed");
     if allowed <= 0 {
@@ -200,7 +223,8 @@ fn selects(budget: &Object, pod: &Object) -> bool {
             Some("Exists") => Operator::Exists,
             _ => Operator::DoesNotExist,
         };
-        let values = term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+        let values =
+            term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
         all.0.push(Requirement::new(term["key"].as_str().unwrap_or_default(), operator, values.collect()));
     }
     all.matches(|key| pod.label(key))

@@ -9,27 +9,95 @@ use crate::resource::{CLUSTER, Cell, Column, NAMESPACED, Row, Strategy, WriteCon
 pub(super) const GROUP: &str = "rbac.authorization.k8s.io";
 
 pub(super) const ROWS: &[Row] = &[
-    Row { group: GROUP, kind: "ClusterRoleBinding", plural: "clusterrolebindings", columns: BINDING_COLUMNS, strategy: &Binding, create_on_update: true, ..CLUSTER },
-    Row { group: GROUP, kind: "ClusterRole", plural: "clusterroles", columns: ROLE_COLUMNS, strategy: &Role, create_on_update: true, ..CLUSTER },
-    Row { group: GROUP, kind: "RoleBinding", plural: "rolebindings", columns: BINDING_COLUMNS, strategy: &Binding, create_on_update: true, ..NAMESPACED },
-    Row { group: GROUP, kind: "Role", plural: "roles", columns: ROLE_COLUMNS, strategy: &Role, create_on_update: true, ..NAMESPACED },
+    Row {
+        group: GROUP,
+        kind: "ClusterRoleBinding",
+        plural: "clusterrolebindings",
+        columns: BINDING_COLUMNS,
+        strategy: &Binding,
+        create_on_update: true,
+        ..CLUSTER
+    },
+    Row {
+        group: GROUP,
+        kind: "ClusterRole",
+        plural: "clusterroles",
+        columns: ROLE_COLUMNS,
+        strategy: &Role,
+        create_on_update: true,
+        ..CLUSTER
+    },
+    Row {
+        group: GROUP,
+        kind: "RoleBinding",
+        plural: "rolebindings",
+        columns: BINDING_COLUMNS,
+        strategy: &Binding,
+        create_on_update: true,
+        ..NAMESPACED
+    },
+    Row {
+        group: GROUP,
+        kind: "Role",
+        plural: "roles",
+        columns: ROLE_COLUMNS,
+        strategy: &Role,
+        create_on_update: true,
+        ..NAMESPACED
+    },
 ];
 
-const NAME: Column = Column { name: "Name", kind: "string", format: "name", priority: 0, cell: Cell::Path(&["metadata", "name"]) };
+const NAME: Column = Column {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    priority: 0,
+    cell: Cell::Path(&["metadata", "name"]),
+};
 const AGE: Column = Column { name: "Age", kind: "string", format: "", priority: 0, cell: Cell::Age };
 const ROLE_COLUMNS: &[Column] = &[
     NAME,
-    Column { name: "Created At", kind: "date", format: "", priority: 0, cell: Cell::Path(&["metadata", "creationTimestamp"]) },
+    Column {
+        name: "Created At",
+        kind: "date",
+        format: "",
+        priority: 0,
+        cell: Cell::Path(&["metadata", "creationTimestamp"]),
+    },
 ];
 const BINDING_COLUMNS: &[Column] = &[
     NAME,
-    Column { name: "Role", kind: "string", format: "", priority: 0, cell: Cell::Compute(|o, _| {
-        format!("{}/{}", o.str_at(&["roleRef", "kind"]), o.str_at(&["roleRef", "name"])).into()
-    }) },
+    Column {
+        name: "Role",
+        kind: "string",
+        format: "",
+        priority: 0,
+        cell: Cell::Compute(|o, _| {
+            format!("{}/{}", o.str_at(&["roleRef", "kind"]), o.str_at(&["roleRef", "name"])).into()
+        }),
+    },
     AGE,
-    Column { name: "Users", kind: "string", format: "", priority: 1, cell: Cell::Compute(|o, _| subjects(o, "User")) },
-    Column { name: "Groups", kind: "string", format: "", priority: 1, cell: Cell::Compute(|o, _| subjects(o, "Group")) },
-    Column { name: "ServiceAccounts", kind: "string", format: "", priority: 1, cell: Cell::Compute(|o, _| subjects(o, "ServiceAccount")) },
+    Column {
+        name: "Users",
+        kind: "string",
+        format: "",
+        priority: 1,
+        cell: Cell::Compute(|o, _| subjects(o, "User")),
+    },
+    Column {
+        name: "Groups",
+        kind: "string",
+        format: "",
+        priority: 1,
+        cell: Cell::Compute(|o, _| subjects(o, "Group")),
+    },
+    Column {
+        name: "ServiceAccounts",
+        kind: "string",
+        format: "",
+        priority: 1,
+        cell: Cell::Compute(|o, _| subjects(o, "ServiceAccount")),
+    },
 ];
 
 fn subjects(binding: &Object, kind: &str) -> Value {
@@ -47,7 +115,11 @@ fn subjects(binding: &Object, kind: &str) -> Value {
 fn path_segment(name: &str) -> Vec<String> {
     match name {
         "." | ".." => vec![format!("may not be '{name}'")],
-        _ => ["/", "%"].iter().filter(|c| name.contains(**c)).map(|c| format!("may not contain '{c}'")).collect(),
+        _ => ["/", "%"]
+            .iter()
+            .filter(|c| name.contains(**c))
+            .map(|c| format!("may not contain '{c}'"))
+            .collect(),
     }
 }
 
@@ -72,9 +144,14 @@ fn rule_errors(at: &str, rule: &Value, namespaced: bool) -> Vec<FieldError> {
         errors.push(FieldError::required(format!("{at}.verbs"), "verbs must contain at least one value"));
     }
     if list("nonResourceURLs") > 0 {
-        let (field, urls) = (format!("{at}.nonResourceURLs"), rule.get("nonResourceURLs").unwrap_or(&Value::Null));
+        let (field, urls) =
+            (format!("{at}.nonResourceURLs"), rule.get("nonResourceURLs").unwrap_or(&Value::Null));
         if namespaced {
-            errors.push(FieldError::invalid(&field, urls, "namespaced rules cannot apply to non-resource URLs"));
+            errors.push(FieldError::invalid(
+                &field,
+                urls,
+                "namespaced rules cannot apply to non-resource URLs",
+            ));
         }
         if list("apiGroups") + list("resources") + list("resourceNames") > 0 {
             let why = "rules cannot apply to both regular resources and non-resource URLs";
@@ -83,10 +160,16 @@ fn rule_errors(at: &str, rule: &Value, namespaced: bool) -> Vec<FieldError> {
         return errors;
     }
     if list("apiGroups") == 0 {
-        errors.push(FieldError::required(format!("{at}.apiGroups"), "resource rules must supply at least one api group"));
+        errors.push(FieldError::required(
+            format!("{at}.apiGroups"),
+            "resource rules must supply at least one api group",
+        ));
     }
     if list("resources") == 0 {
-        errors.push(FieldError::required(format!("{at}.resources"), "resource rules must supply at least one resource"));
+        errors.push(FieldError::required(
+            format!("{at}.resources"),
+            "resource rules must supply at least one resource",
+        ));
     }
     errors
 }
@@ -119,7 +202,9 @@ impl Strategy for Binding {
             errors.extend(subject_errors(&format!("subjects[{i}]"), subject, namespaced));
         }
         if old.is_some_and(|old| old.at(&["roleRef"]) != new.at(&["roleRef"])) {
-            let value = new.at(&["roleRef"]).cloned().unwrap_or_default();
+            let text = |field: &str| new.str_at(&["roleRef", field]);
+            // As upstream's internal type prints itself.
+            let value = json!({"APIGroup": text("apiGroup"), "Kind": text("kind"), "Name": text("name")});
             errors.push(FieldError::invalid("roleRef", &value, "cannot change roleRef"));
         }
         errors
@@ -152,10 +237,21 @@ fn subject_errors(at: &str, subject: &Value, namespaced: bool) -> Vec<FieldError
     }
     match text("kind") {
         "ServiceAccount" => {
-            let bad = if text("name").is_empty() { vec![] } else { crate::field_names::dns1123_subdomain(text("name")) };
-            errors.extend(bad.into_iter().map(|why| FieldError::invalid(format!("{at}.name"), &json!(text("name")), why)));
+            let bad = if text("name").is_empty() {
+                vec![]
+            } else {
+                crate::field_names::dns1123_subdomain(text("name"))
+            };
+            errors.extend(
+                bad.into_iter()
+                    .map(|why| FieldError::invalid(format!("{at}.name"), &json!(text("name")), why)),
+            );
             if !text("apiGroup").is_empty() {
-                errors.push(FieldError::not_supported(format!("{at}.apiGroup"), &json!(text("apiGroup")), &[""]));
+                errors.push(FieldError::not_supported(
+                    format!("{at}.apiGroup"),
+                    &json!(text("apiGroup")),
+                    &[""],
+                ));
             }
             if !namespaced && text("namespace").is_empty() {
                 errors.push(FieldError::required(format!("{at}.namespace"), ""));
@@ -163,10 +259,18 @@ fn subject_errors(at: &str, subject: &Value, namespaced: bool) -> Vec<FieldError
         }
         "User" | "Group" => {
             if text("apiGroup") != GROUP {
-                errors.push(FieldError::not_supported(format!("{at}.apiGroup"), &json!(text("apiGroup")), &[GROUP]));
+                errors.push(FieldError::not_supported(
+                    format!("{at}.apiGroup"),
+                    &json!(text("apiGroup")),
+                    &[GROUP],
+                ));
             }
         }
-        kind => errors.push(FieldError::not_supported(format!("{at}.kind"), &json!(kind), &["Group", "ServiceAccount", "User"])),
+        kind => errors.push(FieldError::not_supported(
+            format!("{at}.kind"),
+            &json!(kind),
+            &["Group", "ServiceAccount", "User"],
+        )),
     }
     errors
 }

@@ -14,6 +14,7 @@ use super::inner::Deletion;
 use super::write::{Ask, UpdateRules, Written, check_gvk, converted};
 use super::{delete, list, scale, watch, write};
 use crate::Server;
+use crate::admission::{Attributes, Operation};
 use crate::authn::User;
 
 use crate::codec::{self, Decoded, IncludeObject};
@@ -222,6 +223,16 @@ impl Request<'_> {
         body: Object,
         warnings: Vec<String>,
     ) -> Result<Response<Body>> {
+        let attributes = Attributes {
+            user: self.user,
+            operation: Operation::Create,
+            resource: &self.resource,
+            subresource: &self.info.subresource,
+            namespace: &self.info.namespace,
+            name: &self.info.name,
+            dry_run: self.dry_run()?,
+        };
+        self.server.access.admission.admit_call(self.server, &attributes, &body)?;
         let invocation = Invocation {
             user: self.user,
             resource: &self.resource,
