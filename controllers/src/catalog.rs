@@ -34,6 +34,8 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     Controller { name: "job-controller", start: crate::job::start },
     Controller { name: "ttl-after-finished-controller", start: crate::job::start_ttl },
     Controller { name: "cronjob-controller", start: crate::cronjob::start },
+    Controller { name: "disruption-controller", start: crate::disruption::start },
+    Controller { name: "resourcequota-controller", start: crate::resource_quota::start },
     Controller { name: "root-ca-certificate-publisher-controller", start: crate::root_ca::start },
 ];
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::Config;
 use crate::claims::name;
 use crate::pods;
+use crate::pods_by_node::PodsByNode;
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 
 /// So long may a node be silent.
@@ -39,6 +40,7 @@ type Heartbeats = Mutex<HashMap<String, Instant>>;
 struct Controller {
     nodes: Arc<Cache<Node>>,
     pods: Arc<Cache<Pod>>,
+    by_node: Arc<PodsByNode>,
     heartbeats: Arc<Heartbeats>,
     recorder: Recorder,
 }
@@ -46,6 +48,7 @@ struct Controller {
 pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (nodes, pods) = (runtime.cache::<Node>(), runtime.cache::<Pod>());
     let leases = runtime.cache::<Lease>();
+    let by_node = PodsByNode::follow(&pods);
     let heartbeats: Arc<Heartbeats> = Arc::default();
     let queue = Queue::default();
     let (heard, changed) = (heartbeats.clone(), queue.clone());
@@ -70,7 +73,12 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
         }
     });
     let recorder = runtime.recorder("node-controller");
-    runtime.work("node-lifecycle-controller", queue, 5, Controller { nodes, pods, heartbeats, recorder });
+    runtime.work(
+        "node-lifecycle-controller",
+        queue,
+        5,
+        Controller { nodes, pods, by_node, heartbeats, recorder },
+    );
 }
 
 fn ready(node: &Node) -> Option<&NodeCondition> {
@@ -105,8 +113,8 @@ impl Reconcile for Controller {
 
 impl Controller {
     async fn mark_pods(&self, node: &Node, api: &Writer, now: Timestamp) -> anyhow::Result<()> {
-        let pods = self.pods.list();
-        for pod in pods.iter().filter(|p| pods::node_name(p) == Some(name(node)) && pods::is_ready(p)) {
+        let pods = self.by_node.on(name(node)).into_iter().filter_map(|key| self.pods.get(&key));
+        for pod in pods.filter(|p| pods::is_ready(p)) {
             let mut conditions = pod.status.clone().unwrap_or_default().conditions.unwrap_or_default();
             for condition in conditions.iter_mut().filter(|c| c.type_ == "Ready") {
                 condition.status = "False".to_owned();
@@ -114,8 +122,8 @@ impl Controller {
             }
             let patch = json!({"metadata": {"resourceVersion": pod.metadata.resource_version},
                 "status": {"conditions": conditions}});
-            api.merge_status::<Pod>(&Key::of(&**pod), patch).await?;
-            self.recorder.warning(&**pod, "NodeNotReady", "Node is not ready");
+            api.merge_status::<Pod>(&Key::of(&*pod), patch).await?;
+            self.recorder.warning(&*pod, "NodeNotReady", "Node is not ready");
         }
         Ok(())
     }

@@ -12,7 +12,9 @@ use kube::api::DeleteParams;
 use parking_lot::Mutex;
 
 use crate::Config;
+use crate::claims::name;
 use crate::pods;
+use crate::pods_by_node::PodsByNode;
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer, is_not_found};
 
 /// A node that is missing may come back within this time.
@@ -32,6 +34,7 @@ struct Controller {
 pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (pods, nodes) = (runtime.cache::<Pod>(), runtime.cache::<Node>());
     let ended: Arc<Ended> = Arc::default();
+    let by_node = PodsByNode::follow(&pods);
     let queue = Queue::default();
     let (kept, all, changed) = (ended.clone(), nodes.clone(), queue.clone());
     pods.on_change(move |old, new| {
@@ -46,11 +49,11 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
             _ => {}
         }
     });
-    let (all, changed) = (pods.clone(), queue.clone());
+    let changed = queue.clone();
     nodes.on_change(move |old, new| {
         let (Some(gone), None) = (old, new) else { return };
-        for pod in all.list().iter().filter(|p| pods::node_name(p) == gone.metadata.name.as_deref()) {
-            changed.add_after(Key::of(&**pod), QUARANTINE);
+        for pod in by_node.on(name(&**gone)) {
+            changed.add_after(pod, QUARANTINE);
         }
     });
     runtime.work("pod-garbage-collector-controller", queue, 5, Controller { pods, nodes, ended });

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 
 use crate::Config;
+use crate::claims::name;
 use crate::pod_gc::disrupt;
 use crate::pods;
+use crate::pods_by_node::PodsByNode;
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 
 struct Controller {
@@ -19,6 +21,7 @@ struct Controller {
 
 pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (pods, nodes) = (runtime.cache::<Pod>(), runtime.cache::<Node>());
+    let by_node = PodsByNode::follow(&pods);
     let queue = Queue::default();
     let (all, changed) = (nodes.clone(), queue.clone());
     pods.on_change(move |_, new| {
@@ -28,14 +31,14 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
             changed.add(Key::of(&**pod));
         }
     });
-    let (all, changed) = (pods.clone(), queue.clone());
+    let changed = queue.clone();
     nodes.on_change(move |old, new| {
         let Some(node) = new.filter(|n| evicting(n).next().is_some()) else { return };
         if old.is_some_and(|old| evicting(old).eq(evicting(node))) {
             return;
         }
-        for pod in all.list().iter().filter(|p| pods::node_name(p) == node.metadata.name.as_deref()) {
-            changed.add(Key::of(&**pod));
+        for pod in by_node.on(name(&**node)) {
+            changed.add(pod);
         }
     });
     let recorder = runtime.recorder("taint-eviction-controller");
