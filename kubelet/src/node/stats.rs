@@ -31,7 +31,7 @@ async fn usage(node: &NodeContext, pods: Vec<Arc<Pod>>) -> Vec<Usage> {
         // A pod that has just gone has no numbers.
         let Ok(total) = node.runtime.pod_stats(uid_of(&pod)).await else { continue };
         let mut containers = Vec::new();
-        for c in node.runtime.containers().into_iter().filter(|c| c.pod_uid == uid_of(&pod)) {
+        for c in node.runtime.containers_of(uid_of(&pod)) {
             let ContainerState::Running { started, .. } = c.state else { continue };
             if let Ok(stats) = node.runtime.stats(&c.id).await {
                 containers.push((c.name, started, stats));

@@ -3,14 +3,21 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
-use tokio::{sync::broadcast::error::RecvError, time::{Instant, timeout}};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, timeout},
+};
 
 use super::{
     node_context::NodeContext,
     recorder::{container_reference, pod_reference},
     view::{Role, Waiting, find_container, name_of, namespace_of, spec_of, uid_of},
 };
-use crate::{cri::ContainerState, probes::http::{Get, Purpose}, runtime::Runtime};
+use crate::{
+    cri::ContainerState,
+    probes::http::{Get, Purpose},
+    runtime::Runtime,
+};
 
 /// Upstream sets a hook no limit of its own: the pod's end is its end.
 const FOREVER: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -86,7 +93,9 @@ async fn while_running(h: &Hooked, hook: impl Future<Output = Result<(), String>
 async fn ended(runtime: &Runtime, id: &str) {
     let mut events = runtime.events();
     loop {
-        let runs = runtime.container(id).is_some_and(|c| matches!(c.state, ContainerState::Created { .. } | ContainerState::Running { .. }));
+        let runs = runtime.container(id).is_some_and(|c| {
+            matches!(c.state, ContainerState::Created { .. } | ContainerState::Running { .. })
+        });
         if !runs {
             return;
         }
@@ -98,7 +107,13 @@ async fn ended(runtime: &Runtime, id: &str) {
 }
 
 async fn run(h: &Hooked, c: &Container, hook: &LifecycleHandler) -> Result<(), String> {
-    let of = format!("for Container {:?} in Pod \"{}_{}({})\" failed - error: ", c.name, name_of(&h.pod), namespace_of(&h.pod), uid_of(&h.pod));
+    let of = format!(
+        "for Container {:?} in Pod \"{}_{}({})\" failed - error: ",
+        c.name,
+        name_of(&h.pod),
+        namespace_of(&h.pod),
+        uid_of(&h.pod)
+    );
     if let Some(action) = &hook.exec {
         let command = action.command.as_deref().unwrap_or_default();
         return exec(h, command).await.map_err(|(why, output)| {
@@ -146,7 +161,9 @@ async fn http_get(h: &Hooked, get: Get) -> Result<(), String> {
     if error.is_plain_reply() {
         let host = get.authority();
         if get.into_plain().send(deadline).await.is_ok() {
-            let message = format!("request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded");
+            let message = format!(
+                "request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded"
+            );
             h.node.recorder.warning(pod_reference(&h.pod), "LifecycleHTTPFallback", message);
             return Ok(());
         }

@@ -2,7 +2,10 @@
 
 use std::{io, net::IpAddr};
 
-use tokio::{net::TcpStream, time::{Instant, timeout_at}};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
@@ -19,7 +22,9 @@ pub(super) async fn dial(host: &str, port: u16, deadline: Instant) -> Result<Tcp
     let name = host.trim_start_matches('[').trim_end_matches(']');
     let connect = async {
         if let Ok(ip) = name.parse::<IpAddr>() {
-            return TcpStream::connect((ip, port)).await.map_err(|error| DialError::Refused { address: address.clone(), error });
+            return TcpStream::connect((ip, port))
+                .await
+                .map_err(|error| DialError::Refused { address: address.clone(), error });
         }
         let found: Vec<_> = match tokio::net::lookup_host((name, port)).await {
             Ok(found) => found.collect(),
@@ -33,7 +38,11 @@ pub(super) async fn dial(host: &str, port: u16, deadline: Instant) -> Result<Tcp
 
 /// `host:port`, with brackets round an IPv6 address.
 pub(super) fn join(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// Go writes the kernel's messages in lower case.

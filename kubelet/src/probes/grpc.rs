@@ -40,8 +40,11 @@ pub(super) async fn check(host: &str, port: u16, service: &str, limit: Duration)
     let address = dial::join(host, port);
     let shown = dial::seconds(limit);
     // Upstream goes on dialling until the time is over, and says so.
-    let unreachable =
-        || Outcome::Failure(format!("timeout: failed to connect service {address:?} within {shown}: context deadline exceeded"));
+    let unreachable = || {
+        Outcome::Failure(format!(
+            "timeout: failed to connect service {address:?} within {shown}: context deadline exceeded"
+        ))
+    };
     let Ok(stream) = dial::dial(host, port, deadline).await else { return unreachable() };
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let Ok(Ok((sender, connection))) = timeout_at(deadline, handshake).await else { return unreachable() };
@@ -52,7 +55,10 @@ pub(super) async fn check(host: &str, port: u16, service: &str, limit: Duration)
         Err(_) => Outcome::Failure(format!("timeout: health rpc did not complete within {shown}")),
         Ok(Ok(state)) if state == 1 => Outcome::Success,
         Ok(Ok(state)) => {
-            let name = usize::try_from(state).ok().and_then(|s| STATES.get(s)).map_or_else(|| state.to_string(), |n| (*n).to_owned());
+            let name = usize::try_from(state)
+                .ok()
+                .and_then(|s| STATES.get(s))
+                .map_or_else(|| state.to_string(), |n| (*n).to_owned());
             Outcome::Failure(format!("service unhealthy (responded with {name:?})"))
         }
         Ok(Err((UNIMPLEMENTED, message))) => Outcome::Failure(format!(
@@ -60,7 +66,9 @@ pub(super) async fn check(host: &str, port: u16, service: &str, limit: Duration)
         )),
         Ok(Err((code, message))) => {
             let name = CODES.get(code).map_or_else(|| format!("Code({code})"), |n| (*n).to_owned());
-            Outcome::Failure(format!("error: health rpc probe failed: rpc error: code = {name} desc = {message}"))
+            Outcome::Failure(format!(
+                "error: health rpc probe failed: rpc error: code = {name} desc = {message}"
+            ))
         }
     }
 }
@@ -81,12 +89,17 @@ async fn call(
     let reply = sender.send_request(request).await.map_err(unavailable)?;
     if reply.status() != http::StatusCode::OK {
         let status = reply.status();
-        let message = format!("unexpected HTTP status code received from server: {} ({})", status.as_u16(), status.canonical_reason().unwrap_or_default());
+        let message = format!(
+            "unexpected HTTP status code received from server: {} ({})",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or_default()
+        );
         return Err((if status == http::StatusCode::NOT_FOUND { UNIMPLEMENTED } else { 2 }, message));
     }
     // A failure without a message has its status among the headers.
     status(reply.headers())?;
-    let body = Limited::new(reply.into_body(), REPLY).collect().await.map_err(|error| (13, error.to_string()))?;
+    let body =
+        Limited::new(reply.into_body(), REPLY).collect().await.map_err(|error| (13, error.to_string()))?;
     if let Some(trailers) = body.trailers() {
         status(trailers)?;
     }

@@ -8,7 +8,10 @@ use k8s_openapi::{
 };
 use tokio::time::Instant;
 
-use super::{Outcome, Target, dial, grpc, http::{Get, Purpose}};
+use super::{
+    Outcome, Target, dial, grpc,
+    http::{Get, Purpose},
+};
 use crate::{cri::RuntimeError, pods::env::expand};
 
 /// A try that could not be made is repeated at once, so often.
@@ -69,7 +72,8 @@ async fn once(target: &Target, probe: &Probe, limit: Duration) -> Outcome {
 
 async fn exec(target: &Target, command: &[String], limit: Duration) -> Outcome {
     // As upstream: only the variables with a literal value are known here.
-    let literal = target.container.env.iter().flatten().filter_map(|e| Some((e.name.clone(), e.value.clone()?)));
+    let literal =
+        target.container.env.iter().flatten().filter_map(|e| Some((e.name.clone(), e.value.clone()?)));
     let env: HashMap<String, String> = literal.collect();
     let command: Vec<String> = command.iter().map(|a| expand(a, &env)).collect();
     match target.runtime.exec_sync(&target.id, &command, limit).await {
@@ -80,7 +84,10 @@ async fn exec(target: &Target, command: &[String], limit: Duration) -> Outcome {
         }
         Err(RuntimeError::TimedOut(limit)) => {
             let command = command.join(" ");
-            Outcome::Failure(format!("command timed out: {command:?} timed out after {}", dial::seconds(limit)))
+            Outcome::Failure(format!(
+                "command timed out: {command:?} timed out after {}",
+                dial::seconds(limit)
+            ))
         }
         Err(error) => Outcome::Error(error.to_string()),
     }
@@ -95,7 +102,9 @@ pub(super) fn port(port: &IntOrString, c: &Container) -> Result<u16, String> {
             match named {
                 Some(p) => i64::from(p.container_port),
                 // It may be a number written as text.
-                None => name.parse().map_err(|_| format!("strconv.Atoi: parsing {name:?}: invalid syntax"))?,
+                None => {
+                    name.parse().map_err(|_| format!("strconv.Atoi: parsing {name:?}: invalid syntax"))?
+                }
             }
         }
     };

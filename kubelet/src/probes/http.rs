@@ -1,6 +1,9 @@
 //! GET requests of probes and lifecycle hooks, over TLS without asking who answers, as upstream.
 
-use std::{net::IpAddr, sync::{Arc, LazyLock}};
+use std::{
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, header};
@@ -13,10 +16,16 @@ use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use tokio::{io::{AsyncRead, AsyncWrite}, time::{Instant, timeout_at}};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::TlsConnector;
 
-use super::{dial::{DialError, dial, join, words}, handler::port};
+use super::{
+    dial::{DialError, dial, join, words},
+    handler::port,
+};
 
 /// Most of a reply's body that is read.
 const BODY: usize = 10 * 1024;
@@ -71,12 +80,19 @@ enum Why {
 // === impl Get ===
 
 impl Get {
-    pub(crate) fn new(action: &HTTPGetAction, c: &Container, pod_ip: IpAddr, purpose: Purpose) -> Result<Get, String> {
+    pub(crate) fn new(
+        action: &HTTPGetAction,
+        c: &Container,
+        pod_ip: IpAddr,
+        purpose: Purpose,
+    ) -> Result<Get, String> {
         let host = action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| pod_ip.to_string());
         let mut headers = Vec::new();
         for h in action.http_headers.iter().flatten() {
-            let name = HeaderName::try_from(&h.name).map_err(|_| format!("net/http: invalid header field name {:?}", h.name))?;
-            let value = HeaderValue::try_from(&h.value).map_err(|_| format!("net/http: invalid header field value for {:?}", h.name))?;
+            let name = HeaderName::try_from(&h.name)
+                .map_err(|_| format!("net/http: invalid header field name {:?}", h.name))?;
+            let value = HeaderValue::try_from(&h.value)
+                .map_err(|_| format!("net/http: invalid header field value for {:?}", h.name))?;
             headers.push((name, value));
         }
         let has = |headers: &[(HeaderName, HeaderValue)], name| headers.iter().any(|(n, _)| *n == name);
@@ -165,7 +181,10 @@ impl Get {
         timeout_at(deadline, exchange).await.unwrap_or(Err(Why::TimedOut))
     }
 
-    async fn exchange(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Reply, Why> {
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Reply, Why> {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
         // Ends with the sender, or with this future's end.
@@ -211,7 +230,9 @@ fn broken(error: &hyper::Error) -> Why {
     Why::Broken(match io {
         Some(io) => format!("read: {}", words(io)),
         None if error.is_incomplete_message() => "EOF".to_owned(),
-        None if error.is_parse() => "net/http: HTTP/1.x transport connection broken: malformed HTTP response".to_owned(),
+        None if error.is_parse() => {
+            "net/http: HTTP/1.x transport connection broken: malformed HTTP response".to_owned()
+        }
         None => error.to_string(),
     })
 }
@@ -265,11 +286,21 @@ impl ServerCertVerifier for AnyServer {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 

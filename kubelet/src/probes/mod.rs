@@ -6,6 +6,8 @@ mod dial;
 mod grpc;
 mod handler;
 pub(crate) mod http;
+#[cfg(test)]
+mod socket_tests;
 mod tasks;
 
 use std::{net::IpAddr, time::Duration};
@@ -83,7 +85,8 @@ impl Tally {
     fn count(&mut self, ok: bool, probe: &Probe) -> Option<bool> {
         self.run = if self.last == Some(ok) { self.run.saturating_add(1) } else { 1 };
         self.last = Some(ok);
-        let threshold = if ok { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
+        let threshold =
+            if ok { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
         if self.run < threshold || self.told == Some(ok) {
             return None;
         }
@@ -112,7 +115,8 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
     let whole = |s: i64| Duration::from_secs(s.unsigned_abs());
     let (period, limit) = (seconds(probe.period_seconds, 10), whole(seconds(probe.timeout_seconds, 1)));
     let age = Timestamp::now().duration_since(target.started).as_secs();
-    tokio::time::sleep(first_try(age, seconds(probe.initial_delay_seconds, 0), period, &target.container)).await;
+    tokio::time::sleep(first_try(age, seconds(probe.initial_delay_seconds, 0), period, &target.container))
+        .await;
     let mut ticks = tokio::time::interval(whole(period));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut tally = Tally::default();
@@ -143,7 +147,11 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
 fn first_try(age: i64, initial_delay: i64, period: i64, c: &Container) -> Duration {
     let delay = Duration::from_secs((initial_delay - age).max(0).unsigned_abs());
     let adopted = age > period && c.startup_probe.is_none();
-    if adopted { delay + Duration::from_secs(period.unsigned_abs()).mul_f64(rand::random::<f64>()) } else { delay }
+    if adopted {
+        delay + Duration::from_secs(period.unsigned_abs()).mul_f64(rand::random::<f64>())
+    } else {
+        delay
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +188,8 @@ mod tests {
 
     #[test]
     fn events_are_in_upstream_words() {
-        let text = |kind, outcome| event(kind, &outcome).map(|(reason, message)| format!("{reason}: {message}"));
+        let text =
+            |kind, outcome| event(kind, &outcome).map(|(reason, message)| format!("{reason}: {message}"));
         let failed = Outcome::Failure("HTTP probe failed with statuscode: 500".into());
         let want = "Unhealthy: Readiness probe failed: HTTP probe failed with statuscode: 500";
         assert_eq!(text(Kind::Readiness, failed).as_deref(), Some(want));
@@ -197,6 +206,10 @@ mod tests {
         assert_eq!(first_try(5, 15, 10, &c), Duration::from_secs(10));
         assert!(first_try(3600, 15, 10, &c) < Duration::from_secs(10));
         let gated = Container { startup_probe: Some(Probe::default()), ..Container::default() };
-        assert_eq!(first_try(3600, 15, 10, &gated), Duration::ZERO, "after the startup probe there is no wait");
+        assert_eq!(
+            first_try(3600, 15, 10, &gated),
+            Duration::ZERO,
+            "after the startup probe there is no wait"
+        );
     }
 }

@@ -52,7 +52,8 @@ impl Probes {
         let Some(ip) = ip else { return };
         for ((id, kind), (container, probe, started)) in due {
             self.tasks.entry((id.clone(), kind)).or_insert_with(|| {
-                let target = Target { runtime: runtime.clone(), container: container.clone(), id, ip, started };
+                let target =
+                    Target { runtime: runtime.clone(), container: container.clone(), id, ip, started };
                 let mut task = JoinSet::new();
                 task.spawn(run(target, kind, probe.clone(), self.sender.clone()));
                 task

@@ -49,7 +49,10 @@ fn fill(fresh: &Path, payload: &Payload, group: Option<u32>) -> io::Result<()> {
     make_dir(fresh, group)?;
     for (path, file) in payload {
         if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path: must be relative and must not contain '..': {path}")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("invalid path: must be relative and must not contain '..': {path}"),
+            ));
         }
         let target = fresh.join(path);
         if let Some(parent) = target.parent() {
@@ -129,7 +132,8 @@ mod tests {
 
     /// What a container sees: each name, its mode and its data.
     fn shown(dir: &Path, names: &[&str]) -> Vec<String> {
-        let mut links: Vec<String> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut links: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         links.retain(|name| !name.starts_with("..2"));
         links.sort();
         let file = |name: &&str| {

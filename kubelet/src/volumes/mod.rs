@@ -12,12 +12,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    EmptyDirVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, Volume,
+};
 use kube::Api;
 use nix::mount::{MsFlags, mount};
 
 use crate::{
-    pods::{resources, view::{name_of, namespace_of, spec_of}},
+    pods::{
+        resources,
+        view::{name_of, namespace_of, spec_of},
+    },
     sys::mounts,
 };
 use projection::Inputs;
@@ -44,7 +49,12 @@ pub(crate) async fn mount_all(pod_dir: &Path, pod: &Pod, inputs: &Inputs<'_>) ->
 }
 
 /// The path, or `None` for volumes that the container runtime mounts (images).
-async fn mount_one(pod_dir: &Path, pod: &Pod, v: &Volume, inputs: &Inputs<'_>) -> Result<Option<PathBuf>, String> {
+async fn mount_one(
+    pod_dir: &Path,
+    pod: &Pod,
+    v: &Volume,
+    inputs: &Inputs<'_>,
+) -> Result<Option<PathBuf>, String> {
     let group = fs_group(pod);
     if let Some(dir) = project(pod_dir, pod, v, inputs).await? {
         return Ok(Some(dir));
@@ -81,7 +91,12 @@ pub(crate) async fn refresh(pod_dir: &Path, pod: &Pod, inputs: &Inputs<'_>) -> R
 }
 
 /// The directory of a volume made of API objects' data, `None` when it is of another kind.
-async fn project(pod_dir: &Path, pod: &Pod, v: &Volume, inputs: &Inputs<'_>) -> Result<Option<PathBuf>, String> {
+async fn project(
+    pod_dir: &Path,
+    pod: &Pod,
+    v: &Volume,
+    inputs: &Inputs<'_>,
+) -> Result<Option<PathBuf>, String> {
     let Some(payload) = projection::payload(pod, v, inputs).await? else { return Ok(None) };
     let (dir, group) = (pod_dir.join("volumes/projected").join(&v.name), fs_group(pod));
     blocking(move || {
@@ -97,7 +112,9 @@ async fn project(pod_dir: &Path, pod: &Pod, v: &Volume, inputs: &Inputs<'_>) -> 
 }
 
 /// File work is kept off the threads that serve everybody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, String> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(text),
         Err(error) => Err(error.to_string()),
@@ -113,7 +130,9 @@ async fn claimed(pod: &Pod, claim: &str, inputs: &Inputs<'_>) -> Result<PathBuf,
     let volumes: Api<PersistentVolume> = Api::all(inputs.client.clone());
     let spec = volumes.get(&name).await.map_err(text)?.spec.unwrap_or_default();
     if spec.volume_mode.as_deref() == Some("Block") {
-        return Err(format!("PersistentVolume {name} is a block device, which is not supported by this node"));
+        return Err(format!(
+            "PersistentVolume {name} is a block device, which is not supported by this node"
+        ));
     }
     if let Some(source) = spec.host_path {
         return blocking(move || host_path::make(source)).await;
@@ -124,7 +143,8 @@ async fn claimed(pod: &Pod, claim: &str, inputs: &Inputs<'_>) -> Result<PathBuf,
             return Err(format!("path {:?} does not exist", source.path));
         }
         let group = fs_group(pod);
-        return blocking(move || group.map_or(Ok(()), |group| own_recursively(&path, group)).map(|()| path)).await;
+        return blocking(move || group.map_or(Ok(()), |group| own_recursively(&path, group)).map(|()| path))
+            .await;
     }
     Err(format!("volume source of PersistentVolume {name} is not supported by this node"))
 }
@@ -140,7 +160,9 @@ fn empty_dir(dir: &Path, source: &EmptyDirVolumeSource, memory: i64, group: Opti
     let in_memory = match source.medium.as_deref() {
         None | Some("") => false,
         Some("Memory") => true,
-        Some(other) => return Err(io::Error::other(format!("storage medium {other:?} is not supported by this node"))),
+        Some(other) => {
+            return Err(io::Error::other(format!("storage medium {other:?} is not supported by this node")));
+        }
     };
     // The data of a memory volume is gone after a reboot, its directory is not.
     if dir.exists() && (!in_memory || mounts::below(dir)?.iter().any(|point| point == dir)) {
@@ -185,7 +207,10 @@ pub(crate) fn clean_up(pod_dir: &Path) -> io::Result<()> {
     }
     // What is still mounted is somebody's data: nothing is deleted then.
     if let Some(point) = mounts::below(pod_dir)?.first() {
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{} is still mounted", point.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            format!("{} is still mounted", point.display()),
+        ));
     }
     match fs::remove_dir_all(pod_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

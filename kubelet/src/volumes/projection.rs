@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
+    ByteString,
     api::{
         authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-        core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccount, ServiceAccountTokenProjection, Volume},
+        core::v1::{
+            DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccount, ServiceAccountTokenProjection, Volume,
+        },
     },
-    ByteString,
 };
 use kube::{Api, Client, api::PostParams};
 use parking_lot::Mutex;
@@ -47,7 +49,8 @@ pub(crate) async fn payload(pod: &Pod, v: &Volume, inputs: &Inputs<'_>) -> Resul
     let mut out = Payload::new();
     if let Some(source) = &v.config_map {
         let mode = mode(source.default_mode);
-        config_map(&mut out, namespace, &source.name, source.items.as_deref(), source.optional, mode, inputs).await?;
+        config_map(&mut out, namespace, &source.name, source.items.as_deref(), source.optional, mode, inputs)
+            .await?;
     } else if let Some(source) = &v.secret {
         let (mode, name) = (mode(source.default_mode), source.secret_name.clone().unwrap_or_default());
         secret(&mut out, namespace, &name, source.items.as_deref(), source.optional, mode, inputs).await?;
@@ -57,7 +60,8 @@ pub(crate) async fn payload(pod: &Pod, v: &Volume, inputs: &Inputs<'_>) -> Resul
         let mode = mode(source.default_mode);
         for s in source.sources.iter().flatten() {
             if let Some(s) = &s.config_map {
-                config_map(&mut out, namespace, &s.name, s.items.as_deref(), s.optional, mode, inputs).await?;
+                config_map(&mut out, namespace, &s.name, s.items.as_deref(), s.optional, mode, inputs)
+                    .await?;
             }
             if let Some(s) = &s.secret {
                 secret(&mut out, namespace, &s.name, s.items.as_deref(), s.optional, mode, inputs).await?;
@@ -95,8 +99,9 @@ fn token_file(pod: &Pod, token: String, mode: u32) -> File {
     let spec = spec_of(pod);
     let context = spec.security_context.clone().unwrap_or_default();
     let all = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let users: std::collections::BTreeSet<_> =
-        all.map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(context.run_as_user)).collect();
+    let users: std::collections::BTreeSet<_> = all
+        .map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(context.run_as_user))
+        .collect();
     let single = if users.len() == 1 { users.into_iter().next().flatten() } else { None };
     match (context.fs_group, single.and_then(|u| u32::try_from(u).ok())) {
         (Some(_), _) => File { data: token.into_bytes(), mode: 0o600, owner: None },
@@ -105,17 +110,35 @@ fn token_file(pod: &Pod, token: String, mode: u32) -> File {
     }
 }
 
-async fn config_map(out: &mut Payload, ns: &str, name: &str, items: Option<&[KeyToPath]>, optional: Option<bool>, mode: u32, inputs: &Inputs<'_>) -> Result<(), String> {
+async fn config_map(
+    out: &mut Payload,
+    ns: &str,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: Option<bool>,
+    mode: u32,
+    inputs: &Inputs<'_>,
+) -> Result<(), String> {
     let Some(map) = inputs.sources.config_map(ns, name, inputs.wake).await? else {
         return if optional == Some(true) { Ok(()) } else { Err(format!("configmap {name:?} not found")) };
     };
     let mut data: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     data.extend(map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes())));
-    data.extend(map.binary_data.iter().flatten().map(|(k, v): (&String, &ByteString)| (k.clone(), v.0.clone())));
+    data.extend(
+        map.binary_data.iter().flatten().map(|(k, v): (&String, &ByteString)| (k.clone(), v.0.clone())),
+    );
     select(out, data, items, optional, mode)
 }
 
-async fn secret(out: &mut Payload, ns: &str, name: &str, items: Option<&[KeyToPath]>, optional: Option<bool>, mode: u32, inputs: &Inputs<'_>) -> Result<(), String> {
+async fn secret(
+    out: &mut Payload,
+    ns: &str,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: Option<bool>,
+    mode: u32,
+    inputs: &Inputs<'_>,
+) -> Result<(), String> {
     let Some(secret) = inputs.sources.secret(ns, name, inputs.wake).await? else {
         return if optional == Some(true) { Ok(()) } else { Err(format!("secret {name:?} not found")) };
     };
@@ -123,7 +146,13 @@ async fn secret(out: &mut Payload, ns: &str, name: &str, items: Option<&[KeyToPa
     select(out, data, items, optional, mode)
 }
 
-fn select(out: &mut Payload, mut data: BTreeMap<String, Vec<u8>>, items: Option<&[KeyToPath]>, optional: Option<bool>, default_mode: u32) -> Result<(), String> {
+fn select(
+    out: &mut Payload,
+    mut data: BTreeMap<String, Vec<u8>>,
+    items: Option<&[KeyToPath]>,
+    optional: Option<bool>,
+    default_mode: u32,
+) -> Result<(), String> {
     let Some(items) = items.filter(|i| !i.is_empty()) else {
         out.extend(data.into_iter().map(|(k, v)| (k, plain(v, default_mode))));
         return Ok(());
@@ -142,7 +171,13 @@ fn select(out: &mut Payload, mut data: BTreeMap<String, Vec<u8>>, items: Option<
     Ok(())
 }
 
-fn downward(out: &mut Payload, pod: &Pod, items: Option<&[DownwardAPIVolumeFile]>, default_mode: u32, inputs: &Inputs<'_>) -> Result<(), String> {
+fn downward(
+    out: &mut Payload,
+    pod: &Pod,
+    items: Option<&[DownwardAPIVolumeFile]>,
+    default_mode: u32,
+    inputs: &Inputs<'_>,
+) -> Result<(), String> {
     for item in items.unwrap_or_default() {
         let mode = item.mode.map_or(default_mode, |m| mode(Some(m)));
         let text = if let Some(r) = &item.field_ref {
@@ -168,7 +203,11 @@ async fn token(pod: &Pod, s: &ServiceAccountTokenProjection, inputs: &Inputs<'_>
             return Ok(token.clone());
         }
     }
-    let account = spec_of(pod).service_account_name.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".to_owned());
+    let account = spec_of(pod)
+        .service_account_name
+        .clone()
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| "default".to_owned());
     let request = TokenRequest {
         spec: Some(TokenRequestSpec {
             audiences: audience.map(|a| vec![a]),

@@ -9,14 +9,22 @@ use std::{
 use crate::sys::{beneath, mounts};
 
 /// Binds `sub` of the volume at `volume` below the pod's directory and gives that place. A missing directory is made.
-pub(crate) fn bind(pod_dir: &Path, volume: &Path, sub: &str, container: &str, index: usize) -> Result<PathBuf, String> {
+pub(crate) fn bind(
+    pod_dir: &Path,
+    volume: &Path,
+    sub: &str,
+    container: &str,
+    index: usize,
+) -> Result<PathBuf, String> {
     let path = Path::new(sub);
     if path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
         return Err(format!("subPath {sub:?} must be a relative path inside the volume"));
     }
     let target = pod_dir.join("volume-subpaths").join(container).join(index.to_string());
     make(volume, path, &target).map_err(|error| match error.raw_os_error() {
-        Some(libc::EXDEV | libc::ELOOP) => format!("subpath {sub:?} not within volume path {:?}", volume.display().to_string()),
+        Some(libc::EXDEV | libc::ELOOP) => {
+            format!("subpath {sub:?} not within volume path {:?}", volume.display().to_string())
+        }
         _ => format!("failed to prepare subPath for volumeMount {sub:?} of container {container:?}: {error}"),
     })?;
     Ok(target)
