@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::{net, runtime};
+use crate::{net, runtime, volumes};
 
 /// Removes what a node with these directories has left. No node may be running on them.
 pub async fn purge(
@@ -17,6 +17,8 @@ pub async fn purge(
     // A root of its own goes with everything in it; the machine's keeps what others put there.
     let cgroup = if cgroup_root == "/" { "/kubepods" } else { cgroup_root };
     runtime::purge(&state_dir.join("runtime"), run_dir, cgroup).await.context("containers")?;
+    let pods = state_dir.join("pods");
+    tokio::task::spawn_blocking(move || volumes::clean_up(&pods)).await?.context("volumes")?;
     let local: Vec<Ipv4Addr> = match cluster_dns {
         Some(IpAddr::V4(ip)) => vec![ip],
         Some(IpAddr::V6(_)) | None => vec![],
