@@ -289,6 +289,7 @@ mod tests {
         Arc::new(serde_json::from_value(pod).unwrap())
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "a literal reads best as the argument")]
     fn allowed(spec: Value, disrupted: Value) -> [i32; 4] {
         let budget = json!({"spec": spec, "status": {"disruptedPods": disrupted, "currentHealthy": 0,
             "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}});

@@ -128,11 +128,11 @@ async fn create<O: Kind>(
 }
 
 /// The oldest revisions beyond the limit that nothing uses any more.
-pub(crate) fn surplus<'a>(
-    all: &'a [Arc<ControllerRevision>],
+pub(crate) fn surplus(
+    all: &[Arc<ControllerRevision>],
     limit: Option<i32>,
     used: impl Fn(&ControllerRevision) -> bool,
-) -> Vec<&'a Arc<ControllerRevision>> {
+) -> Vec<&Arc<ControllerRevision>> {
     let limit = usize::try_from(limit.unwrap_or(10)).unwrap_or(usize::MAX);
     let mut unused: Vec<_> = all.iter().filter(|r| !used(r)).collect();
     unused.truncate(unused.len().saturating_sub(limit));

@@ -256,6 +256,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "a literal reads best as the argument")]
     fn cron(spec: Value, status: Value) -> CronJob {
         let mut cron = json!({"metadata": {"name": "c", "namespace": "ns", "uid": "c", "creationTimestamp": "2026-01-01T00:00:30Z"},
             "spec": {"schedule": "*/5 * * * *", "timeZone": "UTC", "jobTemplate": {"spec": {"template": {}}}}, "status": status});

@@ -26,6 +26,9 @@ pub(super) struct Plan {
     pub(super) again: Option<Duration>,
 }
 
+/// The new and the old pod of a node.
+type Pair<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+
 pub(super) struct View<'a> {
     set: &'a DaemonSet,
     spec: &'a DaemonSetSpec,
@@ -135,7 +138,7 @@ impl<'a> View<'a> {
     }
 
     /// The new and the old pod of a node; None if there are more of either.
-    fn pair(&self, node: &str) -> Option<(Option<&Arc<Pod>>, Option<&Arc<Pod>>)> {
+    fn pair(&self, node: &str) -> Option<Pair<'_>> {
         let present = self.pods.get(node).map(Vec::as_slice).unwrap_or_default();
         let alive = present.iter().filter(|p| !pods::is_terminating(p));
         let (new, old): (Vec<_>, Vec<_>) = alive.partition(|p| self.is_new(p));

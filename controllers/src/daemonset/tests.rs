@@ -12,6 +12,7 @@ use super::plan::{Plan, View};
 use crate::claims::name;
 use crate::revisions::REVISION_HASH;
 
+#[allow(clippy::needless_pass_by_value, reason = "a literal reads best as the argument")]
 fn set(strategy: Value) -> DaemonSet {
     serde_json::from_value(json!({"metadata": {"name": "d", "namespace": "ns", "generation": 2},
         "spec": {"selector": {}, "updateStrategy": strategy, "template": {"spec": {

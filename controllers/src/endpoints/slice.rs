@@ -183,7 +183,7 @@ fn place(mine: Vec<&Arc<EndpointSlice>>, group: Group, shape: &Shape, writes: &m
     let spare = filled.iter().all(Vec::is_empty) && left.is_empty();
     for (slice, endpoints) in mine.into_iter().zip(filled) {
         // One slice stays, empty, so that clients see the Service has no endpoints.
-        if endpoints.is_empty() && !(spare && !holds_any) {
+        if endpoints.is_empty() && (holds_any || !spare) {
             writes.push(Write::Delete(slice.clone()));
             continue;
         }

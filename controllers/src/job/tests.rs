@@ -12,6 +12,7 @@ use super::{FINALIZER, template};
 
 const NOW: i64 = 1_800_000_000;
 
+#[allow(clippy::needless_pass_by_value, reason = "a literal reads best as the argument")]
 fn job(spec: Value) -> Job {
     let mut job = json!({"metadata": {"name": "j", "namespace": "ns", "uid": "j"},
         "spec": {"parallelism": 2, "completions": 2, "backoffLimit": 6, "template": {"spec": {"containers": [{"name": "c"}]}}}});

@@ -126,7 +126,7 @@ pub(super) fn sink(
                 note = receiver.recv() => note,
             };
             let Some(note) = note else { return };
-            if let Some(action) = correlator.correlate(note) {
+            if let Some(action) = correlator.correlate(&note) {
                 send(&client, &mut correlator, action).await;
             }
         }
@@ -198,12 +198,12 @@ struct Correlator {
 
 impl Correlator {
     /// None: the source has said too much about this object.
-    fn correlate(&mut self, note: Note) -> Option<Action> {
+    fn correlate(&mut self, note: &Note) -> Option<Action> {
         let uid = note.object.uid.clone().unwrap_or_default();
         if !self.admit(note.component, &uid, note.at) {
             return None;
         }
-        let message = self.combine(&note, &uid);
+        let message = self.combine(note, &uid);
         let identity = Identity {
             component: note.component,
             uid,
@@ -218,7 +218,7 @@ impl Correlator {
         });
         counted.count += 1;
         let repeated = counted.count > 1;
-        let event = event(&note, counted, message.text);
+        let event = event(note, counted, message.text);
         Some(Action { event, identity, repeated })
     }
 
@@ -341,8 +341,8 @@ mod tests {
     #[test]
     fn repeated_events_are_counted_on_one_object() {
         let mut correlator = Correlator::default();
-        let first = correlator.correlate(note("m", 1)).unwrap();
-        let second = correlator.correlate(note("m", 2)).unwrap();
+        let first = correlator.correlate(&note("m", 1)).unwrap();
+        let second = correlator.correlate(&note("m", 2)).unwrap();
         assert!(!first.repeated && second.repeated);
         assert_eq!(first.event.metadata.name, second.event.metadata.name);
         assert_eq!(
@@ -355,7 +355,7 @@ mod tests {
     fn the_eleventh_similar_event_is_combined_and_the_flood_is_cut() {
         let mut correlator = Correlator::default();
         let messages: Vec<_> = (0..30)
-            .filter_map(|i| correlator.correlate(note(&format!("m{i}"), 1)))
+            .filter_map(|i| correlator.correlate(&note(&format!("m{i}"), 1)))
             .map(|action| action.event.message.unwrap())
             .collect();
         assert_eq!(messages.len(), 25);

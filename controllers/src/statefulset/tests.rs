@@ -11,6 +11,7 @@ use super::identity;
 use super::plan::{Action, Revision, View};
 use crate::revisions::REVISION_HASH;
 
+#[allow(clippy::needless_pass_by_value, reason = "a literal reads best as the argument")]
 fn set(spec: Value) -> StatefulSet {
     let mut set = json!({"metadata": {"name": "s", "namespace": "ns", "uid": "s", "generation": 1}, "spec": {
         "replicas": 3, "serviceName": "svc", "selector": {"matchLabels": {"app": "x"}}, "template": {},
