@@ -53,7 +53,7 @@ pub(super) async fn check(host: &str, port: u16, service: &str, limit: Duration)
     driver.abort();
     match reply {
         Err(_) => Outcome::Failure(format!("timeout: health rpc did not complete within {shown}")),
-        Ok(Ok(state)) if state == 1 => Outcome::Success,
+        Ok(Ok(1)) => Outcome::Success,
         Ok(Ok(state)) => {
             let name = usize::try_from(state)
                 .ok()

@@ -21,10 +21,10 @@ pub(crate) type Payload = BTreeMap<String, File>;
 pub(crate) fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> io::Result<bool> {
     let data_link = dir.join("..data");
     let old = fs::read_link(&data_link).ok();
-    if let Some(old) = &old {
-        if same(&dir.join(old), payload) {
-            return Ok(false);
-        }
+    if let Some(old) = &old
+        && same(&dir.join(old), payload)
+    {
+        return Ok(false);
     }
     let fresh = dir.join(format!("..{stamp}"));
     if let Err(error) = fill(&fresh, payload, group) {

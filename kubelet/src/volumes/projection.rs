@@ -198,10 +198,10 @@ async fn token(pod: &Pod, s: &ServiceAccountTokenProjection, inputs: &Inputs<'_>
     let seconds = s.expiration_seconds.unwrap_or(3600);
     let key = format!("{audience:?}/{seconds}");
     let now = Timestamp::now();
-    if let Some((token, renew)) = inputs.tokens.0.lock().get(&key) {
-        if *renew > now {
-            return Ok(token.clone());
-        }
+    if let Some((token, renew)) = inputs.tokens.0.lock().get(&key)
+        && *renew > now
+    {
+        return Ok(token.clone());
     }
     let account = spec_of(pod)
         .service_account_name
@@ -229,7 +229,7 @@ async fn token(pod: &Pod, s: &ServiceAccountTokenProjection, inputs: &Inputs<'_>
     let status = reply.status.ok_or("failed to fetch token: the reply has no status")?;
     let value = status.token.ok_or("failed to fetch token: the reply has no token")?;
     let life = status.expiration_timestamp.map_or(seconds, |at| at.0.duration_since(now).as_secs());
-    let renew = now + SignedDuration::from_secs((life * 8 / 10).min(86_400).max(60));
+    let renew = now + SignedDuration::from_secs((life * 8 / 10).clamp(60, 86_400));
     inputs.tokens.0.lock().insert(key, (value.clone(), renew));
     Ok(value)
 }
