@@ -61,7 +61,7 @@ pub async fn handle(server: Arc<Server>, caller: Caller, request: Request<Body>)
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     in_flight.dec();
-    server.metrics.finished(labels(&server, &info, response.status().as_u16()), begun.elapsed());
+    server.metrics.finished(&labels(&server, &info, response.status().as_u16()), begun.elapsed());
     Ok(response)
 }
 

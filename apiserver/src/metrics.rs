@@ -76,7 +76,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts a finished request.
-    pub fn finished(&self, labels: RequestLabels, took: Duration) {
+    pub fn finished(&self, labels: &RequestLabels, took: Duration) {
         let duration = DurationLabels {
             verb: labels.verb.clone(),
             group: labels.group.clone(),
@@ -86,7 +86,7 @@ impl Metrics {
         if labels.verb != "WATCH" {
             self.durations.get_or_create(&duration).observe(took.as_secs_f64());
         }
-        self.requests.get_or_create(&labels).inc();
+        self.requests.get_or_create(labels).inc();
     }
 
     /// The gauge of requests that are being served now.
@@ -130,7 +130,7 @@ mod tests {
             scope: "resource",
             code: 200,
         };
-        metrics.finished(labels, Duration::from_millis(3));
+        metrics.finished(&labels, Duration::from_millis(3));
         metrics.inflight(true).inc();
         let text = metrics.text(7, [("pods".to_owned(), 3)].into_iter());
         for line in [

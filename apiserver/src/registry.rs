@@ -39,7 +39,7 @@ pub struct Version {
 impl Registry {
     pub fn new(rows: impl Iterator<Item = &'static Row>) -> Self {
         let resources = rows.map(|row| Arc::new(Resource::from(row))).collect::<Vec<_>>();
-        Registry { catalog: RwLock::new(Arc::new(Catalog::new(resources))) }
+        Registry { catalog: RwLock::new(Arc::new(Catalog::new(&resources))) }
     }
 
     pub fn snapshot(&self) -> Arc<Catalog> {
@@ -66,9 +66,9 @@ impl Registry {
 // === impl Catalog ===
 
 impl Catalog {
-    fn new(resources: Vec<Arc<Resource>>) -> Self {
+    fn new(resources: &[Arc<Resource>]) -> Self {
         let mut groups: Vec<(String, BTreeMap<usize, Version>)> = vec![];
-        for r in &resources {
+        for r in resources {
             let at = groups.iter().position(|(name, _)| *name == r.gvr.group).unwrap_or_else(|| {
                 groups.push((r.gvr.group.clone(), BTreeMap::new()));
                 groups.len() - 1

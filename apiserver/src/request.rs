@@ -56,7 +56,7 @@ pub fn params(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>
 
 /// Percent-decodes; in queries `+` is a space. What is no escape stays as it is.
 fn decode(text: &str, plus: bool) -> Cow<'_, str> {
-    if !text.contains('%') && !(plus && text.contains('+')) {
+    if !(text.contains('%') || plus && text.contains('+')) {
         return Cow::Borrowed(text);
     }
     let mut out = Vec::with_capacity(text.len());
@@ -184,17 +184,37 @@ mod tests {
             ("GET", "/api/v1/pods?watch=true", "watch /v1 pods ns= name= sub= tail="),
             ("GET", "/api/v1/pods?watch=0", "list /v1 pods ns= name= sub= tail="),
             ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dx", "list /v1 pods ns= name=x sub= tail="),
-            ("GET", "/api/v1/pods?watch=1&fieldSelector=a=b,metadata.name=x", "watch /v1 pods ns= name=x sub= tail="),
+            (
+                "GET",
+                "/api/v1/pods?watch=1&fieldSelector=a=b,metadata.name=x",
+                "watch /v1 pods ns= name=x sub= tail=",
+            ),
             ("GET", "/api/v1/pods?fieldSelector=metadata.name!=x", "list /v1 pods ns= name= sub= tail="),
             ("GET", "/api/v1/watch/namespaces/a/pods", "watch /v1 pods ns=a name= sub= tail="),
             ("POST", "/api/v1/namespaces/a/pods", "create /v1 pods ns=a name= sub= tail="),
             ("GET", "/api/v1/namespaces/a", "get /v1 namespaces ns=a name=a sub= tail="),
             ("PUT", "/api/v1/namespaces/a/finalize", "update /v1 namespaces ns=a name=a sub=finalize tail="),
             ("PUT", "/api/v1/namespaces/a/status", "update /v1 namespaces ns=a name=a sub=status tail="),
-            ("DELETE", "/apis/apps/v1/namespaces/a/deployments", "deletecollection apps/v1 deployments ns=a name= sub= tail="),
-            ("PATCH", "/apis/apps/v1/namespaces/a/deployments/d/scale", "patch apps/v1 deployments ns=a name=d sub=scale tail="),
-            ("GET", "/api/v1/namespaces/a/pods/p:80/proxy/x/y", "get /v1 pods ns=a name=p:80 sub=proxy tail=x/y"),
-            ("GET", "/api/v1/namespaces/a/services/x%3Ay/proxy", "get /v1 services ns=a name=x:y sub=proxy tail="),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments",
+                "deletecollection apps/v1 deployments ns=a name= sub= tail=",
+            ),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch apps/v1 deployments ns=a name=d sub=scale tail=",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods/p:80/proxy/x/y",
+                "get /v1 pods ns=a name=p:80 sub=proxy tail=x/y",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/services/x%3Ay/proxy",
+                "get /v1 services ns=a name=x:y sub=proxy tail=",
+            ),
             ("GET", "/apis/apps/v1", "get / - ns= name= sub= tail="),
             ("GET", "/healthz", "get / - ns= name= sub= tail="),
         ] {

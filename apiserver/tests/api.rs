@@ -28,11 +28,16 @@ impl Cluster {
             _ => "application/json",
         };
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let request = Request::builder().method(method).uri(path).header("content-type", kind).body(body).unwrap();
+        let request =
+            Request::builder().method(method).uri(path).header("content-type", kind).body(body).unwrap();
         let response = self.api.clone().oneshot(request).await.unwrap();
         let code = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into()))
+        (
+            code,
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into()),
+        )
     }
 
     async fn get(&self, path: &str) -> Value {
@@ -102,7 +107,11 @@ async fn lists_page_select_and_expire() {
     assert_eq!((code, &expired["reason"]), (410, &json!("Expired")));
     let token = expired["metadata"]["continue"].as_str().unwrap();
     let rest = c.get(&format!("{MAPS}?continue={token}")).await;
-    assert_eq!(rest["items"].as_array().unwrap().len(), 3, "an inconsistent continuation shows what is there now");
+    assert_eq!(
+        rest["items"].as_array().unwrap().len(),
+        3,
+        "an inconsistent continuation shows what is there now"
+    );
     c.running.stop().await;
 }
 
@@ -138,7 +147,9 @@ async fn finalizers_keep_an_object() {
     let (code, marked) = c.send("DELETE", &one, Value::Null).await;
     assert_eq!(code, 200);
     assert!(marked["metadata"]["deletionTimestamp"].is_string(), "{marked}");
-    let (code, refused) = c.send("PATCH", &one, json!({"metadata": {"finalizers": ["example.com/hold", "example.com/new"]}})).await;
+    let (code, refused) = c
+        .send("PATCH", &one, json!({"metadata": {"finalizers": ["example.com/hold", "example.com/new"]}}))
+        .await;
     assert_eq!((code, &refused["reason"]), (422, &json!("Invalid")));
     assert_eq!(c.send("PATCH", &one, json!({"metadata": {"finalizers": null}})).await.0, 200);
     assert_eq!(c.send("GET", &one, Value::Null).await.0, 404, "the last finalizer's end is the object's");
@@ -149,13 +160,38 @@ async fn finalizers_keep_an_object() {
 async fn bad_requests_change_nothing() {
     let c = Cluster::start().await;
     let before = c.running.server.store.revision();
-    let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "other"}});
+    let other =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "other"}});
     for (method, path, body, code, message) in [
-        ("POST", MAPS, other, 400, "the namespace of the provided object does not match the namespace sent on the request"),
+        (
+            "POST",
+            MAPS,
+            other,
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
         ("GET", "/api/v1/nothing", Value::Null, 404, "the server could not find the requested resource"),
-        ("GET", "/api/v1/pods?fieldSelector=spec.foo%3Dx", Value::Null, 400, "field label not supported: spec.foo"),
-        ("GET", "/api/v1/pods?labelSelector=a%20b", Value::Null, 400, "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
-        ("POST", MAPS, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}), 422, "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required"),
+        (
+            "GET",
+            "/api/v1/pods?fieldSelector=spec.foo%3Dx",
+            Value::Null,
+            400,
+            "field label not supported: spec.foo",
+        ),
+        (
+            "GET",
+            "/api/v1/pods?labelSelector=a%20b",
+            Value::Null,
+            400,
+            "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
+        ),
+        (
+            "POST",
+            MAPS,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}),
+            422,
+            "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required",
+        ),
     ] {
         let (got, status) = c.send(method, path, body).await;
         assert_eq!((got, status["message"].as_str().unwrap()), (code, message), "{method} {path}");

@@ -31,7 +31,9 @@ async fn put(store: &Store, key: &str, expect: Expect, text: &str) -> Result<Arc
 
 async fn delete(store: &Store, stored: &Stored) -> Result<Arc<Stored>, CommitError> {
     let draft = store.draft(&resource(), &stored.object());
-    store.commit(&resource(), stored.key.clone(), Expect::Revision(stored.revision), Change::Delete(draft)).await
+    store
+        .commit(&resource(), stored.key.clone(), Expect::Revision(stored.revision), Change::Delete(draft))
+        .await
 }
 
 /// Key to revision and bytes of everything there is.
@@ -129,7 +131,11 @@ async fn random_writes_agree_with_the_model_and_with_every_watcher() {
                 }
                 None => put(&store, &key, expect, &turn.to_string()).await.map(Some),
             };
-            assert_eq!(outcome.is_ok(), matches, "seed {seed}, turn {turn}: {key} {expect:?}, there {there:?}");
+            assert_eq!(
+                outcome.is_ok(),
+                matches,
+                "seed {seed}, turn {turn}: {key} {expect:?}, there {there:?}"
+            );
             match outcome {
                 Ok(Some(stored)) => drop(model.insert(key, (stored.revision, stored.value.clone()))),
                 Ok(None) => drop(model.remove(&key)),
@@ -151,7 +157,11 @@ async fn random_writes_agree_with_the_model_and_with_every_watcher() {
         for (at, replica) in replicas.iter_mut().enumerate() {
             while replica.step().await {}
             let prefix = if at == 1 { "a/" } else { "" };
-            let expected: BTreeMap<_, _> = model.iter().filter(|(k, _)| k.starts_with(prefix)).map(|(k, v)| (k.clone(), v.clone())).collect();
+            let expected: BTreeMap<_, _> = model
+                .iter()
+                .filter(|(k, _)| k.starts_with(prefix))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect();
             if at < 2 {
                 assert_eq!(replica.state, expected, "seed {seed}, replica {at}");
             }
@@ -178,14 +188,22 @@ async fn a_cursor_behind_the_ring_reads_the_log_until_compaction_takes_it() {
         }
         revisions.extend(events.iter().map(|e| e.revision));
     }
-    assert_eq!(revisions, (1..=3000).collect::<Vec<u64>>(), "the log and the ring join without gap or overlap");
+    assert_eq!(
+        revisions,
+        (1..=3000).collect::<Vec<u64>>(),
+        "the log and the ring join without gap or overlap"
+    );
     let page = store.list_at(&resource(), "", "", 1000, 10).await.unwrap();
     assert_eq!(page.items[0].revision, 1000, "a list of the past shows the past");
     store.compact(2500).await.unwrap();
     assert!(matches!(expired.poll().await, Err(Expired::Compacted { compacted: 2500 })));
     assert!(matches!(store.list_at(&resource(), "", "", 1000, 10).await, Err(Expired::Compacted { .. })));
     assert_eq!(store.list_at(&resource(), "", "", 2500, 10).await.unwrap().items[0].revision, 2500);
-    assert_eq!(store.get(&resource(), "k").unwrap().revision, 3000, "compaction takes only what is superseded");
+    assert_eq!(
+        store.get(&resource(), "k").unwrap().revision,
+        3000,
+        "compaction takes only what is superseded"
+    );
     store.close().await;
 }
 
@@ -249,7 +267,11 @@ async fn a_killed_server_loses_no_acknowledged_write() {
         for (key, revision) in &acknowledged {
             let (of, key) = key.split_once(':').unwrap();
             if of == round.to_string() {
-                assert_eq!(there.get(key).map(|(r, _)| *r), Some(*revision), "round {round}: {key} was acknowledged");
+                assert_eq!(
+                    there.get(key).map(|(r, _)| *r),
+                    Some(*revision),
+                    "round {round}: {key} was acknowledged"
+                );
             }
         }
         head = store.revision();

@@ -28,14 +28,18 @@ pub fn system() -> User {
 pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
     let namespaces = [NAMESPACE_SYSTEM, NAMESPACE_PUBLIC, NAMESPACE_NODE_LEASE, NAMESPACE_DEFAULT];
     let namespace = |name: &str| {
-        (core("namespaces"), Object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})))
+        (
+            core("namespaces"),
+            Object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})),
+        )
     };
     let first: Vec<_> = namespaces.iter().map(|n| namespace(n)).collect();
     ensure_all(server, first).await?;
     let mut rest = priority_classes();
     rest.extend(server_identity(server));
     let mut policy = policy::objects();
-    let all: Vec<Object> = policy.iter().filter(|(g, _)| g.resource == "clusterroles").map(|(_, o)| o.clone()).collect();
+    let all: Vec<Object> =
+        policy.iter().filter(|(g, _)| g.resource == "clusterroles").map(|(_, o)| o.clone()).collect();
     for (_, role) in &mut policy {
         // Made whole at once; later changes are the aggregation task's.
         if let Some(rules) = policy::aggregated(role, &all) {
@@ -43,7 +47,8 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
         }
     }
     // `admin` takes its rules from `edit`, which takes its from `view`: what those hold is only known after one more round.
-    let all: Vec<Object> = policy.iter().filter(|(g, _)| g.resource == "clusterroles").map(|(_, o)| o.clone()).collect();
+    let all: Vec<Object> =
+        policy.iter().filter(|(g, _)| g.resource == "clusterroles").map(|(_, o)| o.clone()).collect();
     for (_, role) in &mut policy {
         if let Some(rules) = policy::aggregated(role, &all) {
             role.set(&["rules"], Value::Array(rules));
@@ -51,7 +56,12 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
     }
     let user = system();
     let reconciled = policy.iter().map(|(gvr, object)| reconcile_policy(server, &user, gvr, object));
-    tokio::try_join!(ensure_all(server, rest), try_join_all(reconciled), ensure_service(server), ensure_service_range(server))?;
+    tokio::try_join!(
+        ensure_all(server, rest),
+        try_join_all(reconciled),
+        ensure_service(server),
+        ensure_service_range(server)
+    )?;
     Ok(())
 }
 
@@ -59,7 +69,10 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
 async fn ensure_all(server: &Arc<Server>, objects: Vec<(Gvr, Object)>) -> Result<()> {
     let user = system();
     let user = &user;
-    try_join_all(objects.into_iter().map(|(gvr, object)| async move { ensure(server, user, &gvr, object).await })).await?;
+    try_join_all(
+        objects.into_iter().map(|(gvr, object)| async move { ensure(server, user, &gvr, object).await }),
+    )
+    .await?;
     Ok(())
 }
 
@@ -106,8 +119,16 @@ async fn reconcile_policy(server: &Arc<Server>, user: &User, gvr: &Gvr, wanted: 
 
 fn priority_classes() -> Vec<(Gvr, Object)> {
     let classes = [
-        ("system-node-critical", 2_000_001_000_i64, "Used for system critical pods that must not be moved from their current node."),
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        (
+            "system-node-critical",
+            2_000_001_000_i64,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
     ];
     let class = |(name, value, description): (&str, i64, &str)| {
         let object = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
@@ -171,8 +192,11 @@ async fn ensure_service_range(server: &Arc<Server>) -> Result<()> {
     let ready = |range: &mut Object| -> Result<(), Status> {
         if range.items_at(&["status", "conditions"]).is_empty() {
             let now = coracle_api::time::seconds(jiff::Timestamp::now());
-            range.set(&["status", "conditions"], json!([{"type": "Ready", "status": "True", "reason": "",
-                "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": now}]));
+            range.set(
+                &["status", "conditions"],
+                json!([{"type": "Ready", "status": "True", "reason": "",
+                "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": now}]),
+            );
         }
         Ok(())
     };

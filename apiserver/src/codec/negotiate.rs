@@ -39,7 +39,9 @@ pub fn negotiate(accept: Option<&str>) -> Result<Accepted> {
 /// The same for an answer that has no other form than its own (reviews, bindings).
 pub fn negotiate_plain(accept: Option<&str>) -> Result<Accepted> {
     let clauses = accept.map(|header| {
-        let plain = header.split(',').filter(|c| clause(c).is_some_and(|c| c.parameters.iter().all(|(k, _)| *k != "as")));
+        let plain = header
+            .split(',')
+            .filter(|c| clause(c).is_some_and(|c| c.parameters.iter().all(|(k, _)| *k != "as")));
         plain.collect::<Vec<_>>().join(",")
     });
     match (accept, clauses.as_deref()) {

@@ -85,7 +85,7 @@ fn group_entry(group: &Group) -> Value {
 // === the plain form ===
 
 fn resource_list(version: &Version, group_version: &str) -> Value {
-    let resources: Vec<Value> = version.resources.iter().flat_map(|r| entries(r)).collect();
+    let resources: Vec<Value> = version.resources.iter().flat_map(entries).collect();
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})
 }
 

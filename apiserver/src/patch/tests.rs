@@ -10,6 +10,7 @@ fn patched(kind: PatchKind, api_version: &str, name: &str, original: &Value, pat
     apply(kind, &Object(original.clone()), patch.to_string().as_bytes(), &schema).map(|o| o.0)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "tests pass literals")]
 fn pod_patch(original: Value, patch: Value) -> Result<Value> {
     patched(PatchKind::Strategic, "v1", "Pod", &json!({"spec": original}), &json!({"spec": patch}))
         .map(|mut pod| pod["spec"].take())

@@ -4,7 +4,9 @@ use coracle_api::Object;
 use serde_json::{Value, json};
 
 use crate::field::FieldError;
-use crate::resource::{CLUSTER, Cell, Column, Row, SelectableField, Strategy, Subresource, SubresourceHandler, WriteContext};
+use crate::resource::{
+    CLUSTER, Cell, Column, Row, SelectableField, Strategy, Subresource, SubresourceHandler, WriteContext,
+};
 
 const GROUP: &str = "certificates.k8s.io";
 
@@ -14,7 +16,12 @@ pub(super) const ROWS: &[Row] = &[Row {
     plural: "certificatesigningrequests",
     short: &["csr"],
     status: true,
-    fields: &[SelectableField { label: "spec.signerName", path: &["spec", "signerName"], absent: "", or: &[] }],
+    fields: &[SelectableField {
+        label: "spec.signerName",
+        path: &["spec", "signerName"],
+        absent: "",
+        or: &[],
+    }],
     columns: COLUMNS,
     subresources: &[Subresource {
         name: "approval",
@@ -35,10 +42,14 @@ const COLUMNS: &[Column] = &[
     column("Age", "", Cell::Age),
     column("SignerName", "", Cell::Path(&["spec", "signerName"])),
     column("Requestor", "", Cell::Path(&["spec", "username"])),
-    column("RequestedDuration", "", Cell::Compute(|o, _| match o.i64_at(&["spec", "expirationSeconds"]) {
-        Some(seconds) => coracle_api::time::human_duration(seconds).into(),
-        None => "<none>".into(),
-    })),
+    column(
+        "RequestedDuration",
+        "",
+        Cell::Compute(|o, _| match o.i64_at(&["spec", "expirationSeconds"]) {
+            Some(seconds) => coracle_api::time::human_duration(seconds).into(),
+            None => "<none>".into(),
+        }),
+    ),
     column("Condition", "", Cell::Compute(|o, _| condition(o))),
 ];
 
@@ -117,7 +128,11 @@ impl Strategy for Request {
         }
         if new.i64_at(&["spec", "expirationSeconds"]).is_some_and(|s| s < 600) {
             let value = new.at(&["spec", "expirationSeconds"]).cloned().unwrap_or_default();
-            errors.push(FieldError::invalid("spec.expirationSeconds", &value, "may not specify a duration less than 600 seconds (10 minutes)"));
+            errors.push(FieldError::invalid(
+                "spec.expirationSeconds",
+                &value,
+                "may not specify a duration less than 600 seconds (10 minutes)",
+            ));
         }
         errors
     }

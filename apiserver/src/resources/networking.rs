@@ -214,9 +214,16 @@ impl Strategy for Addresses {
                 (true, false) => vec![format!("must be in canonical form (\"{ip}\")")],
             };
         }
-        let number = |part: &str| part.trim_start_matches('0').parse::<u8>().is_ok() || part.trim_matches('0').is_empty();
-        let padded = name.split('.').count() == 4 && name.split('.').all(|part| !part.is_empty() && number(part));
-        let why = if padded { "must not have leading 0s" } else { "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)" };
+        let number = |part: &str| {
+            part.trim_start_matches('0').parse::<u8>().is_ok() || part.trim_matches('0').is_empty()
+        };
+        let padded =
+            name.split('.').count() == 4 && name.split('.').all(|part| !part.is_empty() && number(part));
+        let why = if padded {
+            "must not have leading 0s"
+        } else {
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+        };
         vec![why.to_owned()]
     }
 

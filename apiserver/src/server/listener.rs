@@ -85,7 +85,8 @@ async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, dr
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
     builder.http1().timer(TokioTimer::new());
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(api));
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(api));
     if let Err(e) = drain.watch(connection.into_owned()).await {
         tracing::debug!(error = %e, "a connection ended");
     }

@@ -57,7 +57,14 @@ pub(super) trait Backend: Send + Sync {
     async fn steps(&self, resource: &str, after: u64, upto: u64, limit: usize) -> Result<Vec<Step>>;
 
     /// What lived under `prefix`, past the key `start`, at a revision; in key order.
-    async fn at(&self, resource: &str, prefix: &str, start: &str, revision: u64, limit: usize) -> Result<Vec<Record>>;
+    async fn at(
+        &self,
+        resource: &str,
+        prefix: &str,
+        start: &str,
+        revision: u64,
+        limit: usize,
+    ) -> Result<Vec<Record>>;
 
     /// The newest revision written before a time (Unix seconds); 0 where there is none.
     async fn revision_before(&self, at: i64) -> Result<u64>;

@@ -106,7 +106,8 @@ impl Cursor {
         };
         let events = steps.into_iter().filter(|s| s.record.key.starts_with(&*self.prefix)).map(|step| {
             let key = step.record.key;
-            let previous = step.previous.map(|(revision, value)| self.shelf.revive(revision, key.clone(), value));
+            let previous =
+                step.previous.map(|(revision, value)| self.shelf.revive(revision, key.clone(), value));
             let object = self.shelf.revive(step.record.revision, key, step.record.value);
             Event { revision: object.revision, deleted: step.record.deleted, object, previous }
         });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{Connection, ConnectOptions, Executor, QueryBuilder, Row, Sqlite as Db};
+use sqlx::{ConnectOptions, Connection, Executor, QueryBuilder, Row, Sqlite as Db};
 use tokio::sync::Mutex;
 
 use super::backend::{Backend, BackendError, Head, Record, Result, Step};
@@ -31,7 +31,8 @@ pub(super) struct Sqlite {
 
 impl Sqlite {
     pub(super) async fn open(dir: Option<&Path>) -> Result<Self> {
-        let options = SqliteConnectOptions::new().busy_timeout(Duration::from_secs(5)).disable_statement_logging();
+        let options =
+            SqliteConnectOptions::new().busy_timeout(Duration::from_secs(5)).disable_statement_logging();
         let Some(dir) = dir else {
             let mut memory = options.in_memory(true).connect().await?;
             memory.execute(SCHEMA).await?;

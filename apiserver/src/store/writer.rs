@@ -17,6 +17,8 @@ const BATCH: usize = 128;
 /// How soon a log that does not answer is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Resource and key.
+type Place = (Arc<str>, Arc<str>);
 type Reply = oneshot::Sender<Result<Arc<Stored>, CommitError>>;
 
 /// A write that is going to happen.
@@ -96,7 +98,7 @@ async fn settle(inner: &Inner, failure: &BackendError, last: u64) -> bool {
 fn decide(head: u64, batch: impl Iterator<Item = Write>) -> Vec<Decided> {
     let mut decided: Vec<Decided> = vec![];
     // What earlier writes of this batch leave under a key.
-    let mut ahead: HashMap<(Arc<str>, Arc<str>), Option<Arc<Stored>>> = HashMap::new();
+    let mut ahead: HashMap<Place, Option<Arc<Stored>>> = HashMap::new();
     let mut revision = head;
     for write in batch {
         let place = (write.shelf.name.clone(), write.key.clone());
@@ -176,7 +178,14 @@ mod tests {
         async fn steps(&self, resource: &str, after: u64, upto: u64, limit: usize) -> Result<Vec<Step>> {
             self.inner.steps(resource, after, upto, limit).await
         }
-        async fn at(&self, resource: &str, prefix: &str, start: &str, at: u64, limit: usize) -> Result<Vec<Record>> {
+        async fn at(
+            &self,
+            resource: &str,
+            prefix: &str,
+            start: &str,
+            at: u64,
+            limit: usize,
+        ) -> Result<Vec<Record>> {
             self.inner.at(resource, prefix, start, at, limit).await
         }
         async fn revision_before(&self, at: i64) -> Result<u64> {
@@ -195,7 +204,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_commit_that_fails_ambiguously_is_what_the_log_says() {
-        let backend = Arc::new(Faulty { inner: Sqlite::open(None).await.unwrap(), fault: AtomicU8::new(SOUND) });
+        let backend =
+            Arc::new(Faulty { inner: Sqlite::open(None).await.unwrap(), fault: AtomicU8::new(SOUND) });
         let options = Options { dir: None, history: History::default(), fields: HashMap::new() };
         let store = Store::with_backend(backend.clone(), options, None).await.unwrap();
         let resource: Arc<str> = "/configmaps".into();
@@ -209,7 +219,8 @@ mod tests {
         backend.fault.store(KEEPS, Ordering::SeqCst);
         assert_eq!(put("c").await.unwrap().revision, 2, "the log has it, so it is acknowledged");
         assert_eq!(put("b").await.unwrap().revision, 3, "and the next write goes on from there");
-        let keys: Vec<_> = store.list(&resource, "", "").items.iter().map(|s| (s.revision, s.key.to_string())).collect();
+        let keys: Vec<_> =
+            store.list(&resource, "", "").items.iter().map(|s| (s.revision, s.key.to_string())).collect();
         assert_eq!(keys, [(1, "a".to_owned()), (3, "b".to_owned()), (2, "c".to_owned())]);
     }
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::list::Listed;
 use super::write::converted;
-use crate::codec::{IncludeObject, partial_metadata, table};
 use crate::codec::{Accepted, Encoding, Form};
+use crate::codec::{IncludeObject, partial_metadata, table};
 use crate::resource::Resource;
 use crate::status::Status;
 use crate::store::Stored;
@@ -91,6 +91,7 @@ impl Style {
     }
 
     /// Any JSON value in the client's encoding.
+    #[allow(clippy::needless_pass_by_value, reason = "an answer is made to be encoded")]
     pub fn encode(&self, value: Value, code: StatusCode) -> Response<Body> {
         match self.accepted.encoding {
             Encoding::Yaml => match serde_saphyr::to_string(&value) {

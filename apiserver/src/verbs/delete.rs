@@ -36,7 +36,8 @@ impl Deletion {
         let number = |name: &str| -> Result<Option<i64>> {
             param(name).map(|v| v.parse().map_err(|_| bad_number(&v))).transpose()
         };
-        let orphan = o.bool_at(&["orphanDependents"]).or_else(|| param("orphanDependents").map(|v| v == "true"));
+        let orphan =
+            o.bool_at(&["orphanDependents"]).or_else(|| param("orphanDependents").map(|v| v == "true"));
         let propagation = text(&["propagationPolicy"]).or_else(|| param("propagationPolicy"));
         if orphan.is_some() && propagation.is_some() {
             return Err(invalid_options(
@@ -44,7 +45,9 @@ impl Deletion {
                 "orphanDependents and deletionPropagation cannot be both set",
             ));
         }
-        if let Some(p) = propagation.as_deref().filter(|p| !matches!(*p, "Orphan" | "Background" | "Foreground")) {
+        if let Some(p) =
+            propagation.as_deref().filter(|p| !matches!(*p, "Orphan" | "Background" | "Foreground"))
+        {
             return Err(invalid_options(
                 &format!("propagationPolicy: Unsupported value: {p:?}: "),
                 "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"",
@@ -71,7 +74,8 @@ impl Deletion {
             None => (has(ORPHAN) || (default_orphan && !has(FOREGROUND)), has(FOREGROUND)),
         };
         let kept = old.finalizers().filter(|f| !matches!(*f, ORPHAN | FOREGROUND));
-        let added = [(orphan, ORPHAN), (foreground, FOREGROUND)].into_iter().filter(|(on, _)| *on).map(|(_, f)| f);
+        let added =
+            [(orphan, ORPHAN), (foreground, FOREGROUND)].into_iter().filter(|(on, _)| *on).map(|(_, f)| f);
         kept.chain(added).map(str::to_owned).collect()
     }
 }
@@ -148,7 +152,8 @@ fn plan(ask: &Ask<'_>, how: &Deletion, old: &Object) -> Step {
     let strategy = ask.resource.strategy;
     let mut new = old.clone();
     let mut graceful = None;
-    if strategy.grace_period(old, how.grace_period_seconds).is_some() || old.deletion_grace_period_seconds().is_some_and(|g| g > 0)
+    if strategy.grace_period(old, how.grace_period_seconds).is_some()
+        || old.deletion_grace_period_seconds().is_some_and(|g| g > 0)
     {
         match (old.deletion_timestamp(), old.deletion_grace_period_seconds().unwrap_or(0)) {
             (None, _) => {
@@ -211,7 +216,9 @@ fn check_preconditions(ask: &Ask<'_>, how: &Deletion, old: &Object) -> Result<()
     ];
     for (what, wanted, found) in checks {
         if let Some(wanted) = wanted.filter(|w| *w != found) {
-            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            );
             return Err(Status::conflict(&ask.resource.gvr, ask.name, &why));
         }
     }

@@ -132,11 +132,12 @@ impl Page<'_> {
             store.list(storage, self.prefix, start).items
         } else {
             let all = store.list_at(storage, self.prefix, start, revision, usize::MAX - 1);
-            all.await.map_err(|e| match e {
-                Expired::Compacted { .. } => None,
-                other => Some(Status::internal(other)),
-            })?
-            .items
+            all.await
+                .map_err(|e| match e {
+                    Expired::Compacted { .. } => None,
+                    other => Some(Status::internal(other)),
+                })?
+                .items
         };
         if !self.everything {
             items.retain(matches);
@@ -238,9 +239,7 @@ fn version(info: &RequestInfo, continues: bool) -> Result<Option<Version>> {
         }
     }
     if continues && !revision.is_empty() && revision != "0" {
-        return Err(Status::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
+        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
     }
     if revision.is_empty() {
         return Ok(None);

@@ -18,7 +18,14 @@ pub fn time(at: Timestamp) -> String {
 
 /// Makes the metadata of a new object the server's.
 pub fn fill(new: &mut Object, resource: &Resource, uid: String, now: Timestamp) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "managedFields", "resourceVersion"] {
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+    ] {
         new.remove(&["metadata", field]);
     }
     new.set(&["metadata", "uid"], uid);
@@ -77,7 +84,9 @@ pub fn validate(new: &Object, resource: &Resource) -> Vec<FieldError> {
             namespace => {
                 let check = field_names::dns1123_label(namespace);
                 errors.extend(
-                    check.into_iter().map(|why| FieldError::invalid("metadata.namespace", &json!(namespace), why)),
+                    check
+                        .into_iter()
+                        .map(|why| FieldError::invalid("metadata.namespace", &json!(namespace), why)),
                 );
             }
         }
@@ -95,7 +104,8 @@ fn validate_maps(new: &Object, errors: &mut Vec<FieldError>) {
         let value = value.as_str().unwrap_or_default();
         let bad_key = field_names::qualified_name(key).into_iter().map(|why| (json!(key), why));
         let bad_value = field_names::label_value(value).into_iter().map(|why| (json!(value), why));
-        errors.extend(bad_key.chain(bad_value).map(|(v, why)| FieldError::invalid("metadata.labels", &v, why)));
+        errors
+            .extend(bad_key.chain(bad_value).map(|(v, why)| FieldError::invalid("metadata.labels", &v, why)));
     }
     let mut size = 0;
     for (key, value) in new.annotations().into_iter().flatten() {
@@ -126,7 +136,11 @@ fn validate_owners(owners: &[Value], errors: &mut Vec<FieldError>) {
         }
         let kind = coracle_api::Gvk::from_api_version(text("apiVersion"), text("kind"));
         if coracle_api::names::NEVER_OWNERS.contains(&(text("apiVersion"), text("kind"))) {
-            errors.push(FieldError::invalid(PATH, owner, format!("{kind} is disallowed from being an owner")));
+            errors.push(FieldError::invalid(
+                PATH,
+                owner,
+                format!("{kind} is disallowed from being an owner"),
+            ));
         }
         if owner.get("controller") == Some(&Value::Bool(true)) {
             let this = format!("{}/{}", text("kind"), text("name"));
@@ -174,7 +188,9 @@ pub fn validate_update(new: &Object, old: &Object) -> Vec<FieldError> {
             ));
         }
     }
-    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for field in
+        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+    {
         let (now, before) = (new.at(&["metadata", field]), old.at(&["metadata", field]));
         if now != before {
             let value = match now {

@@ -37,14 +37,17 @@ enum Field {
 impl Selection {
     pub fn parse(info: &RequestInfo, resource: &Resource) -> Result<Self> {
         let bad = |e: coracle_api::selector::SelectorError| Status::bad_request(e.to_string());
-        let labels = LabelSelector::parse(&info.param("labelSelector").unwrap_or_default()).map_err(|e| {
-            Status::bad_request(e.to_string())
-        })?;
+        let labels = LabelSelector::parse(&info.param("labelSelector").unwrap_or_default())
+            .map_err(|e| Status::bad_request(e.to_string()))?;
         let mut selector =
             FieldSelector::parse(&info.param("fieldSelector").unwrap_or_default()).map_err(bad)?;
         if !info.name.is_empty() && !matches!(info.verb.as_str(), "get") {
             let field = "metadata.name".to_owned();
-            selector.0.push(coracle_api::selector::FieldTerm { field, value: info.name.clone(), equal: true });
+            selector.0.push(coracle_api::selector::FieldTerm {
+                field,
+                value: info.name.clone(),
+                equal: true,
+            });
         }
         let fields: Result<Vec<Term>> = selector
             .0
@@ -73,7 +76,9 @@ impl Selection {
                 let equal = match (term.field, &object, &self.by_object) {
                     (Field::Name, ..) => stored.name() == term.value,
                     (Field::Namespace, ..) => stored.namespace() == term.value,
-                    (Field::Listed(at), Some(object), Some(fields)) => field_value(object, &fields[at]) == term.value,
+                    (Field::Listed(at), Some(object), Some(fields)) => {
+                        field_value(object, &fields[at]) == term.value
+                    }
                     (Field::Listed(at), ..) => stored.index.field(at) == term.value,
                 };
                 equal == term.equal

@@ -92,7 +92,8 @@ pub fn key(resource: &Resource, namespace: &str, name: &str) -> String {
 
 /// Creates an object that has been decoded, normalised and pruned.
 pub async fn create(server: &Server, ask: &Ask<'_>, new: Object) -> Result<Written> {
-    let mut attempts = if new.name().is_empty() && !new.generate_name().is_empty() { NAME_ATTEMPTS } else { 1 };
+    let mut attempts =
+        if new.name().is_empty() && !new.generate_name().is_empty() { NAME_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
         match create_once(server, ask, new.clone()).await {
@@ -179,7 +180,12 @@ fn generated_name(prefix: &str) -> String {
 }
 
 /// Updates an object: reads, edits, checks and writes until nobody else wrote in between.
-pub async fn update(server: &Server, ask: &Ask<'_>, rules: UpdateRules, edit: &mut Edit<'_>) -> Result<Written> {
+pub async fn update(
+    server: &Server,
+    ask: &Ask<'_>,
+    rules: UpdateRules,
+    edit: &mut Edit<'_>,
+) -> Result<Written> {
     let key = ask.key(ask.name);
     loop {
         let Some(stored) = server.store.get(&ask.resource.storage, &key) else {
@@ -343,8 +349,12 @@ fn isolate(new: &mut Object, old: &Object, ask: &Ask<'_>) {
         "" => {}
         "status" => {
             let written = std::mem::replace(new, old.clone());
-            for path in [&["status"][..], &["metadata", "labels"], &["metadata", "annotations"], &["metadata", "finalizers"]]
-            {
+            for path in [
+                &["status"][..],
+                &["metadata", "labels"],
+                &["metadata", "annotations"],
+                &["metadata", "finalizers"],
+            ] {
                 match written.at(path) {
                     Some(value) => new.set(path, value.clone()),
                     None => {
@@ -354,7 +364,8 @@ fn isolate(new: &mut Object, old: &Object, ask: &Ask<'_>) {
             }
         }
         part => {
-            let known = resource.subresource(part).is_some_and(|s| matches!(s.handler, SubresourceHandler::Part));
+            let known =
+                resource.subresource(part).is_some_and(|s| matches!(s.handler, SubresourceHandler::Part));
             if known {
                 resource.strategy.isolate(part, new, old);
             }
