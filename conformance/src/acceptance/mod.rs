@@ -106,7 +106,14 @@ pub fn run(options: &Options) -> Result<()> {
     let cluster = Cluster::new(&program, &scratch.path().join("data"), &flags);
     let kubectls = kubectls.iter().map(|p| cluster.kubectl(p)).collect();
     let mut world = World { cluster, kubectls, before };
-    checks(&mut world, &options.filter)
+    let outcome = checks(&mut world, &options.filter);
+    if outcome.is_err() {
+        println!("the cluster's log: {}", world.cluster.log_path().display());
+        drop(world);
+        // What is left of the directory is for whoever looks into the failure.
+        let _ = scratch.keep();
+    }
+    outcome
 }
 
 type Step = (&'static str, fn(&mut World) -> Result<()>);

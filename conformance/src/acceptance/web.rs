@@ -29,10 +29,10 @@ pub(super) fn applied(world: &mut World) -> Result<()> {
 pub(super) fn reached(world: &mut World) -> Result<()> {
     let k = world.kubectl();
     for name in ["web", "web.shop", "web.shop.svc", "web.shop.svc.cluster.local"] {
-        let page = k.ok(&format!("-n shop exec client -- wget -qO- -T 5 http://{name}/"))?;
+        let page = k.ok(&format!("-n shop exec client -- curl -s -m 5 http://{name}/"))?;
         ensure!(page == "hello from the shop\n", "{name} answers {page:?}");
     }
-    let script = "for i in $(seq 60); do wget -qO- -T 5 -S http://web/ 2>&1 | grep X-Pod; done";
+    let script = "for i in $(seq 60); do curl -s -m 5 -i http://web/ | grep X-Pod; done";
     let pods: BTreeSet<String> = k
         .ok(&format!("-n shop exec client -- sh -c '{script}'"))?
         .lines()
