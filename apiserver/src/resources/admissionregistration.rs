@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 
 use super::columns::{AGE, NAME, label_selector, of_kind, path, rule, size};
 use super::defaulting::{each, fill, object, within};
-use crate::resource::{CLUSTER, Column, Row, Strategy};
+use super::validation::Errors;
+use super::webhook_rules::webhooks;
+use crate::field::FieldError;
+use crate::resource::{CLUSTER, Column, Row, Strategy, WriteContext};
 
 const KIND: Row = Row {
     group: "admissionregistration.k8s.io",
@@ -124,6 +127,12 @@ impl Strategy for Webhooks {
             }
             within(hook, "clientConfig", |c| within(c, "service", |s| fill(s, "port", 443)));
         });
+    }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        webhooks(new, &mut errors);
+        errors.0
     }
 }
 

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::columns::{
     AGE, LABEL_SELECTOR, NAME, TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, count, integer, labels, rule,
 };
-use super::defaulting::{each, fill, fill_zero, object};
+use super::defaulting::{fill, fill_zero, object};
 use super::pod_spec;
-use super::validation::{Errors, is_empty_selector, label_selector};
+use super::validation::{Errors, is_empty_selector, label_selector, selector_matches, selector_text};
 use crate::field::FieldError;
 use crate::resource::{Column, NAMESPACED, Row, ScalePaths, Strategy, WriteContext};
 
@@ -66,7 +66,7 @@ pub(super) static ROWS: &[Row] = &[
         short: &["sts"],
         scale: SCALE,
         columns: STATEFUL_SET,
-        strategy: &StatefulSets,
+        strategy: &super::stateful_sets::StatefulSets,
         ..WORKLOAD
     },
 ];
@@ -150,6 +150,10 @@ impl Strategy for Deployments {
         }
     }
 
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        changed_template_warnings(new, old)
+    }
+
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         if !cx.subresource.is_empty() {
@@ -190,6 +194,10 @@ impl Strategy for ReplicaSets {
         }
     }
 
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        changed_template_warnings(new, old)
+    }
+
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         if !cx.subresource.is_empty() {
@@ -228,18 +236,85 @@ impl Strategy for DaemonSets {
         template_generation(new, old);
     }
 
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        changed_template_warnings(new, old)
+    }
+
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         if !cx.subresource.is_empty() {
             return errors.0;
         }
-        selected_template(new, "daemonset", &mut errors);
+        daemon_selector(new, &mut errors);
+        let template = new.at(&["spec", "template"]).cloned().unwrap_or_else(|| json!({}));
+        pod_spec::replicated_template("spec.template", &template, None, "DaemonSet", &mut errors);
         errors.non_negative("spec.minReadySeconds", new.i64_at(&["spec", "minReadySeconds"]));
-        let kind = new.str_at(&["spec", "updateStrategy", "type"]);
-        errors.one_of("spec.updateStrategy", kind, &["OnDelete", "RollingUpdate"]);
+        daemon_rollout(new, &mut errors);
         errors.non_negative("spec.revisionHistoryLimit", new.i64_at(&["spec", "revisionHistoryLimit"]));
         same_selector(new, old, &mut errors);
         errors.0
+    }
+}
+
+fn daemon_selector(new: &Object, errors: &mut Errors) {
+    let labels = new.at(&["spec", "template", "metadata", "labels"]).unwrap_or(&Value::Null);
+    let selector = new.at(&["spec", "selector"]);
+    let before = errors.0.len();
+    label_selector("spec.selector", selector.unwrap_or(&Value::Null), errors);
+    let valid = errors.0.len() == before;
+    if valid && !selector.is_some_and(|s| selector_matches(s, labels)) {
+        let detail = "`selector` does not match template `labels`";
+        errors.invalid("spec.template.metadata.labels", labels.clone(), detail);
+    }
+    if let Some(selector) = selector.filter(|s| is_empty_selector(s)) {
+        let detail = "empty selector is invalid for daemonset";
+        errors.invalid_text("spec.selector", selector_text(selector), detail);
+    }
+}
+
+/// Exactly one of `maxUnavailable` and `maxSurge` moves an update on.
+fn daemon_rollout(new: &Object, errors: &mut Errors) {
+    const AT: &str = "spec.updateStrategy";
+    let strategy = new.at(&["spec", "updateStrategy"]).unwrap_or(&Value::Null);
+    let rolling = &strategy["rollingUpdate"];
+    match strategy["type"].as_str().unwrap_or_default() {
+        "OnDelete" => {}
+        "RollingUpdate" if rolling.is_null() => errors.required(format!("{AT}.rollingUpdate"), ""),
+        "RollingUpdate" => {
+            let keys = ["maxUnavailable", "maxSurge"];
+            for key in keys {
+                int_or_percent(&format!("{AT}.rollingUpdate.{key}"), &rolling[key], errors);
+            }
+            for key in keys {
+                at_most_all(&format!("{AT}.rollingUpdate.{key}"), &rolling[key], errors);
+            }
+            let some = |key: &str| number(&rolling[key]).is_some_and(|n| n != 0);
+            if some("maxUnavailable") && some("maxSurge") {
+                let detail = "may not be set when maxUnavailable is non-zero";
+                errors.invalid(format!("{AT}.rollingUpdate.maxSurge"), rolling["maxSurge"].clone(), detail);
+            } else if !some("maxUnavailable") && !some("maxSurge") {
+                let at = format!("{AT}.rollingUpdate.maxUnavailable");
+                errors.required(at, "cannot be 0 when maxSurge is 0");
+            }
+        }
+        other => {
+            let limits = match rolling.as_object() {
+                Some(r) => format!(
+                    "{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}",
+                    r.get("maxUnavailable").unwrap_or(&Value::Null),
+                    r.get("maxSurge").unwrap_or(&Value::Null)
+                ),
+                None => "null".to_owned(),
+            };
+            let text = format!("{{\"Type\":{other:?},\"RollingUpdate\":{limits}}}");
+            errors.unsupported_text(AT, text, &["RollingUpdate", "OnDelete"]);
+        }
+    }
+}
+
+pub(super) fn at_most_all(at: &str, value: &Value, errors: &mut Errors) {
+    if value.is_string() && number(value).is_some_and(|n| n > 100) {
+        errors.invalid(at, value.clone(), "must not be greater than 100%");
     }
 }
 
@@ -255,105 +330,51 @@ fn template_generation(new: &mut Object, old: Option<&Object>) {
     new.set(&["metadata", "annotations", NAME], count.to_string());
 }
 
-struct StatefulSets;
-
-impl Strategy for StatefulSets {
-    fn default(&self, new: &mut Object) {
-        let spec = object(&mut new.0, "spec");
-        fill_zero(spec, "podManagementPolicy", "OrderedReady");
-        let strategy = object(spec, "updateStrategy");
-        if strategy["type"].as_str().unwrap_or_default().is_empty() {
-            strategy["type"] = json!("RollingUpdate");
-            fill(strategy, "rollingUpdate", json!({}));
-        }
-        if strategy["type"] == "RollingUpdate" && strategy["rollingUpdate"].is_object() {
-            fill(object(strategy, "rollingUpdate"), "partition", 0);
-        }
-        let retention = object(spec, "persistentVolumeClaimRetentionPolicy");
-        fill_zero(retention, "whenDeleted", "Retain");
-        fill_zero(retention, "whenScaled", "Retain");
-        fill(spec, "replicas", 1);
-        fill(spec, "revisionHistoryLimit", 10);
-        each(spec, "volumeClaimTemplates", |claim| {
-            fill_zero(claim, "apiVersion", "v1");
-            fill_zero(claim, "kind", "PersistentVolumeClaim");
-            fill(object(claim, "spec"), "volumeMode", "Filesystem");
-            fill_zero(object(claim, "status"), "phase", "Pending");
-        });
-        pod_spec::template(object(spec, "template"));
-    }
-
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({"replicas": 0, "availableReplicas": 0}));
-        }
-    }
-
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
-        let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
-        let policy = new.str_at(&["spec", "podManagementPolicy"]);
-        errors.one_of("spec.podManagementPolicy", policy, &["OrderedReady", "Parallel"]);
-        let kind = new.str_at(&["spec", "updateStrategy", "type"]);
-        errors.one_of("spec.updateStrategy", kind, &["OnDelete", "RollingUpdate"]);
-        errors.non_negative("spec.replicas", new.i64_at(&["spec", "replicas"]));
-        errors.non_negative("spec.minReadySeconds", new.i64_at(&["spec", "minReadySeconds"]));
-        selected_template(new, "statefulset", &mut errors);
-        if let Some(old) = old {
-            fixed_stateful_set(new, old, &mut errors);
-        }
-        errors.0
-    }
-}
-
-/// A StatefulSet's identity is fixed: only what does not touch existing claims and names may change.
-fn fixed_stateful_set(new: &Object, old: &Object, errors: &mut Errors) {
-    const FREE: [&str; 7] = [
-        "replicas",
-        "ordinals",
-        "template",
-        "updateStrategy",
-        "revisionHistoryLimit",
-        "persistentVolumeClaimRetentionPolicy",
-        "minReadySeconds",
-    ];
-    let fixed = |o: &Object| {
-        let mut spec = o.at(&["spec"]).and_then(Value::as_object).cloned().unwrap_or_default();
-        spec.retain(|key, _| !FREE.contains(&key.as_str()));
-        spec
-    };
-    if fixed(new) != fixed(old) {
-        errors.forbidden(
-            "spec",
-            "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
-        );
-    }
-}
-
 /// The selector names something, and the template carries its labels.
 fn selected_template(new: &Object, kind: &str, errors: &mut Errors) {
-    let selector = new.at(&["spec", "selector"]);
-    match selector {
-        None => errors.required("spec.selector", ""),
-        Some(selector) => {
-            label_selector("spec.selector", selector, errors);
-            if is_empty_selector(selector) {
-                let detail = format!("empty selector is invalid for {kind}");
-                errors.invalid("spec.selector", selector.clone(), detail);
-            }
-        }
-    }
-    let owner = if kind == "daemonset" { "DaemonSet" } else { "ReplicaSet" };
     let template = new.at(&["spec", "template"]).cloned().unwrap_or_else(|| json!({}));
-    let selector = selector.cloned().unwrap_or_default();
-    pod_spec::replicated_template("spec.template", &template, &selector, owner, errors);
+    let owner = if kind == "statefulset" { "StatefulSet" } else { "ReplicaSet" };
+    let picked = selector(new, kind, &template, errors);
+    pod_spec::replicated_template("spec.template", &template, picked, owner, errors);
+}
+
+/// Whether the selector is such that the template's labels can be held against it, and if so whether it picks them.
+pub(super) fn selector(new: &Object, kind: &str, template: &Value, errors: &mut Errors) -> Option<bool> {
+    let Some(selector) = new.at(&["spec", "selector"]) else {
+        errors.required("spec.selector", "");
+        return Some(false);
+    };
+    let before = errors.0.len();
+    label_selector("spec.selector", selector, errors);
+    let valid = errors.0.len() == before;
+    if is_empty_selector(selector) {
+        let detail = format!("empty selector is invalid for {kind}");
+        errors.invalid_text("spec.selector", selector_text(selector), detail);
+    }
+    if !valid {
+        let detail = if kind == "statefulset" { "" } else { "invalid label selector" };
+        errors.invalid_text("spec.selector", selector_text(selector), detail);
+        return None;
+    }
+    Some(selector_matches(selector, &template["metadata"]["labels"]))
+}
+
+/// Warnings about a template, where it is new or has changed.
+pub(super) fn changed_template_warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
+    let template = |o: &Object| o.at(&["spec", "template"]).cloned();
+    match (template(new), old) {
+        (Some(is), Some(old)) if template(old).as_ref() == Some(&is) => vec![],
+        (Some(is), _) => pod_spec::template_warnings("spec.template", &is),
+        (None, _) => vec![],
+    }
 }
 
 fn same_selector(new: &Object, old: Option<&Object>, errors: &mut Errors) {
-    if let Some(old) = old {
-        errors.immutable("spec.selector", new.at(&["spec", "selector"]), old.at(&["spec", "selector"]));
+    let Some(old) = old else { return };
+    let (is, was) = (new.at(&["spec", "selector"]), old.at(&["spec", "selector"]));
+    if is != was {
+        let text = is.map_or("null".to_owned(), selector_text);
+        errors.invalid_text("spec.selector", text, "field is immutable");
     }
 }
 
@@ -386,11 +407,11 @@ fn rollout(at: &str, new: &Object, errors: &mut Errors) {
     }
 }
 
-fn number(value: &Value) -> Option<i64> {
+pub(super) fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.strip_suffix('%')?.parse().ok())
 }
 
-fn int_or_percent(at: &str, value: &Value, errors: &mut Errors) {
+pub(super) fn int_or_percent(at: &str, value: &Value, errors: &mut Errors) {
     match value {
         Value::String(text) if number(value).is_none_or(|n| n < 0) => {
             let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";

@@ -167,16 +167,25 @@ impl Strategy for Autoscalers {
             errors.invalid("spec.minReplicas", min, "must be greater than or equal to 1");
         }
         let max = max.unwrap_or(0);
-        if max < 1 {
-            errors.invalid("spec.maxReplicas", max, "must be greater than 0");
+        match max {
+            0 => errors.required("spec.maxReplicas", "must be set and greater than 0"),
+            negative if negative < 0 => {
+                errors.invalid("spec.maxReplicas", negative, "must be greater than or equal to 1");
+            }
+            _ => {}
         }
         if min.is_some_and(|min| max < min) {
             errors.invalid("spec.maxReplicas", max, "must be greater than or equal to `minReplicas`");
         }
-        for key in ["kind", "name"] {
-            if new.str_at(&["spec", "scaleTargetRef", key]).is_empty() {
-                errors.required(format!("spec.scaleTargetRef.{key}"), "");
-            }
+        let target = |key: &str| new.str_at(&["spec", "scaleTargetRef", key]);
+        for key in ["kind", "name"].into_iter().filter(|k| target(k).is_empty()) {
+            errors.required(format!("spec.scaleTargetRef.{key}"), "");
+        }
+        // Only the replication controller of the core group can be scaled without a group.
+        let version = target("apiVersion");
+        if !version.contains('/') && (version != "v1" || target("kind") != "ReplicationController") {
+            let detail = "apiVersion must specify API group";
+            errors.invalid("spec.scaleTargetRef.apiVersion", version, detail);
         }
         errors.0
     }

@@ -151,6 +151,9 @@ impl Strategy for Jobs {
             return;
         }
         let (uid, name) = (new.uid().to_owned(), new.name().to_owned());
+        // Labels taken over from the template follow it.
+        let shared =
+            new.labels() == new.at(&["spec", "template", "metadata", "labels"]).and_then(Value::as_object);
         let labels = ["spec", "template", "metadata", "labels"];
         for (key, value) in [
             ("controller-uid", &uid),
@@ -162,10 +165,17 @@ impl Strategy for Jobs {
             at.push(key);
             new.set_default(&at, value.clone());
         }
+        if shared && let Some(all) = new.at(&labels).cloned() {
+            new.set(&["metadata", "labels"], all);
+        }
         let own = json!({"batch.kubernetes.io/controller-uid": uid});
         if new.at(&["spec", "selector"]).is_none() {
             new.set(&["spec", "selector"], json!({"matchLabels": own}));
         }
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        super::apps::changed_template_warnings(new, old)
     }
 
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
@@ -216,7 +226,24 @@ fn job(at: &str, spec: &Value, errors: &mut Errors) {
         let detail = "valid values: \"OnFailure\", \"Never\"";
         errors.required(at, detail);
     } else if !matches!(policy, "OnFailure" | "Never") {
-        errors.0.push(FieldError::not_supported(at, &json!(policy), &["OnFailure", "Never"]));
+        errors.supported(at, policy, &["OnFailure", "Never"]);
+    }
+}
+
+/// A name of the time zone database; `Local` would mean the server's.
+fn time_zone(new: &Object, errors: &mut Errors) {
+    const AT: &str = "spec.timeZone";
+    let Some(name) = new.at(&["spec", "timeZone"]).and_then(Value::as_str) else { return };
+    if name.is_empty() {
+        errors.invalid(AT, name, "timeZone must be nil or non-empty string");
+    } else if name.eq_ignore_ascii_case("local") {
+        errors.invalid(
+            AT,
+            name,
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+        );
+    } else if jiff::tz::TimeZone::get(name).is_err() {
+        errors.invalid(AT, name, format!("unknown time zone {name}"));
     }
 }
 
@@ -246,18 +273,22 @@ impl Strategy for CronJobs {
         let schedule = new.str_at(&["spec", "schedule"]);
         if schedule.is_empty() {
             errors.required("spec.schedule", "");
-        } else if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 {
-            let found = schedule.split_whitespace().count();
-            let detail = format!("expected exactly 5 fields, found {found}: [{schedule}]");
+        } else if schedule.contains("TZ") {
+            let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
             errors.invalid("spec.schedule", schedule, detail);
+        } else if let Err(why) = super::cron_schedule::check(schedule) {
+            errors.invalid("spec.schedule", schedule, why);
         }
+        let start = new.i64_at(&["spec", "startingDeadlineSeconds"]);
+        errors.non_negative("spec.startingDeadlineSeconds", start);
+        time_zone(new, &mut errors);
         let policy = new.str_at(&["spec", "concurrencyPolicy"]);
         errors.one_of("spec.concurrencyPolicy", policy, &["Allow", "Forbid", "Replace"]);
-        for key in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-            errors.non_negative(format!("spec.{key}"), new.i64_at(&["spec", key]));
-        }
         let spec = new.at(&["spec", "jobTemplate", "spec"]).cloned().unwrap_or_default();
         job("spec.jobTemplate.spec", &spec, &mut errors);
+        for key in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+            errors.non_negative(format!("spec.{key}"), new.i64_at(&["spec", key]));
+        }
         if new.name().len() > 52 {
             errors.invalid("metadata.name", new.name(), "must be no more than 52 characters");
         }

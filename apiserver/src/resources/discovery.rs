@@ -1,12 +1,17 @@
 //! `discovery.k8s.io`: endpoint slices.
 
+use std::collections::HashSet;
+
 use coracle_api::Object;
 use serde_json::{Value, json};
 
 use super::columns::{AGE, NAME, first_of, path, rule};
+use super::core::{endpoint_ip, legacy_ip};
 use super::defaulting::{each, fill};
+use super::pod_spec::items;
 use super::validation::Errors;
 use crate::field::FieldError;
+use crate::field_names::{dns1123_label, dns1123_subdomain, qualified_name};
 use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) static ROWS: &[Row] = &[Row {
@@ -38,16 +43,76 @@ impl Strategy for Slices {
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         errors.one_of("addressType", new.str_at(&["addressType"]), &["FQDN", "IPv4", "IPv6"]);
-        for (i, endpoint) in new.items_at(&["endpoints"]).iter().enumerate() {
-            if endpoint["addresses"].as_array().is_none_or(Vec::is_empty) {
-                let detail = "must contain at least 1 address";
-                errors.required(format!("endpoints[{i}].addresses"), detail);
-            }
+        check_ports(new, &mut errors);
+        let unchanged = old.is_some_and(|old| old.at(&["endpoints"]) == new.at(&["endpoints"]));
+        for (i, endpoint) in new.items_at(&["endpoints"]).iter().enumerate().filter(|_| !unchanged) {
+            check_endpoint(&format!("endpoints[{i}]"), endpoint, new.str_at(&["addressType"]), &mut errors);
         }
         if let Some(old) = old {
             errors.immutable("addressType", new.at(&["addressType"]), old.at(&["addressType"]));
         }
         errors.0
+    }
+}
+
+fn check_ports(new: &Object, errors: &mut Errors) {
+    let mut names = HashSet::new();
+    for (i, port) in new.items_at(&["ports"]).iter().enumerate() {
+        let at = format!("ports[{i}]");
+        let name = port["name"].as_str().unwrap_or_default();
+        if !name.is_empty() {
+            errors.all_invalid(format!("{at}.name"), name, dns1123_label(name));
+        }
+        if !names.insert(name) {
+            errors.duplicate(format!("{at}.name"), name);
+        }
+        let protocol = port["protocol"].as_str().unwrap_or_default();
+        errors.supported(format!("{at}.protocol"), protocol, &["SCTP", "TCP", "UDP"]);
+        if let Some(protocol) = port["appProtocol"].as_str() {
+            errors.all_invalid(format!("{at}.appProtocol"), protocol, qualified_name(protocol));
+        }
+    }
+}
+
+fn check_endpoint(at: &str, endpoint: &Value, kind: &str, errors: &mut Errors) {
+    let list = format!("{at}.addresses");
+    if items(endpoint, "addresses").next().is_none() {
+        errors.required(&*list, "must contain at least 1 address");
+    }
+    for (i, address) in items(endpoint, "addresses").enumerate() {
+        let (at, text) = (format!("{list}[{i}]"), address.as_str().unwrap_or_default());
+        match kind {
+            "IPv4" | "IPv6" => {
+                if legacy_ip(&at, text, errors) {
+                    if text.contains(':') != (kind == "IPv6") {
+                        errors.invalid(&*list, text, format!("must be an {kind} address"));
+                    }
+                    endpoint_ip(&at, text, errors);
+                }
+            }
+            "FQDN" => {
+                let wrong = dns1123_subdomain(text.strip_suffix('.').unwrap_or(text));
+                if text.is_empty() {
+                    errors.required(at, "");
+                } else if !wrong.is_empty() {
+                    errors.all_invalid(at, text, wrong);
+                } else if text.split('.').filter(|l| !l.is_empty()).count() < 2 {
+                    errors.invalid(
+                        at,
+                        text,
+                        "should be a domain with at least two segments separated by dots",
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+    for (key, rule) in
+        [("nodeName", dns1123_subdomain as fn(&str) -> Vec<String>), ("hostname", dns1123_label)]
+    {
+        if let Some(name) = endpoint[key].as_str() {
+            errors.all_invalid(format!("{at}.{key}"), name, rule(name));
+        }
     }
 }
 

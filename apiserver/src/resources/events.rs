@@ -2,7 +2,7 @@
 
 use coracle_api::Object;
 
-use super::core::events::{COLUMNS, LIFETIME};
+use super::core::events::{COLUMNS, Events, LIFETIME};
 use crate::resource::{Conversion, NAMESPACED, Row, SelectableField};
 
 pub(super) static ROWS: &[Row] = &[Row {
@@ -13,6 +13,7 @@ pub(super) static ROWS: &[Row] = &[Row {
     storage: "/events",
     fields: FIELDS,
     columns: COLUMNS,
+    strategy: &Events,
     create_on_update: true,
     ttl: Some(LIFETIME),
     conversion: Some(&Conversion { from_storage, to_storage }),
@@ -25,17 +26,32 @@ const FIELDS: &[SelectableField] = &[
     SelectableField { label: "type", path: &["type"], absent: "", or: &[] },
     SelectableField { label: "reportingController", path: &["reportingComponent"], absent: "", or: &[] },
     SelectableField { label: "regarding.kind", path: &["involvedObject", "kind"], absent: "", or: &[] },
-    SelectableField { label: "regarding.namespace", path: &["involvedObject", "namespace"], absent: "", or: &[] },
+    SelectableField {
+        label: "regarding.namespace",
+        path: &["involvedObject", "namespace"],
+        absent: "",
+        or: &[],
+    },
     SelectableField { label: "regarding.name", path: &["involvedObject", "name"], absent: "", or: &[] },
     SelectableField { label: "regarding.uid", path: &["involvedObject", "uid"], absent: "", or: &[] },
-    SelectableField { label: "regarding.apiVersion", path: &["involvedObject", "apiVersion"], absent: "", or: &[] },
+    SelectableField {
+        label: "regarding.apiVersion",
+        path: &["involvedObject", "apiVersion"],
+        absent: "",
+        or: &[],
+    },
     SelectableField {
         label: "regarding.resourceVersion",
         path: &["involvedObject", "resourceVersion"],
         absent: "",
         or: &[],
     },
-    SelectableField { label: "regarding.fieldPath", path: &["involvedObject", "fieldPath"], absent: "", or: &[] },
+    SelectableField {
+        label: "regarding.fieldPath",
+        path: &["involvedObject", "fieldPath"],
+        absent: "",
+        or: &[],
+    },
 ];
 
 /// Core field names and what they are called here.

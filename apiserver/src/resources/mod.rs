@@ -14,6 +14,7 @@ mod columns;
 mod certificates;
 mod coordination;
 mod core;
+mod cron_schedule;
 mod defaulting;
 mod discovery;
 mod events;
@@ -26,10 +27,12 @@ mod policy;
 mod rbac;
 mod resource;
 mod scheduling;
+mod stateful_sets;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod validation;
+mod webhook_rules;
 
 /// The rows of all groups.
 static GROUPS: &[&[Row]] = &[

@@ -40,6 +40,19 @@ impl Errors {
         self.0.extend(details.into_iter().map(|d| FieldError::invalid(at.clone(), &value, d)));
     }
 
+    /// A value shown as upstream prints its own type, not as the JSON of ours.
+    pub(super) fn invalid_text(&mut self, at: impl Into<String>, value: String, detail: impl Into<String>) {
+        let (field, detail) = (at.into(), detail.into());
+        self.0.push(FieldError { field, cause: Cause::Invalid, value, detail });
+    }
+
+    /// An unknown word, or a whole object that holds one; the known words stay in the order given.
+    pub(super) fn unsupported_text(&mut self, at: impl Into<String>, value: String, words: &[&str]) {
+        let words: Vec<String> = words.iter().map(|w| format!("{w:?}")).collect();
+        let detail = format!("supported values: {}", words.join(", "));
+        self.0.push(FieldError { field: at.into(), cause: Cause::NotSupported, value, detail });
+    }
+
     pub(super) fn duplicate(&mut self, at: impl Into<String>, value: impl Into<Value>) {
         self.0.push(FieldError::duplicate(at, &value.into()));
     }
@@ -59,7 +72,14 @@ impl Errors {
         match value {
             "" => self.required(at, ""),
             known if words.contains(&known) => {}
-            other => self.0.push(FieldError::not_supported(at, &other.into(), words)),
+            other => self.unsupported_text(at, format!("{other:?}"), words),
+        }
+    }
+
+    /// A word of a closed set in which the empty word is as unknown as others.
+    pub(super) fn supported(&mut self, at: impl Into<String>, value: &str, words: &[&str]) {
+        if !words.contains(&value) {
+            self.unsupported_text(at, format!("{value:?}"), words);
         }
     }
 
@@ -110,6 +130,29 @@ pub(super) fn label_selector(at: &str, selector: &Value, errors: &mut Errors) {
             errors.all_invalid(format!("{at}.values[{j}]"), value, label_value(value));
         }
     }
+}
+
+/// A `LabelSelector` as upstream prints it: fields in the order of their type.
+pub(super) fn selector_text(selector: &Value) -> String {
+    let mut parts = vec![];
+    if let Some(labels) = selector.get("matchLabels").filter(|l| l.as_object().is_some_and(|l| !l.is_empty()))
+    {
+        parts.push(format!("\"matchLabels\":{labels}"));
+    }
+    let expression = |e: &Value| {
+        let text = |key: &str| e.get(key).cloned().unwrap_or_else(|| Value::from(""));
+        let values = match e["values"].as_array().is_some_and(|v| !v.is_empty()) {
+            true => format!(",\"values\":{}", e["values"]),
+            false => String::new(),
+        };
+        format!("{{\"key\":{},\"operator\":{}{values}}}", text("key"), text("operator"))
+    };
+    let all: Vec<String> =
+        selector["matchExpressions"].as_array().into_iter().flatten().map(expression).collect();
+    if !all.is_empty() {
+        parts.push(format!("\"matchExpressions\":[{}]", all.join(",")));
+    }
+    format!("{{{}}}", parts.join(","))
 }
 
 /// Whether a `LabelSelector` names nothing.

@@ -7,8 +7,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::columns::{NAME, path, rule, since, wide};
+use super::super::validation::Errors;
 use super::field;
-use crate::resource::{Column, NAMESPACED, Row, SelectableField};
+use crate::field::FieldError;
+use crate::field_names::qualified_name;
+use crate::resource::{Column, NAMESPACED, Row, SelectableField, Strategy, WriteContext};
 
 /// How long an event is kept.
 pub(in super::super) const LIFETIME: Duration = Duration::from_secs(3600);
@@ -20,6 +23,7 @@ pub(super) const ROW: Row = Row {
     storage: "/events",
     fields: FIELDS,
     columns: COLUMNS,
+    strategy: &Events,
     create_on_update: true,
     ttl: Some(LIFETIME),
     ..NAMESPACED
@@ -38,6 +42,102 @@ pub(in super::super) const FIELDS: &[SelectableField] = &[
     SelectableField { or: &["reportingComponent"], ..field("source", &["source", "component"]) },
     field("type", &["type"]),
 ];
+
+pub(in super::super) struct Events;
+
+impl Strategy for Events {
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let newer = cx.resource.gvr.group == "events.k8s.io";
+        if new.at(&["eventTime"]).is_some_and(|t| !t.is_null()) {
+            reported(new, newer, &mut errors);
+        } else {
+            placed(new, &["", "default"], &mut errors);
+        }
+        if newer && old.is_none() {
+            strict(new, &mut errors);
+        }
+        errors.0
+    }
+
+    /// Names of events came before the rule for names.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        let mut wrong = vec![];
+        if matches!(name, "." | "..") {
+            wrong.push(format!("may not be '{name}'"));
+        }
+        wrong.extend(
+            ['/', '%'].into_iter().filter(|c| name.contains(*c)).map(|c| format!("may not contain '{c}'")),
+        );
+        wrong
+    }
+}
+
+/// An event lives in the namespace of what it is about; one about a thing without namespace has a few places.
+fn placed(new: &Object, places: &[&str], errors: &mut Errors) {
+    let about = subject(new).and_then(|s| s["namespace"].as_str()).unwrap_or_default();
+    let fits = if about.is_empty() { places.contains(&new.namespace()) } else { about == new.namespace() };
+    if !fits {
+        errors.invalid("involvedObject.namespace", about, "does not match event.namespace");
+    }
+}
+
+/// What an event with a precise time must say of its reporter.
+fn reported(new: &Object, newer: bool, errors: &mut Errors) {
+    let about = subject(new).and_then(|s| s["namespace"].as_str()).unwrap_or_default();
+    if about.is_empty() {
+        placed(new, &["default", "kube-system"], errors);
+    }
+    let at = if newer { "reportingController" } else { "reportingComponent" };
+    let controller = first(new, &[&["reportingComponent"], &["reportingController"]]);
+    if controller.is_empty() {
+        errors.required(at, "");
+    }
+    errors.all_invalid(at, controller, qualified_name(controller));
+    for (key, text, most) in [
+        ("reportingInstance", new.str_at(&["reportingInstance"]), 128),
+        ("action", new.str_at(&["action"]), 128),
+        ("reason", new.str_at(&["reason"]), 128),
+        ("message", first(new, &[&["message"], &["note"]]), 1024),
+    ] {
+        if text.is_empty() && key != "message" {
+            errors.required(key, "");
+        }
+        if text.len() > most {
+            errors.invalid(key, "", format!("can have at most {most} characters"));
+        }
+    }
+}
+
+/// What the newer group asks of new events.
+fn strict(new: &Object, errors: &mut Errors) {
+    if let Some(series) = new.at(&["series"]).filter(|s| s.is_object()) {
+        if series["count"].as_i64().unwrap_or(0) < 2 {
+            errors.invalid("series.count", "", "should be at least 2");
+        }
+        if series["lastObservedTime"].is_null() {
+            errors.required("series.lastObservedTime", "");
+        }
+    }
+    if new.at(&["eventTime"]).is_none_or(Value::is_null) {
+        errors.required("eventTime", "");
+    }
+    let kind = new.str_at(&["type"]);
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.invalid("type", "", format!("has invalid value: {kind}"));
+    }
+    for (key, old_key, new_key) in [
+        ("firstTimestamp", "firstTimestamp", "deprecatedFirstTimestamp"),
+        ("lastTimestamp", "lastTimestamp", "deprecatedLastTimestamp"),
+        ("count", "count", "deprecatedCount"),
+        ("source", "source", "deprecatedSource"),
+    ] {
+        let unset = |v: Option<&Value>| v.is_none_or(|v| v.is_null() || *v == json!(0) || *v == json!({}));
+        if !unset(new.at(&[old_key])) || !unset(new.at(&[new_key])) {
+            errors.invalid(key, "", "needs to be unset");
+        }
+    }
+}
 
 /// Both forms of an event print alike; a field is looked for under its newer name where the older is absent.
 pub(in super::super) const COLUMNS: &[Column] = &[

@@ -1,6 +1,8 @@
 //! The core group (`v1`): one file for each kind with rules of its own.
 
-use crate::resource::{Connect, NAMESPACED, Persistence, Row, SelectableField, Subresource, SubresourceHandler};
+use crate::resource::{
+    Connect, NAMESPACED, Persistence, Row, SelectableField, Subresource, SubresourceHandler,
+};
 
 mod config;
 mod endpoints;
@@ -16,6 +18,7 @@ mod service_validation;
 mod services;
 mod volumes;
 
+pub(super) use endpoints::{endpoint_ip, legacy_ip};
 pub(super) use volumes::claim_spec;
 
 pub(super) static ROWS: &[Row] = &[

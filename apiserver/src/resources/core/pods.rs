@@ -55,7 +55,11 @@ const SUBRESOURCES: &[Subresource] = &[
     part("resize", "Pod", &["get", "patch", "update"]),
 ];
 
-const fn call(name: &'static str, kind: (&'static str, &'static str, &'static str), call: &'static dyn Call) -> Subresource {
+const fn call(
+    name: &'static str,
+    kind: (&'static str, &'static str, &'static str),
+    call: &'static dyn Call,
+) -> Subresource {
     Subresource { name, kind, verbs: &["create"], handler: SubresourceHandler::Call(call) }
 }
 

@@ -24,7 +24,12 @@ pub(super) const CONTROLLER: Row = Row {
         status_replicas: &["status", "replicas"],
         selector: &["spec", "selector"],
     }),
-    fields: &[SelectableField { label: "status.replicas", path: &["status", "replicas"], absent: "0", or: &[] }],
+    fields: &[SelectableField {
+        label: "status.replicas",
+        path: &["status", "replicas"],
+        absent: "0",
+        or: &[],
+    }],
     columns: &[
         NAME,
         integer("Desired", &["spec", "replicas"]),
@@ -80,6 +85,10 @@ impl Strategy for Controllers {
         }
     }
 
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        super::super::apps::changed_template_warnings(new, old)
+    }
+
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         if !cx.subresource.is_empty() {
@@ -94,10 +103,12 @@ impl Strategy for Controllers {
         match new.at(&["spec", "template"]) {
             None => errors.required("spec.template", ""),
             Some(template) => {
+                let labels = &template["metadata"]["labels"];
+                let picked = super::super::validation::selector_matches(&selector, labels);
                 pod_spec::replicated_template(
                     "spec.template",
                     template,
-                    &selector,
+                    Some(picked),
                     "ReplicationController",
                     &mut errors,
                 );
@@ -114,6 +125,12 @@ impl Strategy for Controllers {
 struct Templates;
 
 impl Strategy for Templates {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        pod_spec::job_template("template", new.at(&["template"]).unwrap_or(&Value::Null), &mut errors);
+        errors.0
+    }
+
     fn default(&self, new: &mut Object) {
         pod_spec::template(object(&mut new.0, "template"));
     }

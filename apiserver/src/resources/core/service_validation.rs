@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use coracle_api::Object;
 use serde_json::{Value, json};
 
-use super::services::{has_address, is_headless};
+use super::endpoints::{endpoint_ip, legacy_ip};
+use super::services::{has_address, is_external, is_headless, needs_health_check_port};
 use crate::field::FieldError;
 use crate::field_names::{dns1123_label, dns1123_subdomain, port_name, port_number, qualified_name};
 use crate::resources::validation::{Errors, labels};
@@ -44,7 +45,10 @@ pub(super) fn service(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         addresses(new, &mut errors);
     }
     for (i, ip) in new.items_at(&["spec", "externalIPs"]).iter().enumerate() {
-        external_ip(&format!("spec.externalIPs[{i}]"), ip.as_str().unwrap_or_default(), &mut errors);
+        let (at, text) = (format!("spec.externalIPs[{i}]"), ip.as_str().unwrap_or_default());
+        if legacy_ip(&at, text, &mut errors) {
+            endpoint_ip(&at, text, &mut errors);
+        }
     }
     errors.one_of("spec.type", kind, &TYPES);
     duplicates(kind, all, &mut errors);
@@ -107,6 +111,10 @@ fn port(at: &str, p: &Value, needs_name: bool, names: &mut HashSet<String>, erro
 fn affinity(new: &Object, errors: &mut Errors) {
     let affinity = new.str_at(&["spec", "sessionAffinity"]);
     errors.one_of("spec.sessionAffinity", affinity, &["ClientIP", "None"]);
+    if affinity == "None" && new.at(&["spec", "sessionAffinityConfig"]).is_some() {
+        let detail = "must not be set when session affinity is None";
+        errors.forbidden("spec.sessionAffinityConfig", detail);
+    }
     let at = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
     let seconds = new.i64_at(&["spec", "sessionAffinityConfig", "clientIP", "timeoutSeconds"]);
     if let Some(seconds) = seconds.filter(|s| affinity == "ClientIP" && !(1..=86_400).contains(s)) {
@@ -156,26 +164,6 @@ fn single_stack(new: &Object, policy: &str, errors: &mut Errors) {
     }
 }
 
-fn external_ip(at: &str, text: &str, errors: &mut Errors) {
-    match text.parse::<IpAddr>() {
-        Err(_) => errors.invalid(at, text, IP_RULE),
-        Ok(ip) if ip.is_unspecified() => {
-            errors.invalid(at, text, format!("may not be unspecified ({text})"));
-        }
-        Ok(ip) if ip.is_loopback() => {
-            errors.invalid(at, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
-        }
-        Ok(ip) if ip.is_multicast() => {
-            errors.invalid(
-                at,
-                text,
-                "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
-            );
-        }
-        Ok(_) => {}
-    }
-}
-
 fn duplicates(kind: &str, all: &[Value], errors: &mut Errors) {
     let (mut node_ports, mut ports) = (HashSet::new(), HashSet::new());
     for (i, p) in all.iter().enumerate() {
@@ -200,12 +188,19 @@ fn duplicates(kind: &str, all: &[Value], errors: &mut Errors) {
 }
 
 fn traffic(new: &Object, kind: &str, errors: &mut Errors) {
-    let external = matches!(kind, "NodePort" | "LoadBalancer")
-        || (kind == "ClusterIP" && !new.items_at(&["spec", "externalIPs"]).is_empty());
+    let external = is_external(new);
+    source_ranges(new, kind, errors);
     let allocate = new.at(&["spec", "allocateLoadBalancerNodePorts"]);
     if allocate.is_some() && kind != "LoadBalancer" {
         let detail = "may only be used when `type` is 'LoadBalancer'";
         errors.forbidden("spec.allocateLoadBalancerNodePorts", detail);
+    }
+    if let Some(class) = new.at(&["spec", "loadBalancerClass"]).and_then(Value::as_str) {
+        if kind == "LoadBalancer" {
+            errors.all_invalid("spec.loadBalancerClass", class, qualified_name(class));
+        } else {
+            errors.forbidden("spec.loadBalancerClass", "may only be used when `type` is 'LoadBalancer'");
+        }
     }
     match (external, new.str_at(&["spec", "externalTrafficPolicy"])) {
         (false, "") => {}
@@ -215,7 +210,69 @@ fn traffic(new: &Object, kind: &str, errors: &mut Errors) {
         }
         (true, policy) => errors.one_of("spec.externalTrafficPolicy", policy, &POLICIES),
     }
-    if let Some(policy) = new.at(&["spec", "internalTrafficPolicy"]).and_then(Value::as_str) {
-        errors.one_of("spec.internalTrafficPolicy", policy, &POLICIES);
+    if let Some(port) = new.i64_at(&["spec", "healthCheckNodePort"]).filter(|p| *p != 0)
+        && !needs_health_check_port(new)
+    {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.invalid("spec.healthCheckNodePort", port, detail);
     }
+    if let Some(policy) = new.at(&["spec", "internalTrafficPolicy"]).and_then(Value::as_str) {
+        errors.supported("spec.internalTrafficPolicy", policy, &POLICIES);
+    }
+    if let Some(way) = new.at(&["spec", "trafficDistribution"]).and_then(Value::as_str) {
+        let known = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+        errors.supported("spec.trafficDistribution", way, &known);
+    }
+}
+
+fn source_ranges(new: &Object, kind: &str, errors: &mut Errors) {
+    let ranges = new.items_at(&["spec", "loadBalancerSourceRanges"]);
+    if !ranges.is_empty() && kind != "LoadBalancer" {
+        let detail = "may only be used when `type` is 'LoadBalancer'";
+        return errors.forbidden("spec.LoadBalancerSourceRanges", detail);
+    }
+    for (i, range) in ranges.iter().enumerate() {
+        let text = range.as_str().unwrap_or_default();
+        let parts = text.trim().split_once('/');
+        let fits = |ip: &str, bits: &str| {
+            let most = if ip.parse::<IpAddr>().ok()?.is_ipv4() { 32 } else { 128 };
+            bits.parse::<u8>().ok().filter(|b| *b <= most)
+        };
+        if parts.and_then(|(ip, bits)| fits(ip, bits)).is_none() {
+            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.invalid(format!("spec.LoadBalancerSourceRanges[{i}]"), text, detail);
+        }
+    }
+}
+
+/// What is allowed in a Service, and does nothing or not what it seems.
+pub(super) fn warnings(new: &Object) -> Vec<String> {
+    let mut all = vec![];
+    let kind = new.str_at(&["spec", "type"]);
+    let outside = !new.items_at(&["spec", "externalIPs"]).is_empty();
+    let mut warn = |when: bool, text: &str| {
+        if when {
+            all.push(text.to_owned());
+        }
+    };
+    if is_headless(new) {
+        let ip = new.str_at(&["spec", "loadBalancerIP"]);
+        warn(!ip.is_empty(), "spec.loadBalancerIP is ignored for headless services");
+        warn(outside, "spec.externalIPs is ignored for headless services");
+        let affinity = new.str_at(&["spec", "sessionAffinity"]);
+        warn(affinity != "None", "spec.SessionAffinity is ignored for headless services");
+    }
+    let named = kind == "ExternalName";
+    warn(
+        outside && !is_headless(new) && !named,
+        "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+    );
+    warn(outside && named, "spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    let name = new.str_at(&["spec", "externalName"]);
+    warn(!named && !name.is_empty(), "spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    warn(
+        new.str_at(&["spec", "trafficDistribution"]) == "PreferClose",
+        "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+    );
+    all
 }

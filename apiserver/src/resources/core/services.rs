@@ -96,6 +96,10 @@ impl Strategy for Services {
         }
     }
 
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        super::service_validation::warnings(new)
+    }
+
     fn validate_name(&self, name: &str) -> Vec<String> {
         crate::field_names::dns1123_label(name)
     }
@@ -155,7 +159,7 @@ fn may_have_node_ports(o: &Object) -> bool {
     matches!(o.str_at(&["spec", "type"]), "NodePort" | "LoadBalancer")
 }
 
-fn needs_health_check_port(o: &Object) -> bool {
+pub(super) fn needs_health_check_port(o: &Object) -> bool {
     o.str_at(&["spec", "type"]) == "LoadBalancer" && o.str_at(&["spec", "externalTrafficPolicy"]) == "Local"
 }
 
@@ -163,7 +167,8 @@ fn needs_health_check_port(o: &Object) -> bool {
 fn inherit(new: &mut Object, old: &Object) {
     if has_address(new) && has_address(old) {
         let names_none = new.str_at(&["spec", "clusterIP"]).is_empty();
-        if names_none && new.items_at(&["spec", "clusterIPs"]).is_empty() {
+        let listed = new.items_at(&["spec", "clusterIPs"]);
+        if names_none && (listed.is_empty() || listed == old.items_at(&["spec", "clusterIPs"])) {
             for key in ["clusterIP", "clusterIPs"] {
                 copy(new, old, key);
             }
@@ -211,6 +216,20 @@ fn inherit(new: &mut Object, old: &Object) {
             }
         }
     }
+    let policy =
+        new.str_at(&["spec", "externalTrafficPolicy"]) == old.str_at(&["spec", "externalTrafficPolicy"]);
+    if is_external(old) && !is_external(new) && policy {
+        new.remove(&["spec", "externalTrafficPolicy"]);
+    }
+    if new.str_at(&["spec", "type"]) != "LoadBalancer" {
+        new.set(&["status", "loadBalancer"], json!({}));
+    }
+}
+
+/// Whether traffic from outside the cluster may come in.
+pub(super) fn is_external(o: &Object) -> bool {
+    let addressed = !o.items_at(&["spec", "externalIPs"]).is_empty();
+    may_have_node_ports(o) || (o.str_at(&["spec", "type"]) == "ClusterIP" && addressed)
 }
 
 fn copy(new: &mut Object, old: &Object, key: &str) {

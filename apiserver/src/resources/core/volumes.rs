@@ -4,9 +4,10 @@ use coracle_api::Object;
 use serde_json::{Value, json};
 
 use super::super::columns::{AGE, NAME, or, path, rule, wide};
-use super::super::pod_spec::round_up_to_millis;
-use super::super::validation::Errors;
+use super::super::pod_spec::{csi_driver, host_path, items, nfs, round_up_to_millis};
+use super::super::validation::{Errors, label_selector};
 use crate::field::FieldError;
+use crate::field_names::dns1123_subdomain;
 use crate::resource::{CLUSTER, NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) const CLAIM: Row = Row {
@@ -93,7 +94,7 @@ impl Strategy for Claims {
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         if cx.subresource.is_empty() {
-            claim_spec(new, &mut errors);
+            claim_spec("spec", new.at(&["spec"]).unwrap_or(&Value::Null), &mut errors);
             if let Some(old) = old {
                 claim_update(new, old, &mut errors);
             }
@@ -114,59 +115,190 @@ impl Strategy for Volumes {
         }
     }
 
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+    fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
         if old.is_none() {
             new.set(&["status"], json!({"phase": "Pending"}));
         }
+        let phase = |o: &Object| o.str_at(&["status", "phase"]).to_owned();
+        let moved = old.is_none_or(|old| phase(old) != phase(new));
+        if moved && (old.is_none() || cx.subresource == "status") {
+            new.set(&["status", "lastPhaseTransitionTime"], coracle_api::time::seconds(cx.now));
+        }
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         if !cx.subresource.is_empty() {
             return errors.0;
         }
-        access_modes(new, &mut errors);
-        if new.at(&["spec", "capacity", "storage"]).is_none() {
-            if new.at(&["spec", "capacity"]).is_none_or(|c| *c == json!({})) {
-                errors.required("spec.capacity", "");
-            }
-            let capacity = new.at(&["spec", "capacity"]).cloned().unwrap_or(Value::Null);
-            let detail = "supported values: \"storage\"";
-            if capacity != Value::Null && capacity != json!({}) {
-                errors.invalid("spec.capacity", capacity, detail);
-            }
+        let spec = new.at(&["spec"]).unwrap_or(&Value::Null);
+        if items(spec, "accessModes").next().is_none() {
+            errors.required("spec.accessModes", "");
         }
+        access_modes("spec", spec, &mut errors);
+        capacity(&spec["capacity"], &mut errors);
         let policy = new.str_at(&["spec", "persistentVolumeReclaimPolicy"]);
         errors.one_of("spec.persistentVolumeReclaimPolicy", policy, &["Delete", "Recycle", "Retain"]);
+        volume_source(spec, &mut errors);
+        let class = new.str_at(&["spec", "storageClassName"]);
+        if !class.is_empty() {
+            errors.all_invalid("spec.storageClassName", class, dns1123_subdomain(class));
+        }
         let mode = new.str_at(&["spec", "volumeMode"]);
-        errors.one_of("spec.volumeMode", mode, &["Block", "Filesystem"]);
+        errors.supported("spec.volumeMode", mode, &["Block", "Filesystem"]);
+        if let Some(old) = old {
+            if source_of(spec) != source_of(old.at(&["spec"]).unwrap_or(&Value::Null)) {
+                let detail = "spec.persistentvolumesource is immutable after creation";
+                errors.forbidden("spec.persistentvolumesource", detail);
+            }
+            errors.immutable("volumeMode", spec.get("volumeMode"), old.at(&["spec", "volumeMode"]));
+        }
         errors.0
     }
 }
 
-fn claim_spec(new: &Object, errors: &mut Errors) {
-    access_modes(new, errors);
-    match new.at(&["spec", "resources", "requests", "storage"]) {
-        None => errors.required("spec.resources[storage]", ""),
-        Some(amount) => {
-            if coracle_api::Quantity::from_json(amount).is_ok_and(|q| q <= coracle_api::Quantity::ZERO) {
-                let at = "spec.resources[storage]";
-                errors.invalid(at, amount.clone(), "must be greater than zero");
+/// What a volume is made of: whatever else its spec says.
+fn source_of(spec: &Value) -> Vec<(&String, &Value)> {
+    const OTHERS: [&str; 9] = [
+        "accessModes",
+        "capacity",
+        "claimRef",
+        "mountOptions",
+        "nodeAffinity",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "volumeAttributesClassName",
+        "volumeMode",
+    ];
+    let all = spec.as_object().into_iter().flatten();
+    all.filter(|(key, value)| !OTHERS.contains(&key.as_str()) && value.is_object()).collect()
+}
+
+fn volume_source(spec: &Value, errors: &mut Errors) {
+    let need = |at: &str, source: &Value, keys: &[&str], errors: &mut Errors| {
+        for key in keys.iter().filter(|k| source[**k].as_str().unwrap_or_default().is_empty()) {
+            errors.required(format!("{at}.{key}"), "");
+        }
+    };
+    let mut given = 0;
+    for (kind, source) in source_of(spec) {
+        given += 1;
+        let at = format!("spec.{kind}");
+        if given > 1 {
+            errors.forbidden(at, "may not specify more than 1 volume type");
+            continue;
+        }
+        match kind.as_str() {
+            "hostPath" => host_path(&at, source, errors),
+            "nfs" => nfs(&at, source, errors),
+            "csi" => {
+                csi_driver(&format!("{at}.driver"), source["driver"].as_str().unwrap_or_default(), errors);
+                need(&at, source, &["volumeHandle"], errors);
             }
+            "local" => {
+                need(&at, source, &["path"], errors);
+                if spec["nodeAffinity"].is_null() {
+                    errors.required("spec.nodeAffinity", "Local volume requires node affinity");
+                }
+            }
+            _ => {}
         }
     }
-    errors.one_of("spec.volumeMode", new.str_at(&["spec", "volumeMode"]), &["Block", "Filesystem"]);
+    if given == 0 {
+        errors.required("spec", "must specify a volume type");
+    }
+    if spec["hostPath"]["path"] == "/" && spec["persistentVolumeReclaimPolicy"] == "Recycle" {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.forbidden("spec.persistentVolumeReclaimPolicy", detail);
+    }
+}
+
+/// Storage and nothing else.
+fn capacity(given: &Value, errors: &mut Errors) {
+    let amounts = given.as_object().cloned().unwrap_or_default();
+    if amounts.is_empty() {
+        errors.required("spec.capacity", "");
+    }
+    if !amounts.contains_key("storage") || amounts.len() > 1 {
+        errors.0.push(FieldError::not_supported(
+            "spec.capacity",
+            &Value::Object(amounts.clone()),
+            &["storage"],
+        ));
+    }
+    for (name, amount) in &amounts {
+        positive(&format!("spec.capacity[{name}]"), amount, errors);
+    }
+}
+
+/// The spec of a claim, alone or as a template.
+pub(in super::super) fn claim_spec(at: &str, spec: &Value, errors: &mut Errors) {
+    if items(spec, "accessModes").next().is_none() {
+        errors.required(format!("{at}.accessModes"), "at least 1 access mode is required");
+    }
+    label_selector(&format!("{at}.selector"), &spec["selector"], errors);
+    access_modes(at, spec, errors);
+    match &spec["resources"]["requests"]["storage"] {
+        Value::Null => errors.required(format!("{at}.resources[storage]"), ""),
+        amount => positive(&format!("{at}.resources[storage]"), amount, errors),
+    }
+    let text = |key: &str| spec[key].as_str().unwrap_or_default();
+    if !text("storageClassName").is_empty() {
+        let class = text("storageClassName");
+        errors.all_invalid(format!("{at}.storageClassName"), class, dns1123_subdomain(class));
+    }
+    if let Some(mode) = spec["volumeMode"].as_str() {
+        errors.supported(format!("{at}.volumeMode"), mode, &["Block", "Filesystem"]);
+    }
+    for key in ["dataSource", "dataSourceRef"] {
+        data_source(&format!("{at}.{key}"), &spec[key], errors);
+    }
+    let class = text("volumeAttributesClassName");
+    if !class.is_empty() {
+        errors.all_invalid(format!("{at}.volumeAttributesClassName"), class, dns1123_subdomain(class));
+    }
+}
+
+fn data_source(at: &str, source: &Value, errors: &mut Errors) {
+    if !source.is_object() {
+        return;
+    }
+    let text = |key: &str| source[key].as_str().unwrap_or_default();
+    for key in ["name", "kind"].into_iter().filter(|k| text(k).is_empty()) {
+        errors.required(format!("{at}.{key}"), "");
+    }
+    let group = text("apiGroup");
+    if group.is_empty() {
+        if text("kind") != "PersistentVolumeClaim" {
+            let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.invalid(at, text("kind"), detail);
+        }
+    } else {
+        errors.all_invalid(format!("{at}.apiGroup"), group, dns1123_subdomain(group));
+    }
+}
+
+fn positive(at: &str, amount: &Value, errors: &mut Errors) {
+    if coracle_api::Quantity::from_json(amount).is_ok_and(|q| q <= coracle_api::Quantity::ZERO) {
+        errors.invalid(at, amount.clone(), "must be greater than zero");
+    }
 }
 
 /// A claim's spec is fixed, but for the size of a bound one, and what binding fills in.
 fn claim_update(new: &Object, old: &Object, errors: &mut Errors) {
+    let bound = new.str_at(&["status", "phase"]) == "Bound";
+    let unnamed = old.str_at(&["spec", "volumeName"]).is_empty();
     let strip = |o: &Object| {
         let mut spec = o.at(&["spec"]).cloned().unwrap_or_default();
         if let Some(map) = spec.as_object_mut() {
-            map.remove("volumeName").filter(|_| old.str_at(&["spec", "volumeName"]).is_empty());
-            map.remove("volumeAttributesClassName");
-            if let Some(requests) = map.get_mut("resources").and_then(|r| r.get_mut("requests")) {
-                requests.as_object_mut().and_then(|r| r.remove("storage"));
+            if unnamed {
+                map.remove("volumeName");
+            }
+            if bound {
+                map.remove("volumeAttributesClassName");
+                if let Some(requests) = map.get_mut("resources").and_then(|r| r.get_mut("requests")) {
+                    requests.as_object_mut().and_then(|r| r.remove("storage"));
+                }
             }
         }
         spec
@@ -175,28 +307,30 @@ fn claim_update(new: &Object, old: &Object, errors: &mut Errors) {
         let amount = o.at(&["spec", "resources", "requests", "storage"]);
         amount.and_then(|q| coracle_api::Quantity::from_json(q).ok()).unwrap_or_default()
     };
-    let bound = old.str_at(&["status", "phase"]) == "Bound";
-    if strip(new) != strip(old) || (size(new) != size(old) && !bound) {
-        let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+    let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+    if strip(new) != strip(old) {
         errors.forbidden("spec", detail);
-    } else if size(new) < size(old) {
+    }
+    let capacity = old.at(&["status", "capacity", "storage"]);
+    let capacity = capacity.and_then(|q| coracle_api::Quantity::from_json(q).ok()).unwrap_or_default();
+    if size(new) < size(old) && size(new) <= capacity {
         let detail = "field can not be less than status.capacity";
         errors.forbidden("spec.resources.requests.storage", detail);
     }
+    let mode = |o: &Object| o.at(&["spec", "volumeMode"]).cloned();
+    errors.immutable("volumeMode", mode(new).as_ref(), mode(old).as_ref());
 }
 
-fn access_modes(o: &Object, errors: &mut Errors) {
-    let modes = o.items_at(&["spec", "accessModes"]);
-    if modes.is_empty() {
-        errors.required("spec.accessModes", "at least 1 access mode is required");
+fn access_modes(at: &str, spec: &Value, errors: &mut Errors) {
+    let at = format!("{at}.accessModes");
+    let known = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    for mode in items(spec, "accessModes") {
+        errors.supported(&*at, mode.as_str().unwrap_or_default(), &known);
     }
-    for mode in modes {
-        let words = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-        errors.one_of("spec.accessModes", mode.as_str().unwrap_or_default(), &words);
-    }
-    if modes.len() > 1 && modes.iter().any(|m| m == "ReadWriteOncePod") {
-        let detail = "may not use ReadWriteOncePod with other access modes";
-        errors.forbidden("spec.accessModes", detail);
+    let has = |rule: fn(&str) -> bool| items(spec, "accessModes").filter_map(Value::as_str).any(rule);
+    let others = |m: &str| matches!(m, "ReadOnlyMany" | "ReadWriteMany" | "ReadWriteOnce");
+    if has(|m| m == "ReadWriteOncePod") && has(others) {
+        errors.forbidden(at, "may not use ReadWriteOncePod with other access modes");
     }
 }
 

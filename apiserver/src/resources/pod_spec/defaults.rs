@@ -169,7 +169,7 @@ fn downward_items(it: &mut Value) {
     each(it, "items", |item| within(item, "fieldRef", |r| fill_zero(r, "apiVersion", "v1")));
 }
 
-/// `Always` for a mutable tag (`latest`, or none at all), else `IfNotPresent`.
+/// `Always` for a mutable tag (`latest`, or none at all), else `IfNotPresent`. A name that is none counts as fixed.
 fn pull_policy(image: &str) -> &'static str {
     let (name, has_digest) = match image.split_once('@') {
         Some((name, _)) => (name, true),
@@ -177,11 +177,33 @@ fn pull_policy(image: &str) -> &'static str {
     };
     let last = name.rsplit('/').next().unwrap_or(name);
     let tag = last.split_once(':').map(|(_, tag)| tag);
+    let repository = tag.map_or(name, |tag| &name[..name.len() - tag.len() - 1]);
     match tag {
+        _ if !is_repository(repository) => "IfNotPresent",
         Some("latest") => "Always",
-        None if !has_digest && !image.is_empty() => "Always",
+        None if !has_digest => "Always",
         _ => "IfNotPresent",
     }
+}
+
+/// `registry/path/name`: lower-case words joined by single separators, after an optional host.
+fn is_repository(name: &str) -> bool {
+    let is_host = |s: &str| s.contains(['.', ':']) || s == "localhost" || s != s.to_lowercase();
+    let path = match name.split_once('/') {
+        Some((host, rest)) if is_host(host) => rest,
+        _ => name,
+    };
+    let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let component = |c: &str| {
+        c.replace("__", ".").split(['.', '_']).all(|p| {
+            let mut parts = p.split('-');
+            !p.starts_with('-')
+                && !p.ends_with('-')
+                && parts.all(|w| w.is_empty() || word(w))
+                && !p.is_empty()
+        })
+    };
+    path.split('/').all(component)
 }
 
 /// Amounts in a resource list are never finer than a thousandth.

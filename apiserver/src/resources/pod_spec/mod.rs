@@ -1,12 +1,17 @@
 //! The rules of a `PodSpec`, alone or inside a template: every workload kind shares them.
 
+mod actions;
 mod containers;
 mod defaults;
+mod environment;
 mod scheduling;
 mod update;
 mod validation;
 mod volumes;
+mod warnings;
 
 pub(super) use defaults::{pod, round_up_to_millis, template};
 pub(super) use update::validate_pod_update;
-pub(super) use validation::{job_template, replicated_template, validate_pod};
+pub(super) use validation::{items, job_template, replicated_template, validate_pod};
+pub(super) use volumes::{csi_driver, host_path, nfs};
+pub(super) use warnings::{pod_warnings, template_warnings};

@@ -6,30 +6,22 @@ use serde_json::Value;
 
 use super::super::validation::{Errors, label_selector};
 use super::validation::items;
-use crate::field_names::{label_value, qualified_name};
+use crate::field_names::{dns1123_label, dns1123_subdomain, label_value, qualified_name};
 
-pub(super) fn scheduling(at: &str, spec: &Value, errors: &mut Errors) {
-    affinity(&format!("{at}.affinity"), &spec["affinity"], errors);
-    for (i, t) in items(spec, "tolerations").enumerate() {
-        toleration(&format!("{at}.tolerations[{i}]"), t, errors);
-    }
-    spread(&format!("{at}.topologySpreadConstraints"), spec, errors);
-    let mut gates = HashSet::new();
+/// Names of what must happen before the pod may be scheduled.
+pub(super) fn gates(at: &str, spec: &Value, errors: &mut Errors) {
+    let mut seen = HashSet::new();
     for (i, gate) in items(spec, "schedulingGates").enumerate() {
         let name = gate["name"].as_str().unwrap_or_default();
-        let at = format!("{at}.schedulingGates[{i}]");
+        let at = format!("{at}[{i}]");
         errors.all_invalid(&*at, name, qualified_name(name));
-        if !gates.insert(name) {
+        if !seen.insert(name) {
             errors.duplicate(at, name);
         }
     }
-    if !gates.is_empty() && spec["nodeName"].as_str().is_some_and(|n| !n.is_empty()) {
-        let detail = "cannot be set until all schedulingGates have been cleared";
-        errors.forbidden(format!("{at}.nodeName"), detail);
-    }
 }
 
-fn affinity(at: &str, affinity: &Value, errors: &mut Errors) {
+pub(super) fn affinity(at: &str, affinity: &Value, errors: &mut Errors) {
     let node = &affinity["nodeAffinity"];
     let required = &node["requiredDuringSchedulingIgnoredDuringExecution"];
     let at_node = format!("{at}.nodeAffinity");
@@ -88,6 +80,36 @@ fn node_term(at: &str, term: &Value, errors: &mut Errors) {
         }
         let key = e["key"].as_str().unwrap_or_default();
         errors.all_invalid(format!("{at}.key"), key, qualified_name(key));
+        for (j, value) in items(e, "values").enumerate() {
+            let value = value.as_str().unwrap_or_default();
+            errors.all_invalid(format!("{at}.values[{j}]"), value, label_value(value));
+        }
+    }
+    for (i, e) in items(term, "matchFields").enumerate() {
+        field_requirement(&format!("{at}.matchFields[{i}]"), e, errors);
+    }
+}
+
+/// The one field of a node that can be selected by is its name.
+fn field_requirement(at: &str, e: &Value, errors: &mut Errors) {
+    match e["operator"].as_str().unwrap_or_default() {
+        "In" | "NotIn" => {
+            if items(e, "values").count() != 1 {
+                let detail =
+                    "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+                errors.required(format!("{at}.values"), detail);
+            }
+        }
+        other => errors.invalid(format!("{at}.operator"), other, "not a valid selector operator"),
+    }
+    match e["key"].as_str().unwrap_or_default() {
+        "metadata.name" => {
+            for (i, name) in items(e, "values").enumerate() {
+                let name = name.as_str().unwrap_or_default();
+                errors.all_invalid(format!("{at}.values[{i}]"), name, dns1123_subdomain(name));
+            }
+        }
+        other => errors.invalid(format!("{at}.key"), other, "not a valid field selector key"),
     }
 }
 
@@ -95,17 +117,19 @@ fn pod_term(at: &str, term: &Value, errors: &mut Errors) {
     for key in ["labelSelector", "namespaceSelector"] {
         label_selector(&format!("{at}.{key}"), &term[key], errors);
     }
-    topology_key(&format!("{at}.topologyKey"), term, "can not be empty", errors);
-}
-
-fn topology_key(at: &str, term: &Value, detail: &str, errors: &mut Errors) {
-    match term["topologyKey"].as_str().unwrap_or_default() {
-        "" => errors.required(at, detail),
-        key => errors.all_invalid(at, key, qualified_name(key)),
+    for name in items(term, "namespaces") {
+        let name = name.as_str().unwrap_or_default();
+        errors.all_invalid(format!("{at}.namespace"), name, dns1123_label(name));
     }
+    let key = term["topologyKey"].as_str().unwrap_or_default();
+    let at = format!("{at}.topologyKey");
+    if key.is_empty() {
+        errors.required(&*at, "can not be empty");
+    }
+    errors.all_invalid(at, key, qualified_name(key));
 }
 
-fn toleration(at: &str, t: &Value, errors: &mut Errors) {
+pub(super) fn toleration(at: &str, t: &Value, errors: &mut Errors) {
     let text = |key: &str| t[key].as_str().unwrap_or_default();
     if !text("key").is_empty() {
         errors.all_invalid(format!("{at}.key"), text("key"), qualified_name(text("key")));
@@ -125,7 +149,7 @@ fn toleration(at: &str, t: &Value, errors: &mut Errors) {
         }
         "Exists" if !text("value").is_empty() => {
             let detail = "value must be empty when `operator` is 'Exists'";
-            errors.invalid(format!("{at}.operator"), t.clone(), detail);
+            errors.invalid(format!("{at}.operator"), text("value"), detail);
         }
         "Exists" | "Lt" | "Gt" => {}
         other => errors.one_of(format!("{at}.operator"), other, &["Equal", "Exists"]),
@@ -136,21 +160,39 @@ fn toleration(at: &str, t: &Value, errors: &mut Errors) {
     }
 }
 
-fn spread(at: &str, spec: &Value, errors: &mut Errors) {
-    let mut seen = HashSet::new();
+pub(super) fn spread(at: &str, spec: &Value, errors: &mut Errors) {
     for (i, c) in items(spec, "topologySpreadConstraints").enumerate() {
         let at = format!("{at}[{i}]");
         let skew = c["maxSkew"].as_i64().unwrap_or(0);
         if skew <= 0 {
-            errors.invalid(format!("{at}.maxSkew"), skew, "must be greater than zero");
+            errors.invalid(format!("{at}.maxSkew"), skew, "must be greater than 0");
         }
-        topology_key(&format!("{at}.topologyKey"), c, "can not be empty", errors);
-        let action = c["whenUnsatisfiable"].as_str().unwrap_or_default();
-        errors.one_of(format!("{at}.whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
         let key = c["topologyKey"].as_str().unwrap_or_default();
-        if !seen.insert((key, action)) {
+        if key.is_empty() {
+            errors.required(format!("{at}.topologyKey"), "can not be empty");
+        }
+        let action = c["whenUnsatisfiable"].as_str().unwrap_or_default();
+        errors.supported(format!("{at}.whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
+        let pair = |c: &Value| (c["topologyKey"].clone(), c["whenUnsatisfiable"].clone());
+        if items(spec, "topologySpreadConstraints").skip(i + 1).any(|later| pair(later) == pair(c)) {
             let at = format!("{at}.{{topologyKey, whenUnsatisfiable}}");
             errors.duplicate_text(at, format!("\"{{{key}, {action}}}\""));
+        }
+        if let Some(domains) = c["minDomains"].as_i64() {
+            let at = format!("{at}.minDomains");
+            if domains <= 0 {
+                errors.invalid(&*at, domains, "must be greater than 0");
+            }
+            if action != "DoNotSchedule" {
+                let detail =
+                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
+                errors.invalid(at, domains, detail);
+            }
+        }
+        for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
+            if let Some(word) = c[policy].as_str() {
+                errors.supported(format!("{at}.{policy}"), word, &["Honor", "Ignore"]);
+            }
         }
         label_selector(&format!("{at}.labelSelector"), &c["labelSelector"], errors);
     }

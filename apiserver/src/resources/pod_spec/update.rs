@@ -4,7 +4,7 @@ use coracle_api::Object;
 use serde_json::{Value, json};
 
 use super::super::validation::Errors;
-use super::validation::items;
+use super::validation::{items, trimmed_image, whole_pod};
 use crate::field::FieldError;
 
 const RULE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -13,6 +13,7 @@ pub(in super::super) fn validate_pod_update(new: &Object, old: &Object) -> Vec<F
     let mut errors = Errors::default();
     let empty = json!({});
     let (is, was) = (new.at(&["spec"]).unwrap_or(&empty), old.at(&["spec"]).unwrap_or(&empty));
+    whole_pod(new, is, &mut errors);
     for list in ["containers", "initContainers"] {
         if items(is, list).count() != items(was, list).count() {
             let at = format!("spec.{list}");
@@ -24,17 +25,15 @@ pub(in super::super) fn validate_pod_update(new: &Object, old: &Object) -> Vec<F
             let at = format!("spec.{list}[{i}].image");
             if image.is_empty() {
                 errors.required(at, "");
-            } else if image.trim() != image {
-                errors.invalid(at, image, "must not have leading or trailing whitespace");
             }
+            trimmed_image(&format!("spec.{list}[{i}]"), c, &mut errors);
         }
     }
-    deadline(is, was, &mut errors);
-    tolerations(is, was, &mut errors);
-    gates(is, was, &mut errors);
-    if !errors.0.is_empty() {
+    if !deadline(is, was, &mut errors) {
         return errors.0;
     }
+    tolerations(is, was, &mut errors);
+    gates(is, was, &mut errors);
     if without_mutable(is, was) != *was {
         errors.forbidden("spec", RULE);
     }
@@ -42,20 +41,24 @@ pub(in super::super) fn validate_pod_update(new: &Object, old: &Object) -> Vec<F
 }
 
 /// An active deadline may be set, or brought nearer.
-fn deadline(is: &Value, was: &Value, errors: &mut Errors) {
+/// Whether anything else is worth looking at.
+fn deadline(is: &Value, was: &Value, errors: &mut Errors) -> bool {
     let at = "spec.activeDeadlineSeconds";
     match (is["activeDeadlineSeconds"].as_i64(), was["activeDeadlineSeconds"].as_i64()) {
         (Some(new), _) if !(0..=i64::from(i32::MAX)).contains(&new) => {
             errors.invalid(at, new, format!("must be between 0 and {}, inclusive", i32::MAX));
+            return false;
         }
         (Some(new), Some(old)) if new > old => {
-            errors.invalid(at, new, format!("must be less than or equal to previous value '{old}'"));
+            errors.invalid(at, new, "must be less than or equal to previous value");
+            return false;
         }
         (None, Some(_)) => {
-            errors.invalid(at, Value::Null, "must not update from a positive integer to nil value")
+            errors.invalid(at, Value::Null, "must not update from a positive integer to nil value");
         }
         _ => {}
     }
+    true
 }
 
 fn tolerations(is: &Value, was: &Value, errors: &mut Errors) {

@@ -5,46 +5,82 @@ use std::net::IpAddr;
 use coracle_api::Object;
 use serde_json::{Value, json};
 
-use super::super::validation::{Errors, labels, selector_matches};
-use super::containers::{containers, ephemeral_containers, init_containers};
-use super::scheduling::scheduling;
+use super::super::validation::{Errors, labels};
+use super::containers::{containers, ephemeral_containers, init_containers, relative_path};
+use super::scheduling::{affinity, gates, spread, toleration};
 use super::volumes::volumes;
 use crate::field::FieldError;
-use crate::field_names::{dns1123_label, dns1123_subdomain};
+use crate::field_names::{dns1123_label, dns1123_subdomain, qualified_name};
 
-const RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
-const DNS_POLICIES: [&str; 4] = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
+const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 
 pub(in super::super) fn validate_pod(pod: &Object) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = pod.at(&["spec"]).cloned().unwrap_or_else(|| json!({}));
-    pod_spec("spec", &spec, &mut errors);
+    whole_pod(pod, &spec, &mut errors);
     if items(&spec, "ephemeralContainers").next().is_some() {
         errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
+    }
+    let gated = items(&spec, "schedulingGates").next().is_some();
+    if gated && spec["nodeName"].as_str().is_some_and(|n| !n.is_empty()) {
+        errors.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared");
     }
     errors.0
 }
 
-/// A template of pods that are started again for ever, whose labels the selector picks.
+/// What holds for a pod in every write, but not for templates.
+pub(super) fn whole_pod(pod: &Object, spec: &Value, errors: &mut Errors) {
+    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    if let Some(cost) = pod.annotation(COST)
+        && cost.parse::<i32>().is_err()
+    {
+        errors.invalid(format!("metadata.annotations[{COST}]"), cost, "must be a 32bit integer");
+    }
+    pod_spec("spec", spec, errors);
+    if spec["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
+        for (i, v) in items(spec, "volumes").enumerate() {
+            for (j, s) in items(&v["projected"], "sources").enumerate() {
+                if s["serviceAccountToken"].is_object() {
+                    let at = format!("spec.volumes[{i}].projected.sources[{j}].serviceAccountToken");
+                    errors.forbidden(at, "must not be specified when serviceAccountName is not set");
+                }
+            }
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        for (i, c) in items(spec, list).enumerate() {
+            trimmed_image(&format!("spec.{list}[{i}]"), c, errors);
+        }
+    }
+}
+
+/// Templates may carry spaces around an image, pods may not.
+pub(super) fn trimmed_image(at: &str, container: &Value, errors: &mut Errors) {
+    let image = container["image"].as_str().unwrap_or_default();
+    if image.trim() != image {
+        errors.invalid(format!("{at}.image"), image, "must not have leading or trailing whitespace");
+    }
+}
+
+/// A template of pods that are started again for ever. `picked` tells whether the owner's selector picks its labels;
+/// `None` where that cannot be told.
 pub(in super::super) fn replicated_template(
     at: &str,
     template: &Value,
-    selector: &Value,
+    picked: Option<bool>,
     owner: &str,
     errors: &mut Errors,
 ) {
-    let own = template["metadata"].get("labels").cloned().unwrap_or(Value::Null);
-    if !selector.is_null() && !selector_matches(selector, &own) {
+    if picked == Some(false) {
+        let own = template["metadata"].get("labels").cloned().unwrap_or(Value::Null);
         let detail = "`selector` does not match template `labels`";
         errors.invalid(format!("{at}.metadata.labels"), own, detail);
     }
     job_template(at, template, errors);
     let spec = &template["spec"];
     let policy = spec["restartPolicy"].as_str().unwrap_or_default();
-    if policy != "Always" {
-        let at = format!("{at}.spec.restartPolicy");
-        errors.0.push(FieldError::not_supported(at, &json!(policy), &["Always"]));
-    }
+    errors.supported(format!("{at}.spec.restartPolicy"), policy, &["Always"]);
     if !spec["activeDeadlineSeconds"].is_null() {
         let detail = format!("activeDeadlineSeconds in {owner} is not Supported");
         errors.forbidden(format!("{at}.spec.activeDeadlineSeconds"), detail);
@@ -76,39 +112,46 @@ fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
             errors.required(format!("{at}.imagePullSecrets[{i}].name"), "");
         }
     }
-    scheduling(at, spec, errors);
-    names_and_times(at, spec, errors);
-    host_aliases(&format!("{at}.hostAliases"), spec, errors);
+    affinity(&format!("{at}.affinity"), &spec["affinity"], errors);
     dns_config(&format!("{at}.dnsConfig"), spec, errors);
+    for (i, gate) in items(spec, "readinessGates").enumerate() {
+        let kind = gate["conditionType"].as_str().unwrap_or_default();
+        errors.all_invalid(format!("{at}.readinessGates[{i}].conditionType"), kind, qualified_name(kind));
+    }
+    gates(&format!("{at}.schedulingGates"), spec, errors);
+    spread(&format!("{at}.topologySpreadConstraints"), spec, errors);
+    names_and_times(at, spec, errors);
+    for (i, t) in items(spec, "tolerations").enumerate() {
+        toleration(&format!("{at}.tolerations[{i}]"), t, errors);
+    }
+    host_aliases(&format!("{at}.hostAliases"), spec, errors);
+    named(at, spec, &["priorityClassName", "runtimeClassName"], dns1123_subdomain, errors);
+    if let Some(policy) = spec["preemptionPolicy"].as_str() {
+        errors.one_of(format!("{at}.preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]);
+    }
+    if let Some(os) = spec["os"]["name"].as_str() {
+        errors.one_of(format!("{at}.os.name"), os, &["linux", "windows"]);
+    }
+}
+
+fn named(at: &str, spec: &Value, keys: &[&str], rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    for key in keys {
+        let name = spec[*key].as_str().unwrap_or_default();
+        if !name.is_empty() {
+            errors.all_invalid(format!("{at}.{key}"), name, rule(name));
+        }
+    }
 }
 
 fn names_and_times(at: &str, spec: &Value, errors: &mut Errors) {
-    let text = |key: &str| spec[key].as_str().unwrap_or_default();
-    for (key, rule) in [
-        ("serviceAccountName", dns1123_subdomain as fn(&str) -> Vec<String>),
-        ("nodeName", dns1123_subdomain),
-        ("hostname", dns1123_label),
-        ("subdomain", dns1123_label),
-        ("priorityClassName", dns1123_subdomain),
-        ("runtimeClassName", dns1123_subdomain),
-    ] {
-        if !text(key).is_empty() {
-            errors.all_invalid(format!("{at}.{key}"), text(key), rule(text(key)));
-        }
-    }
+    named(at, spec, &["serviceAccountName", "nodeName"], dns1123_subdomain, errors);
     if let Some(seconds) = spec["activeDeadlineSeconds"].as_i64()
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
         let detail = format!("must be between 1 and {}, inclusive", i32::MAX);
         errors.invalid(format!("{at}.activeDeadlineSeconds"), seconds, detail);
     }
-    if let Some(seconds) = spec["terminationGracePeriodSeconds"].as_i64() {
-        errors.non_negative(format!("{at}.terminationGracePeriodSeconds"), Some(seconds));
-    }
-    let os = spec["os"]["name"].as_str();
-    if let Some(os) = os {
-        errors.one_of(format!("{at}.os.name"), os, &["linux", "windows"]);
-    }
+    named(at, spec, &["hostname", "subdomain"], dns1123_label, errors);
 }
 
 fn security_context(at: &str, spec: &Value, errors: &mut Errors) {
@@ -121,10 +164,6 @@ fn security_context(at: &str, spec: &Value, errors: &mut Errors) {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.invalid(format!("{at}.shareProcessNamespace"), true, detail);
     }
-    if let Some(policy) = context["fsGroupChangePolicy"].as_str() {
-        errors.one_of(format!("{at}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
-    }
-    seccomp(&format!("{at}.seccompProfile"), &context["seccompProfile"], errors);
     for (i, sysctl) in items(context, "sysctls").enumerate() {
         let name = sysctl["name"].as_str().unwrap_or_default();
         let at = format!("{at}.sysctls[{i}].name");
@@ -136,6 +175,11 @@ fn security_context(at: &str, spec: &Value, errors: &mut Errors) {
             errors.invalid(at, name, detail);
         }
     }
+    if let Some(policy) = context["fsGroupChangePolicy"].as_str() {
+        errors.one_of(format!("{at}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
+    }
+    seccomp(&format!("{at}.seccompProfile"), &context["seccompProfile"], errors);
+    app_armor(&format!("{at}.appArmorProfile"), &context["appArmorProfile"], errors);
 }
 
 /// User and group numbers of a security context.
@@ -158,17 +202,51 @@ pub(super) fn seccomp(at: &str, profile: &Value, errors: &mut Errors) {
     if !profile.is_object() {
         return;
     }
-    let file = profile["localhostProfile"].as_str();
-    match profile["type"].as_str().unwrap_or_default() {
-        "Localhost" if file.is_none() => {
-            errors.required(format!("{at}.localhostProfile"), "must be set when seccomp type is Localhost");
+    let kind = profile["type"].as_str().unwrap_or_default();
+    match kind {
+        "" => errors.required(format!("{at}.type"), "type is required when seccompProfile is set"),
+        kind => {
+            errors.one_of(format!("{at}.type"), kind, &["Localhost", "RuntimeDefault", "Unconfined"]);
         }
-        "Localhost" => {}
-        other => {
-            if file.is_some() {
-                let detail = "can only be set when seccomp type is Localhost";
-                errors.invalid(format!("{at}.localhostProfile"), profile["localhostProfile"].clone(), detail);
+    }
+    let at = format!("{at}.localhostProfile");
+    match (kind, profile["localhostProfile"].as_str()) {
+        ("Localhost", None) => errors.required(at, "must be set when seccomp type is Localhost"),
+        ("Localhost", Some(path)) => relative_path(&at, path, errors),
+        (_, Some(path)) => {
+            let value = json!({"Type": kind, "LocalhostProfile": path});
+            errors.invalid(at, value, "can only be set when seccomp type is Localhost");
+        }
+        _ => {}
+    }
+}
+
+/// Only a local profile is named; the name is a path that must be there.
+pub(super) fn app_armor(at: &str, profile: &Value, errors: &mut Errors) {
+    if !profile.is_object() {
+        return;
+    }
+    let name = profile["localhostProfile"].as_str();
+    let at_name = format!("{at}.localhostProfile");
+    match profile["type"].as_str().unwrap_or_default() {
+        "" => errors.required(format!("{at}.type"), "type is required when appArmorProfile is set"),
+        "Localhost" => match name {
+            None => errors.required(at_name, "must be set when AppArmor type is Localhost"),
+            Some(name) => {
+                if name.trim() != name {
+                    errors.invalid(&*at_name, name, "must not be padded with whitespace");
+                } else if name.is_empty() {
+                    errors.required(&*at_name, "must be set when AppArmor type is Localhost");
+                }
             }
+        },
+        "RuntimeDefault" | "Unconfined" => {
+            if let Some(name) = name {
+                let detail = "can only be set when AppArmor type is Localhost";
+                errors.invalid(at_name, name, detail);
+            }
+        }
+        other => {
             errors.one_of(format!("{at}.type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]);
         }
     }
@@ -217,6 +295,13 @@ fn dns_config(at: &str, spec: &Value, errors: &mut Errors) {
         let value = config["searches"].clone();
         errors.invalid(format!("{at}.searches"), value, "must not have more than 32 search paths");
     }
+    for (i, search) in items(config, "searches").enumerate() {
+        let search = search.as_str().unwrap_or_default();
+        if search != "." {
+            let name = search.strip_suffix('.').unwrap_or(search);
+            errors.all_invalid(format!("{at}.searches[{i}]"), name, subdomain_with_underscore(name));
+        }
+    }
     for (i, option) in items(config, "options").enumerate() {
         if option["name"].as_str().unwrap_or_default().is_empty() {
             errors.required(format!("{at}.options[{i}]"), "must not be empty");
@@ -224,7 +309,25 @@ fn dns_config(at: &str, spec: &Value, errors: &mut Errors) {
     }
 }
 
+/// A DNS subdomain whose labels may begin with an underscore, as in search paths.
+fn subdomain_with_underscore(name: &str) -> Vec<String> {
+    let label = |l: &str| {
+        let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        let first = l.as_bytes().first().is_some_and(|b| edge(b) || *b == b'_');
+        first && l.as_bytes().last().is_some_and(edge) && l.bytes().all(inner)
+    };
+    let mut wrong = vec![];
+    if name.len() > 253 {
+        wrong.push("must be no more than 253 characters".to_owned());
+    }
+    if !name.split('.').all(label) {
+        wrong.push("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, an underscore ('_'), '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[_a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')".to_owned());
+    }
+    wrong
+}
+
 /// The elements of a list field.
-pub(super) fn items<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+pub(in super::super) fn items<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     value[key].as_array().into_iter().flatten()
 }

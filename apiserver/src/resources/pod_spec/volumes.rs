@@ -4,10 +4,12 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::super::core::claim_spec;
 use super::super::validation::Errors;
 use super::containers::relative_path;
+use super::environment::{IN_FILES, field_ref, resource_ref};
 use super::validation::items;
-use crate::field_names::{config_map_key, dns1123_label};
+use crate::field_names::{dns1123_label, dns1123_subdomain};
 
 /// The volumes that mounts may name.
 pub(super) type VolumeNames = HashSet<String>;
@@ -16,14 +18,19 @@ pub(super) fn volumes(at: &str, spec: &Value, errors: &mut Errors) -> VolumeName
     let mut names = HashSet::new();
     for (i, v) in items(spec, "volumes").enumerate() {
         let at = format!("{at}[{i}]");
+        let before = errors.0.len();
         source(&at, v, errors);
         let name = v["name"].as_str().unwrap_or_default();
         match name {
             "" => errors.required(format!("{at}.name"), ""),
             _ => errors.all_invalid(format!("{at}.name"), name, dns1123_label(name)),
         }
-        if !name.is_empty() && !names.insert(name.to_owned()) {
+        if names.contains(name) {
             errors.duplicate(format!("{at}.name"), name);
+        }
+        // A volume that is wrong is one that mounts do not find.
+        if errors.0.len() == before {
+            names.insert(name.to_owned());
         }
     }
     names
@@ -53,11 +60,14 @@ fn source(at: &str, v: &Value, errors: &mut Errors) {
             "downwardAPI" => downward(&at, source, errors),
             "projected" => projected(&at, source, errors),
             "nfs" => nfs(&at, source, errors),
-            "csi" => need(&at, source, "driver", errors),
-            "image" => need(&at, source, "reference", errors),
-            "ephemeral" if source["volumeClaimTemplate"].is_null() => {
-                errors.required(format!("{at}.volumeClaimTemplate"), "");
+            "csi" => {
+                csi_driver(&format!("{at}.driver"), source["driver"].as_str().unwrap_or_default(), errors)
             }
+            "image" => need(&at, source, "reference", errors),
+            "ephemeral" => match &source["volumeClaimTemplate"] {
+                Value::Null => errors.required(format!("{at}.volumeClaimTemplate"), ""),
+                template => claim_spec(&format!("{at}.volumeClaimTemplate.spec"), &template["spec"], errors),
+            },
             _ => {}
         }
     }
@@ -85,81 +95,109 @@ fn keyed(at: &str, source: &Value, errors: &mut Errors) {
     mode(&format!("{at}.defaultMode"), &source["defaultMode"], errors);
     for (i, item) in items(source, "items").enumerate() {
         let at = format!("{at}.items[{i}]");
-        match item["key"].as_str().unwrap_or_default() {
-            "" => errors.required(format!("{at}.key"), ""),
-            key => errors.all_invalid(format!("{at}.key"), key, config_map_key(key)),
-        }
+        need(&at, item, "key", errors);
         file(&at, item, errors);
     }
 }
 
 fn file(at: &str, item: &Value, errors: &mut Errors) {
-    match item["path"].as_str().unwrap_or_default() {
-        "" => errors.required(format!("{at}.path"), ""),
-        path => {
-            relative_path(&format!("{at}.path"), path, errors);
-            if path.starts_with("..") && !path.starts_with("../") {
-                errors.invalid(format!("{at}.path"), path, "must not start with '..'");
-            }
-        }
-    }
+    need(at, item, "path", errors);
+    free_path(&format!("{at}.path"), item["path"].as_str().unwrap_or_default(), errors);
     mode(&format!("{at}.mode"), &item["mode"], errors);
+}
+
+/// A relative path that does not look like one of the kubelet's own.
+fn free_path(at: &str, path: &str, errors: &mut Errors) {
+    relative_path(at, path, errors);
+    if path.starts_with("..") && !path.starts_with("../") {
+        errors.invalid(at, path, "must not start with '..'");
+    }
 }
 
 fn downward(at: &str, source: &Value, errors: &mut Errors) {
     mode(&format!("{at}.defaultMode"), &source["defaultMode"], errors);
-    for (i, item) in items(source, "items").enumerate() {
-        let at = format!("{at}.items[{i}]");
-        file(&at, item, errors);
-        let (field, resource) = (item["fieldRef"].is_object(), item["resourceFieldRef"].is_object());
-        if field && resource {
-            errors.invalid(
-                &*at,
-                "resource",
-                "fieldRef and resourceFieldRef can not be specified simultaneously",
-            );
-        } else if !field && !resource {
-            errors.required(&*at, "one of fieldRef and resourceFieldRef is required");
+    items(source, "items").for_each(|item| downward_file(at, item, errors));
+}
+
+/// Upstream names the volume here, not the file.
+fn downward_file(at: &str, item: &Value, errors: &mut Errors) {
+    need(at, item, "path", errors);
+    free_path(&format!("{at}.path"), item["path"].as_str().unwrap_or_default(), errors);
+    let (field, resource) = (&item["fieldRef"], &item["resourceFieldRef"]);
+    field_ref(&format!("{at}.fieldRef"), field, &IN_FILES, errors);
+    if field.is_object() {
+        if resource.is_object() {
+            let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+            errors.invalid(at, "resource", detail);
         }
+    } else if resource.is_object() {
+        resource_ref(&format!("{at}.resourceFieldRef"), resource, true, errors);
+    } else {
+        errors.required(at, "one of fieldRef and resourceFieldRef is required");
     }
+    mode(&format!("{at}.mode"), &item["mode"], errors);
+}
+
+/// The name of a storage driver.
+pub(in super::super) fn csi_driver(at: &str, name: &str, errors: &mut Errors) {
+    if name.is_empty() {
+        return errors.required(at, "");
+    }
+    if name.len() > 63 {
+        errors.0.push(crate::field::FieldError::too_long(at, 63));
+    }
+    errors.all_invalid(at, name, dns1123_subdomain(&name.to_lowercase()));
 }
 
 fn projected(at: &str, source: &Value, errors: &mut Errors) {
     mode(&format!("{at}.defaultMode"), &source["defaultMode"], errors);
     let mut paths = HashSet::new();
     for (i, s) in items(source, "sources").enumerate() {
-        let at = format!("{at}.sources[{i}]");
-        for kind in ["secret", "configMap"] {
-            if s[kind].is_object() {
-                need(&format!("{at}.{kind}"), &s[kind], "name", errors);
-                keyed(&format!("{at}.{kind}"), &s[kind], errors);
+        let here = format!("{at}.sources[{i}]");
+        for kind in ["secret", "configMap", "downwardAPI"].into_iter().filter(|k| s[*k].is_object()) {
+            let (here, part) = (format!("{here}.{kind}"), &s[kind]);
+            if kind != "downwardAPI" {
+                need(&here, part, "name", errors);
+            }
+            for (j, item) in items(part, "items").enumerate() {
+                if kind == "downwardAPI" {
+                    downward_file(&here, item, errors);
+                } else {
+                    need(&format!("{here}.items[{j}]"), item, "key", errors);
+                    file(&format!("{here}.items[{j}]"), item, errors);
+                }
+                let path = item["path"].as_str().unwrap_or_default();
+                if !path.is_empty() && !paths.insert(path) {
+                    let shown = if kind == "downwardAPI" { &item["path"] } else { &part["name"] };
+                    errors.invalid(at, shown.clone(), "conflicting duplicate paths");
+                }
             }
         }
-        if s["downwardAPI"].is_object() {
-            downward(&format!("{at}.downwardAPI"), &s["downwardAPI"], errors);
-        }
-        let token = &s["serviceAccountToken"];
-        if token.is_object() {
-            let at = format!("{at}.serviceAccountToken");
-            let seconds = token["expirationSeconds"].as_i64().unwrap_or(0);
-            if seconds < 600 {
-                let detail = "may not specify a duration less than 10 minutes";
-                errors.invalid(format!("{at}.expirationSeconds"), seconds, detail);
-            }
-            need(&at, token, "path", errors);
-        }
-        let all = s.as_object().into_iter().flatten().flat_map(|(_, source)| {
-            items(source, "items").filter_map(|i| i["path"].as_str()).chain(source["path"].as_str())
-        });
-        for path in all {
-            if !paths.insert(path) {
-                errors.invalid(&*at, path, "conflicting duplicate paths");
-            }
+        token(at, &here, &s["serviceAccountToken"], errors);
+        if s.as_object().is_some_and(|s| s.values().filter(|v| v.is_object()).count() > 1) {
+            errors.forbidden(here, "may not specify more than 1 volume type per source");
         }
     }
 }
 
-fn host_path(at: &str, source: &Value, errors: &mut Errors) {
+/// Upstream looks for the token's path at the volume.
+fn token(volume: &str, at: &str, token: &Value, errors: &mut Errors) {
+    if !token.is_object() {
+        return;
+    }
+    let seconds = token["expirationSeconds"].as_i64().unwrap_or(0);
+    let at = format!("{at}.serviceAccountToken.expirationSeconds");
+    if seconds < 600 {
+        errors.invalid(&*at, seconds, "may not specify a duration less than 10 minutes");
+    }
+    if seconds > 1 << 32 {
+        errors.invalid(at, seconds, "may not specify a duration larger than 2^32 seconds");
+    }
+    need(volume, token, "path", errors);
+    free_path(&format!("{volume}.path"), token["path"].as_str().unwrap_or_default(), errors);
+}
+
+pub(in super::super) fn host_path(at: &str, source: &Value, errors: &mut Errors) {
     const KINDS: [&str; 8] =
         ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
     let path = source["path"].as_str().unwrap_or_default();
@@ -176,12 +214,11 @@ fn host_path(at: &str, source: &Value, errors: &mut Errors) {
     }
 }
 
-fn nfs(at: &str, source: &Value, errors: &mut Errors) {
+pub(in super::super) fn nfs(at: &str, source: &Value, errors: &mut Errors) {
     need(at, source, "server", errors);
     let path = source["path"].as_str().unwrap_or_default();
-    if path.is_empty() {
-        errors.required(format!("{at}.path"), "");
-    } else if !path.starts_with('/') {
+    need(at, source, "path", errors);
+    if !path.starts_with('/') {
         errors.invalid(format!("{at}.path"), path, "must be an absolute path");
     }
 }

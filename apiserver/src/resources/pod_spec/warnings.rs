@@ -1,0 +1,197 @@
+//! What is allowed in a pod spec, and probably not meant: the `Warning:` headers.
+
+use std::collections::{HashMap, HashSet};
+
+use coracle_api::{Object, Quantity};
+use serde_json::Value;
+
+use super::validation::items;
+use crate::field_names::dns1123_label;
+
+/// Labels of nodes that have newer names.
+const OLD_NODE_LABELS: [(&str, &str); 4] = [
+    ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
+    ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
+    ),
+];
+
+/// Volume sources that no longer do anything.
+const OLD_VOLUMES: [(&str, &str); 9] = [
+    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
+    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
+    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+    ("quobyte", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+];
+
+/// Warnings for a pod. Its name becomes its host name.
+pub(in super::super) fn pod_warnings(pod: &Object, created: bool) -> Vec<String> {
+    let mut all = vec![];
+    if created {
+        let wrong = dns1123_label(pod.name());
+        if !wrong.is_empty() && pod.at(&["metadata", "name"]).is_some() {
+            let wrong = wrong.join("; ");
+            all.push(format!("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{wrong}]"));
+        }
+    }
+    if let Some(spec) = pod.at(&["spec"]) {
+        spec_warnings("spec", spec, &mut all);
+    }
+    all
+}
+
+/// Warnings for the template of a workload.
+pub(in super::super) fn template_warnings(at: &str, template: &Value) -> Vec<String> {
+    let mut all = vec![];
+    spec_warnings(&format!("{at}.spec"), &template["spec"], &mut all);
+    all
+}
+
+fn spec_warnings(at: &str, spec: &Value, all: &mut Vec<String>) {
+    for (label, why) in OLD_NODE_LABELS {
+        if !spec["nodeSelector"][label].is_null() {
+            all.push(format!("{at}.nodeSelector[{label}]: {why}"));
+        }
+    }
+    for (i, c) in items(spec, "topologySpreadConstraints").enumerate() {
+        let at = format!("{at}.topologySpreadConstraints[{i}]");
+        if let Some((label, why)) = OLD_NODE_LABELS.iter().find(|(label, _)| c["topologyKey"] == *label) {
+            all.push(format!("{at}.topologyKey: {label} is {why}"));
+        }
+        no_selector(&at, c, all);
+    }
+    for (i, v) in items(spec, "volumes").enumerate() {
+        for (source, why) in OLD_VOLUMES.iter().filter(|(source, _)| v[*source].is_object()) {
+            all.push(format!("{at}.volumes[{i}].{source}: {why}"));
+        }
+    }
+    for v in items(spec, "volumes").filter(|v| v["projected"].is_object()) {
+        if items(&v["projected"], "sources").all(|s| s.as_object().is_none_or(|s| s.is_empty())) {
+            let name = v["name"].as_str().unwrap_or_default();
+            all.push(format!("volume {name:?} (Projected) has no sources provided"));
+        }
+    }
+    repeated(&format!("{at}.hostAliases"), spec, "hostAliases", "ip", all);
+    repeated(&format!("{at}.imagePullSecrets"), spec, "imagePullSecrets", "name", all);
+    for (i, s) in items(spec, "imagePullSecrets").enumerate() {
+        if s["name"].as_str().unwrap_or_default().is_empty() {
+            all.push(format!("{at}.imagePullSecrets[{i}].name: invalid empty name \"\""));
+        }
+    }
+    let containers = containers(at, spec);
+    containers.iter().for_each(|(at, c)| amounts_and_variables(at, c, all));
+    ports(&containers, all);
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0) {
+        all.push(format!("{at}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"));
+    }
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let at = format!("{at}.affinity.{kind}");
+        let (required, preferred) = (
+            "requiredDuringSchedulingIgnoredDuringExecution",
+            "preferredDuringSchedulingIgnoredDuringExecution",
+        );
+        for (i, t) in items(&spec["affinity"][kind], required).enumerate() {
+            no_selector(&format!("{at}.{required}[{i}]"), t, all);
+        }
+        for (i, t) in items(&spec["affinity"][kind], preferred).enumerate() {
+            no_selector(&format!("{at}.{preferred}[{i}].podAffinityTerm"), &t["podAffinityTerm"], all);
+        }
+    }
+}
+
+fn no_selector(at: &str, term: &Value, all: &mut Vec<String>) {
+    if term["labelSelector"].is_null() {
+        all.push(format!("{at}.labelSelector: a null labelSelector results in matching no pod"));
+    }
+}
+
+fn repeated(at: &str, spec: &Value, list: &str, key: &str, all: &mut Vec<String>) {
+    let mut seen = HashSet::new();
+    for (i, item) in items(spec, list).enumerate() {
+        let value = item[key].as_str().unwrap_or_default();
+        if !seen.insert(value) {
+            all.push(format!("{at}[{i}].{key}: duplicate {key} {value:?}"));
+        }
+    }
+}
+
+/// Every container with its path, in the order upstream visits them.
+fn containers<'a>(at: &str, spec: &'a Value) -> Vec<(String, &'a Value)> {
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    let of =
+        |list: &'static str| items(spec, list).enumerate().map(move |(i, c)| (format!("{list}[{i}]"), c));
+    lists.into_iter().flat_map(of).map(|(path, c)| (format!("{at}.{path}"), c)).collect()
+}
+
+fn amounts_and_variables(at: &str, c: &Value, all: &mut Vec<String>) {
+    for (name, list) in [
+        ("memory", "limits"),
+        ("memory", "requests"),
+        ("ephemeral-storage", "limits"),
+        ("ephemeral-storage", "requests"),
+    ] {
+        let amount = Quantity::from_json(&c["resources"][list][name]);
+        if let Ok(amount) = amount.as_ref()
+            && amount.milli_value() % 1000 != 0
+        {
+            let why = "is invalid, must be an integer";
+            all.push(format!("{at}.resources.{list}[{name}]: fractional byte value \"{amount}\" {why}"));
+        }
+    }
+    let mut seen = HashSet::new();
+    for (i, e) in items(c, "env").enumerate() {
+        let (name, value) = (e["name"].as_str().unwrap_or_default(), e["value"].as_str().unwrap_or_default());
+        if seen.insert(name) {
+            continue;
+        }
+        let reference = format!("$({name})");
+        if e["valueFrom"].is_object() || value == reference || !value.contains(&reference) {
+            let why = "which may be dropped when using apply";
+            all.push(format!("{at}.env[{i}]: hides previous definition of {name:?}, {why}"));
+        }
+    }
+}
+
+fn ports(containers: &[(String, &Value)], all: &mut Vec<String>) {
+    let mut by_number: HashMap<(i64, &str), Vec<(String, &Value)>> = HashMap::new();
+    let mut names: HashMap<&str, String> = HashMap::new();
+    let ports = || {
+        containers.iter().flat_map(|(at, c)| {
+            items(c, "ports").enumerate().map(move |(i, p)| (format!("{at}.ports[{i}]"), p))
+        })
+    };
+    for (at, p) in ports() {
+        let key = (p["containerPort"].as_i64().unwrap_or(0), p["protocol"].as_str().unwrap_or_default());
+        let others = by_number.entry(key).or_default();
+        for (other, o) in others.iter() {
+            let host = |p: &Value| p["hostPort"].as_i64().unwrap_or(0);
+            let ip = |p: &Value| p["hostIP"].as_str().unwrap_or_default().to_owned();
+            let what = match (host(p), host(o)) {
+                (a, b) if a == b && ip(p) == ip(o) => "duplicate",
+                (0, _) | (_, 0) => "overlapping",
+                (a, b) if a == b && ip(p).is_empty() != ip(o).is_empty() => "dangerously ambiguous",
+                _ => continue,
+            };
+            all.push(format!("{at}: {what} port definition with {other}"));
+        }
+        others.push((at, p));
+    }
+    for (at, p) in ports() {
+        let Some(name) = p["name"].as_str().filter(|n| !n.is_empty()) else { continue };
+        match names.get(name) {
+            Some(other) => all.push(format!("{at}: duplicate port name {name:?} with {other}, services and probes that select ports by name will use {other}")),
+            None => drop(names.insert(name, at)),
+        }
+    }
+}
