@@ -140,11 +140,12 @@ pub(super) fn forbidden<'a>(
     allowed: impl Fn(&str) -> bool,
 ) -> (bool, Vec<&'a str>, BTreeSet<&'a str>) {
     let mut values = BTreeSet::new();
-    let mut is_bad =
-        |context: &'a Value| match context.pointer(pointer).map(|v| v.as_str().unwrap_or_default()) {
-            Some(value) if !allowed(value) => values.insert(value) || true,
-            _ => false,
-        };
+    let mut is_bad = |context: &'a Value| {
+        let value = context.pointer(pointer).map(|v| v.as_str().unwrap_or_default());
+        let bad = value.filter(|v| !allowed(v));
+        values.extend(bad);
+        bad.is_some()
+    };
     let whole = is_bad(&pod.spec["securityContext"]);
     let mut names = vec![];
     for container in pod.containers() {
@@ -277,9 +278,10 @@ fn proc_mount(pod: &Subject<'_>, version: u32) -> Option<Breach> {
 
 pub(super) fn unmasked_proc(pod: &Subject<'_>) -> Option<Breach> {
     let mut kinds = BTreeSet::new();
-    let names = pod.bad(|container| match container["securityContext"]["procMount"].as_str() {
-        None | Some("Default") => false,
-        Some(other) => kinds.insert(other.to_owned()) || true,
+    let names = pod.bad(|container| {
+        let kind = container["securityContext"]["procMount"].as_str().filter(|kind| *kind != "Default");
+        kinds.extend(kind.map(str::to_owned));
+        kind.is_some()
     });
     if names.is_empty() {
         return None;

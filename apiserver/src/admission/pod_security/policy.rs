@@ -126,7 +126,7 @@ impl Policy {
 }
 
 fn unreadable(label: &str, value: &str, why: &str) -> FieldError {
-    FieldError::invalid(&format!("metadata.labels[{label}]"), &json!(value), why)
+    FieldError::invalid(format!("metadata.labels[{label}]"), &json!(value), why)
 }
 
 /// `latest` is `Some(None)`.
