@@ -45,6 +45,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     .await
     .context("cannot open the container runtime")?;
     let network = open_network(&config).await?;
+    let alive: Vec<String> = runtime.sandboxes().into_iter().map(|sandbox| sandbox.pod_uid).collect();
+    network.retain(&alive).await.context("cannot remove links without a pod")?;
     let cluster_services = ServicesConfig {
         client: config.proxy_client.clone(),
         node_name: config.node_name.clone(),
