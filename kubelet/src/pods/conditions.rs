@@ -44,18 +44,14 @@ pub(crate) fn conditions(
     let old = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let finish = |draft: Draft| finish(draft, old, pod.metadata.generation, now);
     let mut conditions: Vec<PodCondition> = drafts.into_iter().map(finish).collect();
-    if let Some(doom) =
-        view.doomed.as_ref().filter(|d| d.reason == "Evicted" || d.reason == "DeadlineExceeded")
-    {
-        if doom.reason == "Evicted" {
-            let draft = Draft {
-                kind: "DisruptionTarget",
-                met: true,
-                reason: Some("TerminationByKubelet"),
-                message: Some(doom.message.clone()),
-            };
-            conditions.push(self::finish(draft, old, pod.metadata.generation, now));
-        }
+    if let Some(doom) = view.doomed.as_ref().filter(|d| d.reason == "Evicted") {
+        let draft = Draft {
+            kind: "DisruptionTarget",
+            met: true,
+            reason: Some("TerminationByKubelet"),
+            message: Some(doom.message.clone()),
+        };
+        conditions.push(self::finish(draft, old, pod.metadata.generation, now));
     }
     conditions
 }

@@ -102,7 +102,7 @@ pub(crate) fn phase(spec: &PodSpec, view: &PodView, old: Option<&str>) -> &'stat
     if view.doomed.is_some() && all_idle || init_failed(spec, view) && sidecars_idle(spec, view) {
         return "Failed";
     }
-    if is_finished(spec, view) && all_idle || view.terminating.is_some() && all_idle {
+    if all_idle && (is_finished(spec, view) || view.terminating.is_some()) {
         return ended_phase(spec, view);
     }
     let started =
@@ -168,7 +168,7 @@ fn container_status(
         },
         container_id: shown.map(|r| format!("coracle://{}", r.id)),
         ready: if role == Role::Init { succeeded_init } else { running && v.probe.ready },
-        started: Some(running && v.probe.started || succeeded_init && false),
+        started: Some(running && v.probe.started),
         restart_count: i32::try_from(v.restart_count()).unwrap_or(i32::MAX),
         last_state: Some(
             last.and_then(|r| terminated(r, v))

@@ -18,11 +18,14 @@ pub(super) struct Caller {
     pub groups: Vec<String>,
 }
 
+/// Who asks, for which verb, on which part of the node.
+type Question = (Caller, &'static str, &'static str);
+
 /// Judges callers, and remembers the verdicts for a short while.
 pub(super) struct Access {
     client: Client,
     node: String,
-    verdicts: Mutex<HashMap<(Caller, &'static str, &'static str), (bool, Instant)>>,
+    verdicts: Mutex<HashMap<Question, (bool, Instant)>>,
 }
 
 /// Upstream's cache times: an allowed verdict lives longer than a denied one.

@@ -243,6 +243,7 @@ pub(super) fn is_websocket(request: &Request) -> bool {
 }
 
 /// The first protocol that both sides know, or the refusal upstream gives.
+#[allow(clippy::result_large_err, reason = "the error is the response that is sent")]
 fn spdy_protocol(headers: &HeaderMap, ours: &[&'static str]) -> Result<&'static str, Response> {
     let upgrade = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !upgrade.eq_ignore_ascii_case("SPDY/3.1") {
