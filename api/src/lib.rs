@@ -6,11 +6,11 @@ pub mod conditions;
 pub mod gvk;
 pub mod names;
 pub mod object;
-pub mod selector;
 pub mod pod;
 pub mod quantity;
 pub mod quota;
 pub mod resources;
+pub mod selector;
 pub mod taint;
 pub mod time;
 

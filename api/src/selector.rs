@@ -165,11 +165,19 @@ fn unescape(value: &str) -> Result<String> {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                Some(c) => return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{c}"))),
-                None => return Err(SelectorError("invalid field selector: invalid escape sequence: \\".into())),
+                Some(c) => {
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence: \\{c}"
+                    )));
+                }
+                None => {
+                    return Err(SelectorError("invalid field selector: invalid escape sequence: \\".into()));
+                }
             },
             ',' | '=' => {
-                return Err(SelectorError(format!("invalid field selector: unescaped character in value: {c}")));
+                return Err(SelectorError(format!(
+                    "invalid field selector: unescaped character in value: {c}"
+                )));
             }
             c => out.push(c),
         }
@@ -290,7 +298,9 @@ impl<'a> Parser<'a> {
                 "," if values.is_empty() || self.peek() == ")" => values.push(String::new()),
                 "," => {}
                 token if is_word(token) => values.push(token.to_owned()),
-                token => return Err(SelectorError(format!("found '{token}', expected: ',', ')' or identifier"))),
+                token => {
+                    return Err(SelectorError(format!("found '{token}', expected: ',', ')' or identifier")));
+                }
             }
         }
     }
@@ -313,7 +323,9 @@ fn check_value(operator: Operator, at: usize, value: &str) -> Result<()> {
     let edge = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if value.len() > 63 {
-        return Err(SelectorError(format!("values[{at}]: Invalid value: {value:?}: must be no more than 63 bytes")));
+        return Err(SelectorError(format!(
+            "values[{at}]: Invalid value: {value:?}: must be no more than 63 bytes"
+        )));
     }
     if !edge(value.chars().next()) || !edge(value.chars().last()) || !value.chars().all(inner) {
         return Err(SelectorError(format!(
@@ -370,7 +382,10 @@ mod tests {
     fn field_selectors_split_and_unescape() {
         let s = FieldSelector::parse(r"spec.nodeName=a\,b,status.phase!=Failed,metadata.name==x").unwrap();
         let got: Vec<_> = s.0.iter().map(|t| (&*t.field, &*t.value, t.equal)).collect();
-        assert_eq!(got, [("spec.nodeName", "a,b", true), ("status.phase", "Failed", false), ("metadata.name", "x", true)]);
+        assert_eq!(
+            got,
+            [("spec.nodeName", "a,b", true), ("status.phase", "Failed", false), ("metadata.name", "x", true)]
+        );
         let e = FieldSelector::parse("what").unwrap_err().0;
         assert_eq!(e, "invalid selector: 'what'; can't understand 'what'");
     }

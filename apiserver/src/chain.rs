@@ -43,9 +43,14 @@ pub enum Caller {
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// Answers a request; never fails.
-pub async fn handle(server: Arc<Server>, caller: Caller, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+pub async fn handle(
+    server: Arc<Server>,
+    caller: Caller,
+    request: Request<Body>,
+) -> Result<Response<Body>, Infallible> {
     let begun = Instant::now();
-    let info = request::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+    let info =
+        request::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
     let audit_id = request.headers().get(&AUDIT_ID).cloned().unwrap_or_else(new_audit_id);
     let in_flight = count(&server, &info);
     let answered = AssertUnwindSafe(answer(&server, caller, &info, request)).catch_unwind().await;
@@ -122,7 +127,9 @@ async fn answer(
         return non_resource(server, info, request.headers());
     }
     let resource = server.registry.lookup(&info.gvr()).ok_or_else(Status::no_such_path)?;
-    if let Some(SubresourceHandler::Connect(kind)) = resource.subresource(&info.subresource).map(|s| &s.handler) {
+    if let Some(SubresourceHandler::Connect(kind)) =
+        resource.subresource(&info.subresource).map(|s| &s.handler)
+    {
         return connect::serve(server, *kind, info, request).await;
     }
     let (parts, body) = request.into_parts();
@@ -134,11 +141,9 @@ async fn answer(
     // A watch is answered at once; its stream has a deadline of its own.
     match tokio::time::timeout(time_limit(server, info)?, served).await {
         Ok(response) => response,
-        Err(_) => Err(Status::new(
-            504,
-            "Timeout",
-            "Timeout: request did not complete within the allotted timeout",
-        )),
+        Err(_) => {
+            Err(Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout"))
+        }
     }
 }
 
@@ -300,7 +305,15 @@ fn metrics_text(server: &Server) -> Response<Body> {
 
 /// Every path there is something at.
 fn root(catalog: &Catalog) -> Value {
-    let fixed = ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3"];
+    let fixed = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v3",
+    ];
     let mut paths: Vec<String> = fixed.map(str::to_owned).into();
     paths.extend(["/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned));
     for group in catalog.groups() {

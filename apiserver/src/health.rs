@@ -25,7 +25,8 @@ pub fn answer(path: &str, query: &str, checks: &[Check]) -> Option<(u16, String)
             Some(why) => (500, format!("internal server error: {why}\n")),
         });
     }
-    let parameters: Vec<(&str, &str)> = query.split('&').map(|p| p.split_once('=').unwrap_or((p, ""))).collect();
+    let parameters: Vec<(&str, &str)> =
+        query.split('&').map(|p| p.split_once('=').unwrap_or((p, ""))).collect();
     let verbose = parameters.iter().any(|(n, _)| *n == "verbose");
     let excluded: Vec<&str> = parameters.iter().filter(|(n, _)| *n == "exclude").map(|(_, v)| *v).collect();
     let (mut text, mut failed) = (String::new(), false);
@@ -53,7 +54,11 @@ mod tests {
 
     #[test]
     fn answers_are_those_of_upstream() {
-        let check = |name, failure: Option<&str>, readiness_only| Check { name, failure: failure.map(str::to_owned), readiness_only };
+        let check = |name, failure: Option<&str>, readiness_only| Check {
+            name,
+            failure: failure.map(str::to_owned),
+            readiness_only,
+        };
         let well = [check("ping", None, false), check("store", None, true)];
         let ill = [check("ping", None, false), check("store", Some("closed"), true)];
         for (path, query, checks, code, text) in [
@@ -61,7 +66,13 @@ mod tests {
             ("/readyz", "verbose", &well, 200, "[+]ping ok\n[+]store ok\nreadyz check passed\n"),
             ("/readyz", "", &ill, 500, "[+]ping ok\n[-]store failed: reason withheld\nreadyz check failed\n"),
             ("/livez", "verbose", &ill, 200, "[+]ping ok\nlivez check passed\n"),
-            ("/readyz", "verbose&exclude=store", &ill, 200, "[+]ping ok\n[+]store excluded: ok\nreadyz check passed\n"),
+            (
+                "/readyz",
+                "verbose&exclude=store",
+                &ill,
+                200,
+                "[+]ping ok\n[+]store excluded: ok\nreadyz check passed\n",
+            ),
             ("/readyz/store", "", &ill, 500, "internal server error: closed\n"),
             ("/healthz/ping", "", &ill, 200, "ok"),
         ] {

@@ -65,10 +65,22 @@ impl Default for Metrics {
         let (inflight, objects) = (Family::default(), Family::default());
         let (revision, watchers) = (Gauge::default(), Gauge::default());
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
-        registry.register("apiserver_request_duration_seconds", "Time of requests, watches left out", durations.clone());
-        registry.register("apiserver_current_inflight_requests", "Requests being served, watches left out", inflight.clone());
+        registry.register(
+            "apiserver_request_duration_seconds",
+            "Time of requests, watches left out",
+            durations.clone(),
+        );
+        registry.register(
+            "apiserver_current_inflight_requests",
+            "Requests being served, watches left out",
+            inflight.clone(),
+        );
         registry.register("apiserver_storage_objects", "Stored objects by resource", objects.clone());
-        registry.register("apiserver_longrunning_requests", "Open watches, logs, execs and their like", watchers.clone());
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Open watches, logs, execs and their like",
+            watchers.clone(),
+        );
         registry.register("coracle_store_revision", "The newest revision", revision.clone());
         Metrics { registry, requests, durations, inflight, objects, revision, watchers }
     }

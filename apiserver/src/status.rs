@@ -27,7 +27,13 @@ pub type Result<T, E = Status> = std::result::Result<T, E>;
 
 impl Status {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Status(Box::new(Failure { code, reason, message: message.into(), details: None, continue_token: None }))
+        Status(Box::new(Failure {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+            continue_token: None,
+        }))
     }
 
     fn with_details(mut self, details: Value) -> Self {
@@ -101,7 +107,8 @@ impl Status {
 
     /// A path or kind that is not served.
     pub fn no_such_path() -> Self {
-        Status::new(404, "NotFound", "the server could not find the requested resource").with_details(json!({}))
+        Status::new(404, "NotFound", "the server could not find the requested resource")
+            .with_details(json!({}))
     }
 
     pub fn unauthorized() -> Self {

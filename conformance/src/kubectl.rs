@@ -49,7 +49,7 @@ impl Kubectl {
             .with_context(|| format!("starting {}", self.program.display()))?;
         // A command that does not read its input closes it early; that is no failure of ours.
         let _ = child.stdin.take().context("stdin")?.write_all(input.as_bytes());
-        Ok(printed(line, child.wait_with_output()?))
+        Ok(printed(line, &child.wait_with_output()?))
     }
 
     /// The standard output of a command that must succeed.
@@ -140,7 +140,7 @@ pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-pub fn printed(line: &str, output: Output) -> Printed {
+pub fn printed(line: &str, output: &Output) -> Printed {
     Printed {
         command: line.to_owned(),
         code: output.status.code(),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use coracle::cli::{Cli, Command, Up};
+use coracle::cli::{Cli, Command};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        match cli.command.unwrap_or_else(|| Command::Up(Box::new(Up::default()))) {
+        match cli.command.unwrap_or_else(|| Command::Up(Box::default())) {
             Command::Up(up) => coracle::up::run(*up).await,
             Command::Down(down) => coracle::down::run(&down).await,
             Command::Image(image) => coracle::image::run(image).await,

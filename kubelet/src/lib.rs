@@ -3,6 +3,15 @@
 //! `pods` decides (pure plans), `runtime`, `images`, `volumes`, `net` act, `streaming` serves logs, exec, attach and
 //! port-forward to the API server, `proxy` and `dns` serve the node's pods. All system calls are in `sys`.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::needless_pass_by_value,
+        clippy::type_complexity,
+        reason = "tables of cases read better so"
+    )
+)]
+
 mod agent;
 mod config;
 pub mod cri;

@@ -45,10 +45,15 @@ impl Authenticator {
         if let Some(der) = peer_certificate {
             return certificate_user(der, now).ok_or_else(Status::unauthorized);
         }
-        let Some(header) = authorization.map(str::trim).filter(|h| !h.is_empty()) else { return Ok(anonymous()) };
+        let Some(header) = authorization.map(str::trim).filter(|h| !h.is_empty()) else {
+            return Ok(anonymous());
+        };
         match header.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
-                let claims = self.tokens.verify(cluster, token.trim(), &[], now).map_err(|_| Status::unauthorized())?;
+                let claims = self
+                    .tokens
+                    .verify(cluster, token.trim(), &[], now)
+                    .map_err(|_| Status::unauthorized())?;
                 Ok(claims.user())
             }
             // Another scheme is no credential of ours: upstream goes on to anonymous.

@@ -163,7 +163,9 @@ impl Claims {
     pub fn user(&self) -> User {
         let bound = &self.bound;
         let mut extra = BTreeMap::new();
-        let mut add = |key: &str, value: String| extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
+        let mut add = |key: &str, value: String| {
+            extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value])
+        };
         if !self.jti.is_empty() {
             add("credential-id", format!("JTI={}", self.jti));
         }
@@ -229,7 +231,12 @@ mod tests {
             "metadata": {"name": "a", "namespace": "n", "uid": "u1"}});
         let cluster = Fixed::new(vec![("", "serviceaccounts", account)]);
         let claims = |exp: i64, aud: &str, uid: &str| Claims {
-            aud: vec![aud.into()], exp, iat: 0, iss: "https://kubernetes.default.svc".into(), jti: "j".into(), nbf: 0,
+            aud: vec![aud.into()],
+            exp,
+            iat: 0,
+            iss: "https://kubernetes.default.svc".into(),
+            jti: "j".into(),
+            nbf: 0,
             bound: Bound {
                 namespace: "n".into(),
                 serviceaccount: Reference { name: "a".into(), uid: uid.into() },
@@ -238,7 +245,8 @@ mod tests {
             sub: "system:serviceaccount:n:a".into(),
         };
         let own = "https://kubernetes.default.svc";
-        let check = |c: Claims| tokens.verify(&cluster, &tokens.sign(&c).unwrap(), &[], now).map(|c| c.user().name);
+        let check =
+            |c: Claims| tokens.verify(&cluster, &tokens.sign(&c).unwrap(), &[], now).map(|c| c.user().name);
         assert_eq!(check(claims(2_000_000, own, "u1")), Ok("system:serviceaccount:n:a".into()));
         assert_eq!(check(claims(999_999, own, "u1")), Err(TokenError::Expired));
         assert!(matches!(check(claims(2_000_000, "vault", "u1")), Err(TokenError::Audience(..))));

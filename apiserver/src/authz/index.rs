@@ -47,7 +47,10 @@ impl Rbac {
         for grant in index.grants(user, asked.namespace) {
             match index.roles.get(&grant.role) {
                 Some(rules) if rules.iter().any(|rule| rule.allows(asked)) => {
-                    return Decision::Allow(format!("RBAC: allowed by {} to {}", grant.source, grant.subject));
+                    return Decision::Allow(format!(
+                        "RBAC: allowed by {} to {}",
+                        grant.source, grant.subject
+                    ));
                 }
                 Some(_) => {}
                 None => missing_role = missing_role.or_else(|| Some(absent_role(&grant.role))),
@@ -64,7 +67,8 @@ impl Rbac {
     }
 
     fn index(&self, cluster: &dyn Cluster) -> Arc<Index> {
-        let gvrs = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"].map(|p| Gvr::new(GROUP, "v1", p));
+        let gvrs = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"]
+            .map(|p| Gvr::new(GROUP, "v1", p));
         let seen = gvrs.each_ref().map(|gvr| cluster.generation(gvr));
         let mut current = self.current.lock();
         if let Some((at, index)) = &*current
@@ -85,7 +89,10 @@ impl Index {
         let mut index = Index::default();
         let [cluster_roles, roles, cluster_bindings, bindings] = gvrs;
         for role in cluster.list(cluster_roles, "").iter().chain(&cluster.list(roles, "")) {
-            index.roles.insert((role.namespace().to_owned(), role.name().to_owned()), PolicyRule::all_of(role).into());
+            index.roles.insert(
+                (role.namespace().to_owned(), role.name().to_owned()),
+                PolicyRule::all_of(role).into(),
+            );
         }
         for binding in cluster.list(cluster_bindings, "").iter().chain(&cluster.list(bindings, "")) {
             index.bind(binding);
@@ -123,7 +130,8 @@ impl Index {
 
     /// What applies to a user in a namespace, cluster-wide grants first.
     fn grants<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = &'a Grant> {
-        let keys = std::iter::once(format!("User:{}", user.name)).chain(user.groups.iter().map(|g| format!("Group:{g}")));
+        let keys = std::iter::once(format!("User:{}", user.name))
+            .chain(user.groups.iter().map(|g| format!("Group:{g}")));
         let all: Vec<&Grant> = keys.filter_map(|key| self.bindings.get(&key)).flatten().collect();
         let wide = all.clone().into_iter().filter(|g| g.namespace.is_empty());
         wide.chain(all.into_iter().filter(move |g| !g.namespace.is_empty() && g.namespace == namespace))
@@ -146,17 +154,34 @@ mod tests {
     #[test]
     fn bindings_allow_in_their_namespace_only() {
         let cluster = Fixed::new(vec![
-            (GROUP, "clusterroles", json!({"metadata": {"name": "view"},
-                "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]})),
-            (GROUP, "rolebindings", json!({"metadata": {"name": "b", "namespace": "n"},
+            (
+                GROUP,
+                "clusterroles",
+                json!({"metadata": {"name": "view"},
+                "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]}),
+            ),
+            (
+                GROUP,
+                "rolebindings",
+                json!({"metadata": {"name": "b", "namespace": "n"},
                 "roleRef": {"kind": "ClusterRole", "name": "view"},
-                "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "m"}]})),
+                "subjects": [{"kind": "ServiceAccount", "name": "a", "namespace": "m"}]}),
+            ),
         ]);
         let rbac = Rbac::default();
         let user = User::component("system:serviceaccount:m:a", &[]);
         let ask = |verb, namespace| {
-            let asked = Asked { verb, is_resource: true, group: "", resource: "pods", subresource: "", namespace,
-                name: "x", path: "", query: "" };
+            let asked = Asked {
+                verb,
+                is_resource: true,
+                group: "",
+                resource: "pods",
+                subresource: "",
+                namespace,
+                name: "x",
+                path: "",
+                query: "",
+            };
             rbac.decide(&cluster, &user, &asked)
         };
         let why = r#"RBAC: allowed by RoleBinding "b/n" of ClusterRole "view" to ServiceAccount "a/m""#;

@@ -1,7 +1,7 @@
 //! Who may do what: `system:masters`, the node authorizer, RBAC; in this order, the first that allows decides.
 
-use coracle_api::names::{GROUP_MASTERS, GROUP_NODES};
 use coracle_api::Gvr;
+use coracle_api::names::{GROUP_MASTERS, GROUP_NODES};
 use serde_json::json;
 
 use crate::authn::User;

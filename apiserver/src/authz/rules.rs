@@ -69,7 +69,11 @@ impl PolicyRule {
                 }
             }
             for url in &self.non_resource_urls {
-                atoms.push(PolicyRule { verbs: one(verb), non_resource_urls: one(url), ..PolicyRule::default() });
+                atoms.push(PolicyRule {
+                    verbs: one(verb),
+                    non_resource_urls: one(url),
+                    ..PolicyRule::default()
+                });
             }
         }
         atoms
@@ -87,7 +91,8 @@ impl PolicyRule {
         let resource = atom.resources.first().map_or("", String::as_str);
         let (plain, sub) = resource.split_once('/').unwrap_or((resource, ""));
         let names = self.resource_names.is_empty()
-            || (!atom.resource_names.is_empty() && atom.resource_names.iter().all(|n| self.resource_names.contains(n)));
+            || (!atom.resource_names.is_empty()
+                && atom.resource_names.iter().all(|n| self.resource_names.contains(n)));
         all(&self.api_groups, &atom.api_groups) && resource_matches(&self.resources, plain, sub) && names
     }
 
@@ -143,7 +148,9 @@ fn resource_matches(list: &[String], resource: &str, subresource: &str) -> bool 
         own == "*"
             || match own.split_once('/') {
                 None => own == resource && subresource.is_empty(),
-                Some((main, sub)) => sub == subresource && !sub.is_empty() && (main == "*" || main == resource),
+                Some((main, sub)) => {
+                    sub == subresource && !sub.is_empty() && (main == "*" || main == resource)
+                }
             }
     })
 }
@@ -176,7 +183,10 @@ mod tests {
         assert_eq!(missing, [r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete" "watch"]}"#]);
         let named = [rule(&["get"], &[""], &["pods"], &["a"])];
         assert!(uncovered(&owned, &named).is_empty());
-        assert!(!uncovered(&named, &[rule(&["get"], &[""], &["pods"], &[])]).is_empty(), "a name covers not all names");
+        assert!(
+            !uncovered(&named, &[rule(&["get"], &[""], &["pods"], &[])]).is_empty(),
+            "a name covers not all names"
+        );
         assert!(resource_matches(&["*/scale".into()], "deployments", "scale"));
         assert!(!resource_matches(&["pods".into()], "pods", "log"));
         assert!(url_matches("/healthz/*", "/healthz/x") && !url_matches("/healthz", "/healthz/x"));

@@ -69,9 +69,10 @@ fn add(object: &mut Object, part: &str) {
             (&["subjects"], json!({"apiGroup": GROUP, "kind": kind, "name": name}))
         }
         [verbs, urls] => (&["rules"], json!({"verbs": list(verbs), "nonResourceURLs": list(urls)})),
-        [verbs, groups, resources] => {
-            (&["rules"], json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources)}))
-        }
+        [verbs, groups, resources] => (
+            &["rules"],
+            json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources)}),
+        ),
         [verbs, groups, resources, names] => (
             &["rules"],
             json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources),
@@ -119,9 +120,13 @@ mod tests {
         let counts = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"].map(count);
         assert_eq!(counts, [69, 50, 7, 7]);
         let all: Vec<Object> = objects.into_iter().map(|(_, o)| o).collect();
-        let find = |kind: &str, name: &str| all.iter().find(|o| o.kind() == kind && o.name() == name).unwrap();
+        let find =
+            |kind: &str, name: &str| all.iter().find(|o| o.kind() == kind && o.name() == name).unwrap();
         let admin = find("ClusterRole", "cluster-admin");
-        assert_eq!(admin.items_at(&["rules"])[0], json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
+        assert_eq!(
+            admin.items_at(&["rules"])[0],
+            json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})
+        );
         let view = aggregated(find("ClusterRole", "view"), &all).unwrap();
         assert!(view.iter().any(|r| r["resources"].as_array().unwrap().contains(&json!("configmaps"))));
     }

@@ -4,8 +4,8 @@ mod decode;
 mod go_syntax;
 pub(crate) mod json;
 mod negotiate;
-pub(crate) mod table;
 mod protobuf;
+pub(crate) mod table;
 pub(crate) mod yaml;
 
 pub use decode::{Decoded, decode, merge_noticed};

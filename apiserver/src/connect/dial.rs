@@ -20,8 +20,16 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a kubelet's error text is passed on.
 const MAX_ERROR_BYTES: usize = 10 * 1024;
 /// Headers that end at this server: those of one connection, and the client's credentials.
-const NOT_FORWARDED: [&str; 8] =
-    ["authorization", "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"];
+const NOT_FORWARDED: [&str; 8] = [
+    "authorization",
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+];
 
 /// The other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +62,8 @@ pub(super) async fn forward(
         tokio::spawn(async move {
             if let (Ok(client), Ok(far)) = tokio::join!(client, far) {
                 // Either end may close at any time: that is the end of the session, not an error.
-                let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(far)).await;
+                let _ =
+                    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(far)).await;
             }
         });
         let (parts, _) = answer.into_parts();
@@ -119,7 +128,8 @@ async fn connect(server: &Arc<Server>, target: &Target) -> Result<SendRequest<Bo
         false => server.access.pod_client.clone(),
     };
     let name = ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
-    let tls = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|e| e.to_string())?;
+    let tls =
+        tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|e| e.to_string())?;
     handshake(tls).await
 }
 
@@ -136,7 +146,11 @@ where
 /// A kubelet answers errors as text; clients get a `Status`.
 async fn kubelet_error(answer: Response<hyper::body::Incoming>) -> Status {
     let code = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES)
+        .collect()
+        .await
+        .map(|b| b.to_bytes())
+        .unwrap_or_default();
     let text = String::from_utf8_lossy(&body).trim().to_owned();
     let reason = match code {
         400 => "BadRequest",

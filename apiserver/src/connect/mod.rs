@@ -24,7 +24,12 @@ use dial::Target;
 use query::Query;
 
 /// Serves one connection below an object. Authorisation has happened.
-pub async fn serve(server: &Arc<Server>, kind: Connect, info: &RequestInfo, request: Request<Body>) -> Result<Response<Body>> {
+pub async fn serve(
+    server: &Arc<Server>,
+    kind: Connect,
+    info: &RequestInfo,
+    request: Request<Body>,
+) -> Result<Response<Body>> {
     let cluster: &dyn Cluster = &**server;
     if kind == Connect::Proxy {
         let (target, path) = proxy::target(cluster, info, request.uri().path())?;
@@ -60,7 +65,9 @@ fn kubelet(cluster: &dyn Cluster, name: &str) -> Result<Target> {
         addresses.iter().find(|a| a["type"] == **kind).and_then(|a| a["address"].as_str())
     });
     let Some(address) = address else {
-        return Err(Status::internal(format!("no preferred addresses found; known addresses: [] (node {name})")));
+        return Err(Status::internal(format!(
+            "no preferred addresses found; known addresses: [] (node {name})"
+        )));
     };
     let port = node.i64_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
     let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0).unwrap_or(10250);
@@ -74,8 +81,16 @@ fn log_path(pod: &Object, query: &Query) -> Result<String> {
         return Err(Status::invalid(&kind, pod.name(), &errors));
     }
     let container = container(pod, query.get("container"))?;
-    let names =
-        ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
+    let names = [
+        "follow",
+        "previous",
+        "sinceSeconds",
+        "sinceTime",
+        "timestamps",
+        "tailLines",
+        "limitBytes",
+        "stream",
+    ];
     let options = query.only(&names);
     Ok(with_query(&format!("/containerLogs/{}/{}/{container}", pod.namespace(), pod.name()), &options))
 }
@@ -90,7 +105,8 @@ fn log_errors(query: &Query) -> Vec<crate::field::FieldError> {
     errors.extend(least("tailLines", 0, "must be greater than or equal to 0"));
     errors.extend(least("limitBytes", 1, "must be greater than 0"));
     if query.get("sinceSeconds").is_some() && query.get("sinceTime").is_some() {
-        errors.push(FieldError::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+        errors
+            .push(FieldError::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
     } else {
         errors.extend(least("sinceSeconds", 1, "must be greater than 0"));
     }
@@ -101,10 +117,12 @@ fn log_errors(query: &Query) -> Vec<crate::field::FieldError> {
 fn session_path(kind: Connect, pod: &Object, query: &Query) -> Result<String> {
     let (namespace, name) = (pod.namespace(), pod.name());
     if kind == Connect::PortForward {
-        let ports = query.all("ports").flat_map(|p| p.split(',')).map(|p| format!("port={p}")).collect::<Vec<_>>();
+        let ports =
+            query.all("ports").flat_map(|p| p.split(',')).map(|p| format!("port={p}")).collect::<Vec<_>>();
         return Ok(with_query(&format!("/portForward/{namespace}/{name}"), &ports.join("&")));
     }
-    let (verb, preposition) = if kind == Connect::Exec { ("exec", "exec into") } else { ("attach", "attach to") };
+    let (verb, preposition) =
+        if kind == Connect::Exec { ("exec", "exec into") } else { ("attach", "attach to") };
     let container = container(pod, query.get("container"))?;
     let phase = pod.str_at(&["status", "phase"]);
     if kind == Connect::Exec && matches!(phase, "Succeeded" | "Failed") {
@@ -114,9 +132,12 @@ fn session_path(kind: Connect, pod: &Object, query: &Query) -> Result<String> {
     }
     let mut options: Vec<String> = vec![];
     // Upstream's defaults: output and errors are wanted unless refused.
-    for (client, kubelet, default) in
-        [("stdin", "input", false), ("stdout", "output", true), ("stderr", "error", true), ("tty", "tty", false)]
-    {
+    for (client, kubelet, default) in [
+        ("stdin", "input", false),
+        ("stdout", "output", true),
+        ("stderr", "error", true),
+        ("tty", "tty", false),
+    ] {
         if query.flag(client, default) {
             options.push(format!("{kubelet}=1"));
         }
@@ -137,18 +158,25 @@ fn container(pod: &Object, wanted: Option<&str>) -> Result<String> {
     let names = |list: &str| -> Vec<&str> {
         pod.items_at(&["spec", list]).iter().filter_map(|c| c.get("name")?.as_str()).collect()
     };
-    let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (main, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
     if let Some(wanted) = wanted.filter(|w| !w.is_empty()) {
         let known = [&main, &init, &ephemeral].iter().any(|list| list.contains(&wanted));
         return match known {
             true => Ok(wanted.to_owned()),
-            false => Err(Status::bad_request(format!("container {wanted} is not valid for pod {}", pod.name()))),
+            false => {
+                Err(Status::bad_request(format!("container {wanted} is not valid for pod {}", pod.name())))
+            }
         };
     }
     if let [only] = main[..] {
         return Ok(only.to_owned());
     }
-    let mut why = format!("a container name must be specified for pod {}, choose one of: [{}]", pod.name(), main.join(" "));
+    let mut why = format!(
+        "a container name must be specified for pod {}, choose one of: [{}]",
+        pod.name(),
+        main.join(" ")
+    );
     if !init.is_empty() {
         why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
     }

@@ -13,7 +13,11 @@ use crate::status::{Result, Status};
 /// Where a proxy request goes, and the path it asks for there.
 pub(super) fn target(cluster: &dyn Cluster, info: &RequestInfo, raw_path: &str) -> Result<(Target, String)> {
     let Some((scheme, name, port)) = split_name(&info.name) else {
-        return Err(Status::bad_request(format!("invalid {} request {:?}", singular(&info.resource), info.name)));
+        return Err(Status::bad_request(format!(
+            "invalid {} request {:?}",
+            singular(&info.resource),
+            info.name
+        )));
     };
     let target = match info.resource.as_str() {
         "nodes" => kubelet(cluster, name)?,
@@ -47,7 +51,8 @@ fn pod(cluster: &dyn Cluster, namespace: &str, (scheme, name, port): (&str, &str
     };
     let containers = pod.items_at(&["spec", "containers"]);
     let ports = || containers.iter().filter_map(|c| c.get("ports")?.as_array()).flatten();
-    let number = |p: &Value| p.get("containerPort").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
+    let number =
+        |p: &Value| p.get("containerPort").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
     let port = match port {
         "" => ports().find_map(number).unwrap_or(if scheme == "https" { 443 } else { 80 }),
         text => match text.parse() {
@@ -65,7 +70,11 @@ fn pod(cluster: &dyn Cluster, namespace: &str, (scheme, name, port): (&str, &str
     Ok(Target { host: ip.to_owned(), port, tls: scheme == "https", kubelet: false })
 }
 
-fn service(cluster: &dyn Cluster, namespace: &str, (scheme, name, port): (&str, &str, &str)) -> Result<Target> {
+fn service(
+    cluster: &dyn Cluster,
+    namespace: &str,
+    (scheme, name, port): (&str, &str, &str),
+) -> Result<Target> {
     let Some(service) = cluster.get(&core("services"), namespace, name) else {
         return Err(Status::not_found(&core("services"), name));
     };
@@ -98,6 +107,7 @@ fn ready_ends(slice: &Object, port_name: &str) -> Vec<(String, u16)> {
     let port = slice.items_at(&["ports"]).iter().find(named).and_then(|p| p["port"].as_u64());
     let Some(port) = port.and_then(|p| u16::try_from(p).ok()) else { return vec![] };
     let ready = |e: &&Value| e["conditions"]["ready"] != false;
-    let addresses = slice.items_at(&["endpoints"]).iter().filter(ready).filter_map(|e| e["addresses"].as_array());
+    let addresses =
+        slice.items_at(&["endpoints"]).iter().filter(ready).filter_map(|e| e["addresses"].as_array());
     addresses.flatten().filter_map(Value::as_str).map(|a| (a.to_owned(), port)).collect()
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use jiff::{Span, Timestamp, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 
@@ -173,7 +173,8 @@ impl Identity {
 }
 
 fn wanted_names(leaf: &Leaf) -> Vec<String> {
-    let mut names: Vec<String> = leaf.dns.iter().cloned().chain(leaf.ips.iter().map(ToString::to_string)).collect();
+    let mut names: Vec<String> =
+        leaf.dns.iter().cloned().chain(leaf.ips.iter().map(ToString::to_string)).collect();
     names.sort();
     names
 }
@@ -301,7 +302,9 @@ fn new_authority(name: &str, now: Timestamp) -> Result<Identity, PkiError> {
 fn set_validity(params: &mut CertificateParams, now: Timestamp, days: i64) {
     let today = now.to_zoned(TimeZone::UTC).date();
     let shifted = |days: i64| today.saturating_add(Span::new().days(days));
-    let ymd = |d: jiff::civil::Date| rcgen::date_time_ymd(i32::from(d.year()), d.month().unsigned_abs(), d.day().unsigned_abs());
+    let ymd = |d: jiff::civil::Date| {
+        rcgen::date_time_ymd(i32::from(d.year()), d.month().unsigned_abs(), d.day().unsigned_abs())
+    };
     params.not_before = ymd(shifted(-1));
     params.not_after = ymd(shifted(days));
 }
@@ -327,7 +330,8 @@ fn write_identity(dir: &Path, file: &str, identity: &Identity) -> Result<(), Pki
 pub fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
     let temporary = path.with_extension("new");
     let write = || {
-        let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)

@@ -21,10 +21,22 @@ const PROJECTED_SECONDS: i64 = 3607;
 const EXTENDED_SECONDS: i64 = 365 * 86_400;
 
 pub(super) const ROWS: &[Row] = &[
-    Row { group: GROUP, kind: "SelfSubjectReview", plural: "selfsubjectreviews", verbs: &["create"],
-        persistence: Persistence::Computed(&WhoAmI), ..CLUSTER },
-    Row { group: GROUP, kind: "TokenReview", plural: "tokenreviews", verbs: &["create"],
-        persistence: Persistence::Computed(&ReviewToken), ..CLUSTER },
+    Row {
+        group: GROUP,
+        kind: "SelfSubjectReview",
+        plural: "selfsubjectreviews",
+        verbs: &["create"],
+        persistence: Persistence::Computed(&WhoAmI),
+        ..CLUSTER
+    },
+    Row {
+        group: GROUP,
+        kind: "TokenReview",
+        plural: "tokenreviews",
+        verbs: &["create"],
+        persistence: Persistence::Computed(&ReviewToken),
+        ..CLUSTER
+    },
 ];
 
 /// A user as reviews show it.
@@ -66,8 +78,12 @@ impl Call for ReviewToken {
             if token.is_empty() {
                 return Err(Status::bad_request("token is required for TokenReview in authentication"));
             }
-            let audiences: Vec<String> =
-                answer.items_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            let audiences: Vec<String> = answer
+                .items_at(&["spec", "audiences"])
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect();
             let tokens = &server.access.authn.tokens;
             let status = match tokens.verify(&**server, &token, &audiences, Timestamp::now()) {
                 Ok(claims) => {
@@ -105,8 +121,12 @@ fn request_token(server: &Server, call: Invocation<'_>, now: Timestamp) -> Resul
     let seconds = request.i64_at(&["spec", "expirationSeconds"]).unwrap_or(3600);
     check_lifetime(seconds)?;
     let (pod, node, secret) = bound_objects(server, call.namespace, &account, &request)?;
-    let audiences: Vec<String> =
-        request.items_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let audiences: Vec<String> = request
+        .items_at(&["spec", "audiences"])
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     let projected = seconds == PROJECTED_SECONDS && audiences == [tokens.issuer()] && pod.is_some();
     let at = now.as_second();
     let claims = Claims {
@@ -159,11 +179,15 @@ fn bound_objects(server: &Server, namespace: &str, account: &Object, request: &O
         let gvr: Gvr = core(plural);
         let found = server.get(&gvr, namespace, text("name"))?;
         if !text("uid").is_empty() && text("uid") != found.uid() {
-            return Err(Status::conflict(&gvr, text("name"), &format!(
-                "the UID in the bound object reference ({}) does not match the UID in record. The object might have \
+            return Err(Status::conflict(
+                &gvr,
+                text("name"),
+                &format!(
+                    "the UID in the bound object reference ({}) does not match the UID in record. The object might have \
                  been deleted and then recreated",
-                text("uid")
-            )));
+                    text("uid")
+                ),
+            ));
         }
         Ok(found)
     };

@@ -27,7 +27,13 @@ pub(super) static ROWS: &[Row] = &[
         returns_deleted: true,
         ..KIND
     },
-    Row { kind: "ResourceClaimTemplate", plural: "resourceclaimtemplates", columns: NAME_AND_AGE, returns_deleted: true, ..KIND },
+    Row {
+        kind: "ResourceClaimTemplate",
+        plural: "resourceclaimtemplates",
+        columns: NAME_AND_AGE,
+        returns_deleted: true,
+        ..KIND
+    },
     Row {
         kind: "ResourceSlice",
         plural: "resourceslices",

@@ -33,8 +33,8 @@ pub use backend::BackendError;
 pub use cursor::{Cursor, Event, Expired};
 pub use draft::Draft;
 pub use past::Page;
-pub use world::{Index, Stored, View, field_value};
 use world::Shelf;
+pub use world::{Index, Stored, View, field_value};
 
 /// How much of the past the log keeps: a revision goes when it is older than `age` or when more than `revisions` follow it.
 #[derive(Clone, Debug)]
@@ -266,7 +266,10 @@ impl Store {
         let fields = self.0.fields.get(resource).cloned().unwrap_or_default();
         let origin = self.0.origin.load(Ordering::Acquire);
         let mut shelves = self.0.shelves.write();
-        shelves.entry(resource.clone()).or_insert_with(|| Arc::new(Shelf::new(resource.clone(), fields, origin))).clone()
+        shelves
+            .entry(resource.clone())
+            .or_insert_with(|| Arc::new(Shelf::new(resource.clone(), fields, origin)))
+            .clone()
     }
 }
 

@@ -27,7 +27,9 @@ pub fn of(object: &Object, paths: &ScalePaths) -> Object {
     if let Some(selector) = object.at(paths.selector).map(selector_text).filter(|s| !s.is_empty()) {
         status["selector"] = selector.into();
     }
-    Object(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+    Object(
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
+    )
 }
 
 /// Writes the replicas of a `Scale` into the object it is a view of.

@@ -69,8 +69,9 @@ impl Request<'_> {
     /// 404 for a subresource that does not exist, 405 for a verb that the endpoint has not.
     fn check_served(&self) -> Result<()> {
         let (verb, r) = (self.info.verb.as_str(), &self.resource);
-        let not_allowed =
-            || Err(Status::method_not_allowed("the server does not allow this method on the requested resource"));
+        let not_allowed = || {
+            Err(Status::method_not_allowed("the server does not allow this method on the requested resource"))
+        };
         match self.info.subresource.as_str() {
             "" if r.serves(verb) => Ok(()),
             "" => not_allowed(),
@@ -108,8 +109,8 @@ impl Request<'_> {
             accepted.pretty = true;
         }
         let include = IncludeObject::parse(&self.info.param("includeObject").unwrap_or_default());
-        let include =
-            include.ok_or_else(|| Status::bad_request("includeObject must be 'Object', 'Metadata', or 'None'"))?;
+        let include = include
+            .ok_or_else(|| Status::bad_request("includeObject must be 'Object', 'Metadata', or 'None'"))?;
         Ok(Style { accepted, include, now: self.now })
     }
 
@@ -210,7 +211,9 @@ impl Request<'_> {
             return self.call(style, *call, object, warnings).await;
         }
         if !self.info.name.is_empty() {
-            return Err(Status::method_not_allowed("the server does not allow this method on the requested resource"));
+            return Err(Status::method_not_allowed(
+                "the server does not allow this method on the requested resource",
+            ));
         }
         let written = write::create(self.server, &self.ask(self.dry_run()?), object).await?;
         Ok(self.written(style, &written, &warnings))
@@ -319,14 +322,15 @@ impl Request<'_> {
         let how = self.deletion()?;
         let listed = list::list(self.server, self.info, &self.resource, self.now.as_second()).await?;
         let how = &how;
-        let deletes = futures::stream::iter(listed.items.clone()).map(|stored: Arc<crate::store::Stored>| async move {
-            let mut ask = self.ask(how.dry_run);
-            (ask.namespace, ask.name) = (stored.namespace(), stored.name());
-            match delete::delete(self.server, &ask, how).await {
-                Err(gone) if gone.code() == 404 => Ok(()),
-                other => other.map(|_| ()),
-            }
-        });
+        let deletes =
+            futures::stream::iter(listed.items.clone()).map(|stored: Arc<crate::store::Stored>| async move {
+                let mut ask = self.ask(how.dry_run);
+                (ask.namespace, ask.name) = (stored.namespace(), stored.name());
+                match delete::delete(self.server, &ask, how).await {
+                    Err(gone) if gone.code() == 404 => Ok(()),
+                    other => other.map(|_| ()),
+                }
+            });
         let mut outcomes = deletes.buffer_unordered(DELETES_AT_ONCE);
         while let Some(outcome) = outcomes.next().await {
             outcome?;
@@ -355,7 +359,9 @@ impl Request<'_> {
                             warnings.clone_from(noticed);
                             view.clone()
                         }
-                        (None, Some(kind)) => patch::apply(kind, &scale::of(old, &paths), &self.body, &schema)?,
+                        (None, Some(kind)) => {
+                            patch::apply(kind, &scale::of(old, &paths), &self.body, &schema)?
+                        }
                         (None, None) => return Err(Status::internal("neither a scale nor a patch")),
                     };
                     let mut new = old.clone();

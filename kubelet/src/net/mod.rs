@@ -22,8 +22,8 @@ use sha2::{Digest, Sha256};
 
 pub use cidr::{Cidr, InvalidCidr};
 pub use nodes::run_node_routes;
-pub use services::{ServicesConfig, run_services};
 pub use rules::{HostPort, Protocol, apply as apply_rules};
+pub use services::{ServicesConfig, run_services};
 
 use addresses::AddressPool;
 use links::{LINK_PREFIX, Links, PodLink};
@@ -106,14 +106,20 @@ impl PodNetwork {
                 records.remove(&uid)?;
             }
         }
-        let inner = Inner { config, links, records, pool: Mutex::new(pool), rules: tokio::sync::Mutex::new(()) };
+        let inner =
+            Inner { config, links, records, pool: Mutex::new(pool), rules: tokio::sync::Mutex::new(()) };
         let network = PodNetwork { inner: Arc::new(inner) };
         network.replace_rules().await?;
         Ok(network)
     }
 
     /// Connects a pod. Repeating it for a connected pod changes nothing and gives the same address.
-    pub async fn setup(&self, pod_uid: &str, netns: &Path, ports: &[HostPort]) -> Result<PodAddress, NetError> {
+    pub async fn setup(
+        &self,
+        pod_uid: &str,
+        netns: &Path,
+        ports: &[HostPort],
+    ) -> Result<PodAddress, NetError> {
         let inner = &self.inner;
         if let Some(record) = inner.records.get(pod_uid)? {
             return Ok(PodAddress { ip: record.ip });
@@ -128,7 +134,13 @@ impl PodNetwork {
         }
     }
 
-    async fn connect(&self, uid: &str, netns: &Path, addr: Ipv4Addr, ports: &[HostPort]) -> Result<(), NetError> {
+    async fn connect(
+        &self,
+        uid: &str,
+        netns: &Path,
+        addr: Ipv4Addr,
+        ports: &[HostPort],
+    ) -> Result<(), NetError> {
         let (inner, name) = (&self.inner, link_name(uid));
         // A link without a record is left over from a set-up that was interrupted.
         inner.links.remove(&name).await?;

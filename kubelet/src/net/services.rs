@@ -41,7 +41,10 @@ pub async fn run_services(
         own_addresses: dns_address.into_iter().collect(),
     };
     let names = async {
-        let Some(address) = dns_address else { return Ok(shutdown.cancelled().await) };
+        let Some(address) = dns_address else {
+            shutdown.cancelled().await;
+            return Ok(());
+        };
         add_local_address(address).await?;
         let upstream = dns::host_servers(IpAddr::V4(address));
         let dns =

@@ -254,13 +254,12 @@ pub(crate) fn resource(
     } else {
         0
     };
-    let milli = list
-        .as_ref()
-        .and_then(|l| l.get(what))
-        .and_then(|q| Amount::try_from(q).ok())
-        .map_or(i128::from(default), |a| {
+    let milli = list.as_ref().and_then(|l| l.get(what)).and_then(|q| Amount::try_from(q).ok()).map_or(
+        i128::from(default),
+        |a| {
             if what == "cpu" { i128::from(a.milli_value()) } else { i128::from(a.value()) * 1000 }
-        });
+        },
+    );
     let divisor = r.divisor.as_ref().and_then(|q| Amount::try_from(q).ok()).map_or(0, |a| a.milli_value());
     let divisor = if divisor == 0 { 1000 } else { i128::from(divisor) };
     Ok(((milli + divisor - 1) / divisor).to_string())

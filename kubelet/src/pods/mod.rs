@@ -25,7 +25,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, runtime::watcher::{self, Event}};
+use kube::{
+    Api,
+    runtime::watcher::{self, Event},
+};
 use parking_lot::RwLock;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -87,7 +90,13 @@ pub(crate) async fn run(node: Arc<NodeContext>, directory: Directory, shutdown: 
     }
 }
 
-fn admit(node: &Arc<NodeContext>, directory: &Directory, entries: &mut HashMap<String, Entry>, workers: &mut JoinSet<String>, pod: Pod) {
+fn admit(
+    node: &Arc<NodeContext>,
+    directory: &Directory,
+    entries: &mut HashMap<String, Entry>,
+    workers: &mut JoinSet<String>,
+    pod: Pod,
+) {
     let (uid, pod) = (uid_of(&pod).to_owned(), Arc::new(pod));
     directory.write().insert((namespace_of(&pod).to_owned(), name_of(&pod).to_owned()), pod.clone());
     if let Some(entry) = entries.get(&uid) {

@@ -62,9 +62,9 @@ impl Proxy {
         let (mut old, mut new) = (Ruleset::default(), Ruleset::default());
         let mut fresh = Vec::new();
         for key in changed {
-            let rules = catalog.service(key).map(|service| {
-                render::render(&self.config, key, &service, &catalog.endpoints(key))
-            });
+            let rules = catalog
+                .service(key)
+                .map(|service| render::render(&self.config, key, &service, &catalog.endpoints(key)));
             if let Some(before) = self.applied.get(key) {
                 old.merge(before.clone());
             }
@@ -95,7 +95,9 @@ impl Proxy {
 /// UDP has no end of a connection: flows to endpoints that are gone must be forgotten, or clients with a fixed source
 /// port would talk to nobody until the entries age.
 async fn forget_udp(old: &Ruleset, new: &Ruleset) {
-    for (_, rules) in old.chains.iter().filter(|(name, _)| name.starts_with("ep_") && !new.chains.contains_key(*name)) {
+    for (_, rules) in
+        old.chains.iter().filter(|(name, _)| name.starts_with("ep_") && !new.chains.contains_key(*name))
+    {
         let target = rules.iter().find_map(|r| r.strip_prefix("meta l4proto udp dnat to "));
         let Some((ip, port)) = target.and_then(|t| t.split_once(':')) else { continue };
         let arguments = ["-D", "-p", "udp", "--reply-src", ip, "--reply-port-src", port];

@@ -141,14 +141,14 @@ fn strict(new: &Object, errors: &mut Errors) {
 
 /// Both forms of an event print alike; a field is looked for under its newer name where the older is absent.
 pub(in super::super) const COLUMNS: &[Column] = &[
-    rule("Last Seen", |o, now| last_seen(o, now)),
+    rule("Last Seen", last_seen),
     path("Type", &["type"]),
     path("Reason", &["reason"]),
     rule("Object", |o, _| target(o)),
     wide(rule("Subobject", |o, _| subject(o).map_or(json!(""), |s| text(&s["fieldPath"])))),
     wide(rule("Source", |o, _| source(o))),
     rule("Message", |o, _| json!(first(o, &[&["message"], &["note"]]).trim())),
-    wide(rule("First Seen", |o, now| first_seen(o, now))),
+    wide(rule("First Seen", first_seen)),
     wide(rule("Count", |o, _| count(o))),
     wide(NAME),
 ];
