@@ -51,26 +51,6 @@ pub(super) fn toleration_seconds(
     Ok(())
 }
 
-/// StorageObjectInUseProtection: claims and volumes go only when nobody uses them.
-pub(super) fn in_use_protection(
-    _: &dyn Cluster,
-    what: &Attributes<'_>,
-    new: &mut Object,
-    _: Option<&Object>,
-) -> Result<()> {
-    let kinds = [
-        ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
-        ("", "persistentvolumes", "kubernetes.io/pv-protection"),
-        ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
-    ];
-    for (group, plural, finalizer) in kinds {
-        if what.creates(group, plural) && !new.finalizers().any(|f| f == finalizer) {
-            push(new, &["metadata", "finalizers"], finalizer.into());
-        }
-    }
-    Ok(())
-}
-
 /// DefaultStorageClass: a claim that names no class gets the default one, where there is one.
 pub(super) fn storage_class(
     cluster: &dyn Cluster,

@@ -53,7 +53,6 @@ const MUTATORS: &[Mutator] = &[
     priority::mutate,
     defaults::toleration_seconds,
     defaults::storage_class,
-    defaults::in_use_protection,
     defaults::runtime_class,
     defaults::ingress_class,
 ];
