@@ -251,7 +251,11 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
     let catalog = server.registry.snapshot();
     let value = match segments[..] {
         ["metrics"] => return Ok(metrics_text(server)),
-        ["version"] => discovery::version(),
+        ["version"] => {
+            // Read by people more than by programs; upstream writes it over several lines, too.
+            let text = serde_json::to_vec_pretty(&discovery::version()).map_err(Status::internal)?;
+            return Ok(answer::bytes(StatusCode::OK, "application/json", text.into()));
+        }
         [""] => root(&catalog),
         ["openapi", "v3"] => openapi_index(&catalog),
         ["openapi", "v3", "api", version] => return openapi_document(server, &catalog, "", version, headers),

@@ -80,7 +80,7 @@ pub(super) fn reading(world: &mut World) -> Result<()> {
             &[
                 "Name:             client",
                 "Status:           Running",
-                "Container ID:   coracle://",
+                "Container ID:  coracle://",
                 "Events:",
                 "Scheduled",
                 "Started",

@@ -1,6 +1,7 @@
 //! Runs pods of a Job until enough of them have succeeded or too many have failed.
 
 mod backoff;
+mod conditions;
 mod indexes;
 mod plan;
 mod policy;
@@ -24,8 +25,8 @@ use crate::runtime::{
     Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_not_found, reason_of,
 };
 use crate::selector::{self, Labels};
+pub(crate) use conditions::{is_complete, is_finished};
 use plan::{Plan, Slot};
-pub(crate) use plan::{is_complete, is_finished};
 pub(crate) use ttl::start as start_ttl;
 
 /// Holds a pod until it has been counted.

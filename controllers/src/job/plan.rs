@@ -12,6 +12,9 @@ use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::conditions::{
+    COMPLETE, FAILED, FAILURE_TARGET, SUCCESS_CRITERIA_MET, SUSPENDED, condition, set_condition,
+};
 use super::indexes::{self, Indexes};
 use super::policy::{self, Verdict};
 use super::{backoff, is_tracked};
@@ -23,12 +26,6 @@ use crate::replicaset::rank;
 const BURST: usize = 500;
 /// Pods the status may hold as uncounted: their uids stay below 20 KB.
 const UNCOUNTED: usize = 500;
-
-const SUCCESS_CRITERIA_MET: &str = "SuccessCriteriaMet";
-const FAILURE_TARGET: &str = "FailureTarget";
-const COMPLETE: &str = "Complete";
-const FAILED: &str = "Failed";
-const SUSPENDED: &str = "Suspended";
 
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -76,25 +73,6 @@ struct View<'a> {
     succeeded_indexes: Indexes,
     failed_indexes: Option<Indexes>,
     now: Timestamp,
-}
-
-pub(crate) fn is_finished(job: &Job) -> bool {
-    is_complete(job) || condition(job, FAILED).is_some()
-}
-
-pub(crate) fn is_complete(job: &Job) -> bool {
-    condition(job, COMPLETE).is_some()
-}
-
-/// When the Job ended, if it has.
-pub(super) fn finished_since(job: &Job) -> Option<Timestamp> {
-    let ended = condition(job, COMPLETE).or_else(|| condition(job, FAILED))?;
-    ended.last_transition_time.as_ref().map(|t| t.0)
-}
-
-fn condition<'a>(job: &'a Job, type_: &str) -> Option<&'a JobCondition> {
-    let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|c| c.type_ == type_ && c.status == "True")
 }
 
 pub(super) fn plan(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
@@ -452,29 +430,6 @@ fn suspend_or_resume(plan: &mut Plan, suspended: bool, now: Timestamp) {
         set_condition(&mut plan.status, SUSPENDED, "False", "JobResumed", "Job resumed", now);
         plan.status.start_time = Some(Time(now));
         plan.events.push(Note::normal("Resumed", "Job resumed"));
-    }
-}
-
-fn set_condition(
-    status: &mut JobStatus,
-    type_: &str,
-    value: &str,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) {
-    let conditions = status.conditions.get_or_insert_default();
-    let new = JobCondition {
-        type_: type_.to_owned(),
-        status: value.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
-        last_probe_time: Some(Time(now)),
-        last_transition_time: Some(Time(now)),
-    };
-    match conditions.iter_mut().find(|c| c.type_ == type_) {
-        Some(old) => *old = new,
-        None => conditions.push(new),
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::PropagationPolicy;
 
-use super::plan::finished_since;
+use super::conditions::finished_since;
 use crate::Config;
 use crate::claims::uid;
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
