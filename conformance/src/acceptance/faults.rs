@@ -15,6 +15,13 @@ fn identities(k: &Kubectl) -> Result<String> {
     k.ok("get pods -A --sort-by=.metadata.uid -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid} {.status.podIP} {.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount}{\"\\n\"}{end}'")
 }
 
+/// The revision of a list: the newest there is.
+fn head(k: &Kubectl) -> Result<u64> {
+    let list: serde_json::Value =
+        serde_json::from_str(&k.ok("get --raw /api/v1/namespaces/shop/configmaps")?)?;
+    Ok(list["metadata"]["resourceVersion"].as_str().context("a list has a revision")?.parse()?)
+}
+
 pub(super) fn killed(world: &mut World) -> Result<()> {
     let k = world.kubectl().clone();
     k.ok("-n shop run counter --image=busybox:1.35 -- sh -c 'i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done'")?;
@@ -25,7 +32,7 @@ pub(super) fn killed(world: &mut World) -> Result<()> {
     for name in &acknowledged {
         k.ok(&format!("-n shop create configmap {name} --from-literal=a=b"))?;
     }
-    let revision = k.ok("-n shop get configmaps -o jsonpath={.metadata.resourceVersion}")?;
+    let revision = head(&k)?;
     let last = k.ok("-n shop get configmap kept-49 -o jsonpath={.metadata.resourceVersion}")?;
 
     world.cluster.signal(Signal::SIGKILL)?;
@@ -55,8 +62,7 @@ pub(super) fn killed(world: &mut World) -> Result<()> {
         .output()?;
     let events = String::from_utf8_lossy(&watch.stdout).into_owned();
     ensure!(events.contains("kept-49") && !events.contains("\"ERROR\""), "resumed watch: {events}");
-    let later: u64 = k.ok("-n shop get configmaps -o jsonpath={.metadata.resourceVersion}")?.parse()?;
-    ensure!(later >= revision.parse()?, "revisions never go back");
+    ensure!(head(&k)? >= revision, "revisions never go back");
     k.ok("-n shop delete pod counter --now")?;
     k.ok(&format!("-n shop delete configmap {}", acknowledged.join(" "))).map(drop)
 }

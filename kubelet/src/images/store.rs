@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::unpack;
@@ -78,11 +79,23 @@ impl Entry {
     }
 }
 
-/// The index and the directories.
+/// The index and the directories. Several processes may have them open: the node, and `coracle image` beside it.
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
-    index: Mutex<BTreeMap<String, Entry>>,
+    index: Mutex<Index>,
+    /// Locked while the index is changed.
+    changing: fs::File,
+    /// Locked, shared, by every process that has the store open.
+    _open: fs::File,
+}
+
+/// The index as it was last read, and of which file.
+#[derive(Debug, Default)]
+struct Index {
+    entries: BTreeMap<String, Entry>,
+    /// Inode and time of change; `None` where there is no file.
+    file: Option<(u64, i64, i64)>,
 }
 
 impl Store {
@@ -90,16 +103,21 @@ impl Store {
         for name in ["layers", "tmp"] {
             fs::create_dir_all(dir.join(name))?;
         }
-        // What a former process was unpacking when it ended is of no use.
-        for leftover in fs::read_dir(dir.join("tmp"))? {
-            remove_path(&leftover?.path())?;
+        let lock_file =
+            |name: &str| fs::File::options().create(true).truncate(false).write(true).open(dir.join(name));
+        let open = lock_file("open.lock")?;
+        if open.try_lock().is_ok() {
+            // Nobody else is here: what a former process was unpacking when it ended is of no use.
+            for leftover in fs::read_dir(dir.join("tmp"))? {
+                remove_path(&leftover?.path())?;
+            }
+            open.unlock()?;
         }
-        let index = match fs::read(dir.join("index.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(Store { dir: dir.to_owned(), index: Mutex::new(index) })
+        open.lock_shared()?;
+        let changing = lock_file("index.lock")?;
+        let store = Store { dir: dir.to_owned(), index: Mutex::default(), changing, _open: open };
+        store.refresh(&mut store.index.lock())?;
+        Ok(store)
     }
 
     /// A path for something unfinished, on the same file system.
@@ -138,49 +156,88 @@ impl Store {
         placed
     }
 
+    /// The index, read again when another process has changed it. An unreadable one is as it was.
+    fn current(&self) -> MutexGuard<'_, Index> {
+        let mut index = self.index.lock();
+        if let Err(error) = self.refresh(&mut index) {
+            tracing::warn!("{}: {error}", self.dir.join("index.json").display());
+        }
+        index
+    }
+
+    fn refresh(&self, index: &mut Index) -> io::Result<()> {
+        let path = self.dir.join("index.json");
+        let file = match fs::metadata(&path) {
+            Ok(found) => Some((found.ino(), found.ctime(), found.ctime_nsec())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if file != index.file {
+            index.entries = match file {
+                Some(_) => serde_json::from_slice(&fs::read(&path)?).map_err(io::Error::other)?,
+                None => BTreeMap::new(),
+            };
+            index.file = file;
+        }
+        Ok(())
+    }
+
+    /// Changes the index on disk and here, one process after the other.
+    fn change<T>(&self, edit: impl FnOnce(&mut BTreeMap<String, Entry>) -> T) -> io::Result<T> {
+        let mut index = self.index.lock();
+        self.changing.lock()?;
+        let changed = self.refresh(&mut index).and_then(|()| {
+            let result = edit(&mut index.entries);
+            self.write(&index.entries)?;
+            // The file that is there now is this one.
+            index.file =
+                fs::metadata(self.dir.join("index.json")).ok().map(|f| (f.ino(), f.ctime(), f.ctime_nsec()));
+            Ok(result)
+        });
+        self.changing.unlock()?;
+        changed
+    }
+
     /// Adds an image, or further names to one that is here. A tag moves from its former image.
     pub(super) fn add(&self, id: &str, mut entry: Entry) -> io::Result<ImageInfo> {
-        let mut index = self.index.lock();
-        for (other, existing) in index.iter_mut() {
-            if other != id {
-                existing.tags.retain(|tag| !entry.tags.contains(tag));
+        self.change(|index| {
+            for (other, existing) in index.iter_mut() {
+                if other != id {
+                    existing.tags.retain(|tag| !entry.tags.contains(tag));
+                }
             }
-        }
-        if let Some(existing) = index.remove(id) {
-            merge(&mut entry.tags, existing.tags);
-            merge(&mut entry.digests, existing.digests);
-        }
-        let info = entry.info(id);
-        index.insert(id.to_owned(), entry);
-        self.write(&index)?;
-        Ok(info)
+            if let Some(existing) = index.remove(id) {
+                merge(&mut entry.tags, existing.tags);
+                merge(&mut entry.digests, existing.digests);
+            }
+            let info = entry.info(id);
+            index.insert(id.to_owned(), entry);
+            info
+        })
     }
 
     pub(super) fn entry(&self, id: &str) -> Option<Entry> {
-        self.index.lock().get(id).cloned()
+        self.current().entries.get(id).cloned()
     }
 
     /// Finds by id, id without `sha256:`, tag or digest.
     pub(super) fn find(&self, wanted: impl Fn(&str, &Entry) -> bool) -> Option<ImageInfo> {
-        self.index.lock().iter().find(|(id, entry)| wanted(id, entry)).map(|(id, entry)| entry.info(id))
+        self.current().entries.iter().find(|(id, entry)| wanted(id, entry)).map(|(id, entry)| entry.info(id))
     }
 
     pub(super) fn list(&self) -> Vec<ImageInfo> {
-        self.index.lock().iter().map(|(id, entry)| entry.info(id)).collect()
+        self.current().entries.iter().map(|(id, entry)| entry.info(id)).collect()
     }
 
     /// Removes an image and the layers that no other image has.
     pub(super) fn remove(&self, id: &str) -> io::Result<()> {
-        let orphans: Vec<String> = {
-            let mut index = self.index.lock();
-            let Some(entry) = index.remove(id) else { return Ok(()) };
-            self.write(&index)?;
-            entry
-                .layers
+        let orphans: Vec<String> = self.change(|index| {
+            let layers = index.remove(id).map(|entry| entry.layers).unwrap_or_default();
+            layers
                 .into_iter()
                 .filter(|layer| !index.values().any(|other| other.layers.contains(layer)))
                 .collect()
-        };
+        })?;
         for layer in orphans {
             let dir = self.layer_dir(&layer);
             if dir.exists() {
@@ -195,15 +252,12 @@ impl Store {
 
     /// Takes one name off an image; the image goes with its last name.
     pub(super) fn untag(&self, id: &str, name: &str) -> io::Result<()> {
-        let nameless = {
-            let mut index = self.index.lock();
-            let Some(entry) = index.get_mut(id) else { return Ok(()) };
+        let nameless = self.change(|index| {
+            let Some(entry) = index.get_mut(id) else { return false };
             entry.tags.retain(|tag| tag != name);
             entry.digests.retain(|digest| digest != name);
-            let nameless = entry.tags.is_empty();
-            self.write(&index)?;
-            nameless
-        };
+            entry.tags.is_empty()
+        })?;
         if nameless { self.remove(id) } else { Ok(()) }
     }
 
@@ -224,4 +278,23 @@ fn merge(into: &mut Vec<String>, from: Vec<String>) {
 
 fn remove_path(path: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_process_imports_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (node, tool) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
+        assert!(node.list().is_empty());
+        let entry = Entry { tags: vec!["docker.io/library/a:1".to_owned()], ..Entry::default() };
+        tool.add("sha256:a", entry.clone()).unwrap();
+        assert_eq!(node.list().len(), 1);
+        node.add("sha256:b", Entry { tags: vec!["docker.io/library/b:1".to_owned()], ..entry }).unwrap();
+        assert_eq!(tool.list().len(), 2);
+        tool.remove("sha256:a").unwrap();
+        assert_eq!(node.entry("sha256:a"), None);
+    }
 }
