@@ -147,6 +147,7 @@ pub(super) fn streaming(world: &mut World) -> Result<()> {
     world.kubectl().ok_with("apply -f -", TALKER)?;
     world.kubectl().ok("-n shop wait --for=condition=Ready pod/talker --timeout=60s")?;
     each(world, |k| {
+        k.until(10, "-n shop logs talker -c main", |log| log.lines().count() > 3)?;
         k.prints("-n shop logs talker -c main --tail=2", &["line "])?;
         ensure!(k.ok("-n shop logs talker -c main --tail=3")?.lines().count() == 3);
         ensure!(k.ok("-n shop logs talker -c main --timestamps --tail=1")?.starts_with("20"));
