@@ -25,6 +25,14 @@ pub struct Cluster {
     lines: Option<Receiver<String>>,
 }
 
+/// The program to check: the one that was named, or the one built beside this.
+pub fn program(named: Option<&Path>) -> Result<PathBuf> {
+    match named {
+        Some(program) => Ok(program.to_owned()),
+        None => Ok(std::env::current_exe()?.with_file_name("coracle")),
+    }
+}
+
 // === impl Cluster ===
 
 impl Cluster {

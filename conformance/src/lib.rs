@@ -4,6 +4,7 @@ pub mod acceptance;
 pub mod bench;
 pub mod cluster;
 pub mod diff;
+pub mod kept;
 pub mod kubectl;
 pub mod netns;
 pub mod operator;

@@ -6,13 +6,13 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 
 use crate::suite::{Outcome, Results, Test, home, tests};
-use crate::{bench, diff};
+use crate::{bench, diff, kept};
 
 /// Writes the page from `results.json` and, where there is one, `bench.json`.
 pub fn write() -> Result<()> {
-    let results = Results::load(&home().join("results.json"))?;
-    let bench = bench::Run::load(&home().join("bench.json"))?;
-    let diff = diff::Report::load(&home().join("diff.json"))?;
+    let results: Results = kept::load(&home().join("results.json"))?.unwrap_or_default();
+    let bench: Option<bench::Run> = kept::load(&home().join("bench.json"))?;
+    let diff: Option<diff::Report> = kept::load(&home().join("diff.json"))?;
     let page = page(&tests()?, &results, bench.as_ref(), diff.as_ref());
     let file = home().join("STATUS.md");
     std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))?;

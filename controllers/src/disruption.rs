@@ -53,12 +53,7 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
         controllers: runtime.cache(),
     };
     let queue = Queue::default();
-    let changed = queue.clone();
-    budgets.on_change(move |old, new| {
-        if let Some(budget) = new.or(old) {
-            changed.add(Key::of(&**budget));
-        }
-    });
+    budgets.queue_each(&queue);
     let (all, changed) = (budgets.clone(), queue.clone());
     pods.on_change(move |old, new| {
         let state = |p: &Arc<Pod>| {

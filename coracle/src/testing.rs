@@ -8,7 +8,7 @@ use coracle_apiserver::{Config, Running, Server};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::up::in_process;
+use crate::up::{in_process, start_loops};
 
 /// A running control plane; nothing of it outlives `stop`.
 pub struct ControlPlane {
@@ -24,15 +24,7 @@ impl ControlPlane {
         let running =
             Server::start(Config::default(), CancellationToken::new()).await.context("API server")?;
         let mut loops = tokio::task::JoinSet::new();
-        let scheduler =
-            coracle_scheduler::Config::new(in_process(&running, names::USER_SCHEDULER, &[]), "testing");
-        let token = stop.child_token();
-        loops.spawn(async move { coracle_scheduler::run(scheduler, token).await.context("scheduler") });
-        let user = names::USER_CONTROLLER_MANAGER;
-        let controllers =
-            coracle_controllers::Config::new(in_process(&running, user, &[names::GROUP_MASTERS]));
-        let token = stop.child_token();
-        loops.spawn(async move { coracle_controllers::run(controllers, token).await.context("controllers") });
+        start_loops(&mut loops, &running, "testing", None, &stop);
         Ok(ControlPlane { running, stop, loops })
     }
 

@@ -44,7 +44,7 @@ pub async fn run(options: Up) -> Result<()> {
     let (pki, running) = control_plane(&plan, &progress).await?;
 
     let mut parts: JoinSet<Result<()>> = JoinSet::new();
-    start_loops(&mut parts, &plan, &running, &pki, &stop);
+    start_loops(&mut parts, &running, &plan.node_name, Some(pki.ca()), &stop);
     progress.step("scheduler and controllers started");
     match &plan.no_node {
         None => node::start(&mut parts, &plan, &running, &pki, &progress, &stop).await?,
@@ -121,15 +121,14 @@ fn write_kubeconfig(plan: &Plan, pki: &Pki, now: Timestamp) -> Result<PathBuf> {
 }
 
 /// Scheduler and controllers, each as its own user, in process.
-fn start_loops(
+pub(crate) fn start_loops(
     parts: &mut JoinSet<Result<()>>,
-    plan: &Plan,
     running: &Running,
-    pki: &Pki,
+    host: &str,
+    root_ca: Option<&str>,
     stop: &CancellationToken,
 ) {
-    let scheduler =
-        coracle_scheduler::Config::new(in_process(running, names::USER_SCHEDULER, &[]), &plan.node_name);
+    let scheduler = coracle_scheduler::Config::new(in_process(running, names::USER_SCHEDULER, &[]), host);
     let token = stop.child_token();
     parts.spawn(async move { coracle_scheduler::run(scheduler, token).await.context("scheduler") });
 
@@ -138,7 +137,7 @@ fn start_loops(
         names::USER_CONTROLLER_MANAGER,
         &[names::GROUP_MASTERS],
     ));
-    controllers.root_ca = Some(pki.ca().to_owned());
+    controllers.root_ca = root_ca.map(str::to_owned);
     let token = stop.child_token();
     parts.spawn(async move { coracle_controllers::run(controllers, token).await.context("controllers") });
 }

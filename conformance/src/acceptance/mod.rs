@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::kubectl::{Kubectl, programs};
 use crate::report::{Check, Report};
 
@@ -84,10 +84,7 @@ const REGISTRY: &str = "127.0.0.1:5000";
 
 /// Runs all checks (or those that match the filter) and prints how each went.
 pub fn run(options: &Options) -> Result<()> {
-    let program = match &options.program {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("coracle"),
-    };
+    let program = cluster::program(options.program.as_deref())?;
     ensure!(program.is_file(), "{} is not there: build it, or name it with --program", program.display());
     let kubectls = programs();
     ensure!(

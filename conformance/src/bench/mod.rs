@@ -13,7 +13,8 @@ use clap::Args;
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
+use crate::kept;
 use crate::upstream::Upstream;
 use crate::wire::{Endpoint, JSON, PROTOBUF, TABLE};
 pub use load::Measure;
@@ -67,21 +68,6 @@ pub struct Run {
     pub upstream: Option<Figures>,
 }
 
-// === impl Run ===
-
-impl Run {
-    /// What was kept; `None` when there is no file yet.
-    pub fn load(file: &Path) -> Result<Option<Self>> {
-        match std::fs::read(file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .with_context(|| format!("reading {}", file.display())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("reading {}", file.display())),
-        }
-    }
-}
-
 pub fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let scratch = tempfile::Builder::new().prefix("coracle-bench-").tempdir()?;
@@ -99,10 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     println!("fdatasync: {:.0} a second", run.fdatasync_per_second);
     run.coracle = {
-        let program = match &options.program {
-            Some(program) => program.clone(),
-            None => std::env::current_exe()?.with_file_name("coracle"),
-        };
+        let program = cluster::program(options.program.as_deref())?;
         let port = crate::upstream::free_port()?.to_string();
         let mut cluster = Cluster::new(
             &program,
@@ -120,9 +103,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     print!("{}", page::table(&run.coracle, run.upstream.as_ref()));
     if options.keep {
-        let file = crate::suite::home().join("bench.json");
-        std::fs::write(&file, serde_json::to_string_pretty(&run)? + "\n")
-            .with_context(|| format!("writing {}", file.display()))?;
+        kept::save(&run, &crate::suite::home().join("bench.json"))?;
     }
     Ok(())
 }

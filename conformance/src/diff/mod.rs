@@ -16,7 +16,8 @@ use bytes::Bytes;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
+use crate::kept;
 use crate::suite::home;
 use crate::upstream::{Upstream, free_port};
 use crate::wire::{Connection, Endpoint};
@@ -52,28 +53,10 @@ pub struct Tally {
     pub differences: Vec<String>,
 }
 
-// === impl Report ===
-
-impl Report {
-    /// What was kept; `None` when there is no file yet.
-    pub fn load(file: &Path) -> Result<Option<Self>> {
-        match std::fs::read(file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .with_context(|| format!("reading {}", file.display())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("reading {}", file.display())),
-        }
-    }
-}
-
 pub fn run(options: &Options) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let scratch = tempfile::Builder::new().prefix("coracle-diff-").tempdir()?;
-    let program = match &options.program {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("coracle"),
-    };
+    let program = cluster::program(options.program.as_deref())?;
     let port = free_port()?.to_string();
     let flags = ["--no-node", "--bind-address", "127.0.0.1", "--port", &port];
     let mut cluster = Cluster::new(&program, &scratch.path().join("data"), &flags);
@@ -90,9 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
     cluster.purge()?;
     print(&report);
     if options.keep {
-        let file = home().join("diff.json");
-        std::fs::write(&file, serde_json::to_string_pretty(&report)? + "\n")
-            .with_context(|| format!("writing {}", file.display()))?;
+        kept::save(&report, &home().join("diff.json"))?;
     }
     Ok(())
 }

@@ -17,7 +17,8 @@ use clap::Args;
 pub use results::{Outcome, Results};
 pub use selection::{Test, tests};
 
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
+use crate::kept;
 use crate::kubectl::upstream_programs;
 
 #[derive(Debug, Args)]
@@ -66,7 +67,7 @@ pub fn home() -> &'static Path {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let last = Results::load(&home().join("results.json"))?;
+    let last: Results = kept::load(&home().join("results.json"))?.unwrap_or_default();
     let chosen = selection::choose(&tests()?, |t| {
         (options.step.is_empty() || options.step.contains(&t.step))
             && options.sig.as_ref().is_none_or(|sig| t.name.starts_with(&format!("[sig-{sig}]")))
@@ -104,10 +105,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Starts a Coracle for the suite, with the suite's images imported when it has a node.
 fn start(options: &Options, out: &Path) -> Result<Cluster> {
-    let program = match &options.program {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("coracle"),
-    };
+    let program = cluster::program(options.program.as_deref())?;
     let flags: &[&str] = if options.no_node { &["--no-node"] } else { &[] };
     let data = out.join("data");
     let _ = std::fs::remove_dir_all(&data);
@@ -145,7 +143,7 @@ fn conclude(last: &Results, now: &Results) -> Result<()> {
     let passing = std::fs::read_to_string(home().join("passing.txt")).unwrap_or_default();
     let regressed: Vec<&str> = passing.lines().filter(|name| now.failed(name)).collect();
     let merged = last.clone().with(now);
-    merged.save(&home().join("results.json"))?;
+    kept::save(&merged, &home().join("results.json"))?;
     std::fs::write(home().join("passing.txt"), merged.passing(&passing))?;
     for (name, outcome) in now.failures() {
         println!("FAILED  {name}\n        {}", outcome.error);

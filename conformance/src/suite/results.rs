@@ -1,9 +1,7 @@
 //! What came out of the suite, test by test: the one source of the ratchet and of the status page.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 /// How one test ended.
@@ -53,23 +51,6 @@ impl Results {
     pub(super) fn new(commit: String) -> Self {
         let date = jiff::Zoned::now().date().to_string();
         Results { commit, date, tests: BTreeMap::new() }
-    }
-
-    /// What was kept; nothing when there is no file yet.
-    pub fn load(file: &Path) -> Result<Self> {
-        match std::fs::read(file) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Results::default()),
-            Err(e) => Err(e).with_context(|| format!("reading {}", file.display())),
-        }
-    }
-
-    pub(super) fn save(&self, file: &Path) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
     }
 
     pub(super) fn record(&mut self, name: &str, outcome: Outcome) {

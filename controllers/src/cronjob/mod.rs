@@ -23,12 +23,7 @@ struct Controller {
 pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (crons, jobs) = (runtime.cache::<CronJob>(), runtime.cache::<Job>());
     let queue = Queue::default();
-    let changed = queue.clone();
-    crons.on_change(move |old, new| {
-        if let Some(cron) = new.or(old) {
-            changed.add(Key::of(&**cron));
-        }
-    });
+    crons.queue_each(&queue);
     let changed = queue.clone();
     jobs.on_change(move |old, new| {
         for key in [old, new].into_iter().flatten().filter_map(|job| owner_key::<CronJob, Job>(job)) {

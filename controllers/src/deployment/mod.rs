@@ -40,12 +40,7 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let deployments = runtime.cache::<Deployment>();
     let (sets, pods) = (runtime.cache::<ReplicaSet>(), runtime.cache::<Pod>());
     let queue = Queue::default();
-    let changed = queue.clone();
-    deployments.on_change(move |old, new| {
-        if let Some(object) = new.or(old) {
-            changed.add(Key::of(&**object));
-        }
-    });
+    deployments.queue_each(&queue);
     let changed = queue.clone();
     claims::notify_owners(
         &sets,

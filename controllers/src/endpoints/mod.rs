@@ -41,12 +41,7 @@ pub(crate) fn start_legacy(runtime: &mut Runtime, _config: &Config) {
     let controller = Legacy { services: runtime.cache(), pods: runtime.cache(), endpoints: runtime.cache() };
     let queue = Queue::default();
     follow(&controller.services, &controller.pods, &queue);
-    let changed = queue.clone();
-    controller.endpoints.on_change(move |old, new| {
-        if let Some(object) = new.or(old) {
-            changed.add(Key::of(&**object));
-        }
-    });
+    controller.endpoints.queue_each(&queue);
     runtime.work("endpoints-controller", queue, 5, controller);
 }
 
@@ -54,29 +49,14 @@ pub(crate) fn start_mirror(runtime: &mut Runtime, _config: &Config) {
     let controller =
         Mirror { services: runtime.cache(), endpoints: runtime.cache(), slices: runtime.cache() };
     let queue = Queue::default();
-    let changed = queue.clone();
-    controller.endpoints.on_change(move |old, new| {
-        if let Some(object) = new.or(old) {
-            changed.add(Key::of(&**object));
-        }
-    });
-    let changed = queue.clone();
-    controller.services.on_change(move |old, new| {
-        if let Some(object) = new.or(old) {
-            changed.add(Key::of(&**object));
-        }
-    });
+    controller.endpoints.queue_each(&queue);
+    controller.services.queue_each(&queue);
     runtime.work("endpointslice-mirroring-controller", queue, 5, controller);
 }
 
 /// Queues a Service when it changes, and every Service that selects a pod that changed.
 fn follow(services: &Arc<Cache<Service>>, pods: &Cache<Pod>, queue: &Queue) {
-    let changed = queue.clone();
-    services.on_change(move |old, new| {
-        if let Some(object) = new.or(old) {
-            changed.add(Key::of(&**object));
-        }
-    });
+    services.queue_each(queue);
     let (services, changed) = (services.clone(), queue.clone());
     pods.on_change(move |old, new| {
         if let (Some(old), Some(new)) = (old, new)

@@ -41,12 +41,7 @@ struct Controller {
 pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (jobs, pods) = (runtime.cache::<Job>(), runtime.cache::<Pod>());
     let queue = Queue::default();
-    let changed = queue.clone();
-    jobs.on_change(move |old, new| {
-        if let Some(job) = new.or(old) {
-            changed.add(Key::of(&**job));
-        }
-    });
+    jobs.queue_each(&queue);
     let changed = queue.clone();
     claims::notify_owners(&pods, jobs.clone(), move |key| changed.add(key), selects);
     let recorder = runtime.recorder("job-controller");

@@ -32,12 +32,7 @@ struct Controller<R> {
 pub(crate) fn start<R: Replicas>(runtime: &mut Runtime, _config: &Config) {
     let (owners, pods) = (runtime.cache::<R>(), runtime.cache::<Pod>());
     let queue = Queue::default();
-    let changed = queue.clone();
-    owners.on_change(move |old, new| {
-        if let Some(object) = new.or(old) {
-            changed.add(Key::of(&**object));
-        }
-    });
+    owners.queue_each(&queue);
     let changed = queue.clone();
     claims::notify_owners(&pods, owners.clone(), move |key| changed.add(key), R::selects);
     let recorder = runtime.recorder(R::COMPONENT);

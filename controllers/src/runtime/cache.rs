@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Key;
+use super::{Key, Queue};
 
 /// A typed kind: whatever k8s-openapi generates for a top-level object.
 pub(crate) trait Kind:
@@ -74,6 +74,16 @@ impl<K: Kind> Cache<K> {
         handler: impl Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static,
     ) {
         self.handlers.write().push(Box::new(handler));
+    }
+
+    /// Queues each object that appears, changes or goes.
+    pub(crate) fn queue_each(&self, queue: &Queue) {
+        let queue = queue.clone();
+        self.on_change(move |old, new| {
+            if let Some(object) = new.or(old) {
+                queue.add(Key::of(&**object));
+            }
+        });
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<K>> {

@@ -32,12 +32,7 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (sets, pods) = (runtime.cache::<StatefulSet>(), runtime.cache::<Pod>());
     let (claims, history) = (runtime.cache::<PersistentVolumeClaim>(), runtime.cache::<ControllerRevision>());
     let queue = Queue::default();
-    let changed = queue.clone();
-    sets.on_change(move |old, new| {
-        if let Some(set) = new.or(old) {
-            changed.add(Key::of(&**set));
-        }
-    });
+    sets.queue_each(&queue);
     let changed = queue.clone();
     claims::notify_owners(&pods, sets.clone(), move |key| changed.add(key), selects);
     let changed = queue.clone();

@@ -79,20 +79,13 @@ impl Links {
 
     /// Sends what goes to `cidr` from this node to the loopback device, where the service rules catch it first.
     pub(super) async fn route_to_loopback(&self, cidr: Cidr, source: Ipv4Addr) -> Result<(), NetError> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(cidr.address(), cidr.prefix())
-            .output_interface(LOOPBACK_INDEX)
-            .pref_source(source)
-            .scope(RouteScope::Link)
-            .protocol(ROUTE_PROTOCOL)
-            .build();
-        self.handle
-            .route()
-            .add(route)
-            .replace()
-            .execute()
-            .await
-            .map_err(NetError::netlink("route the service range"))
+        self.route_from_host(
+            (cidr.address(), cidr.prefix()),
+            LOOPBACK_INDEX,
+            source,
+            "route the service range",
+        )
+        .await
     }
 
     /// Makes the pod's veth pair with one end as `eth0` inside `netns`, and configures both ends.
@@ -143,20 +136,25 @@ impl Links {
     }
 
     async fn route_pod(&self, index: u32, pod: &PodLink<'_>) -> Result<(), NetError> {
+        self.route_from_host((pod.addr, 32), index, pod.node_ip, "route to the pod").await
+    }
+
+    /// A route of ours on the host: straight out of a link, with the node's address as source.
+    async fn route_from_host(
+        &self,
+        (address, prefix): (Ipv4Addr, u8),
+        link: u32,
+        source: Ipv4Addr,
+        action: &'static str,
+    ) -> Result<(), NetError> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(pod.addr, 32)
-            .output_interface(index)
-            .pref_source(pod.node_ip)
+            .destination_prefix(address, prefix)
+            .output_interface(link)
+            .pref_source(source)
             .scope(RouteScope::Link)
             .protocol(ROUTE_PROTOCOL)
             .build();
-        self.handle
-            .route()
-            .add(route)
-            .replace()
-            .execute()
-            .await
-            .map_err(NetError::netlink("route to the pod"))
+        self.handle.route().add(route).replace().execute().await.map_err(NetError::netlink(action))
     }
 
     /// Removes a link with all its routes; its other end goes with it. Absent is fine.
