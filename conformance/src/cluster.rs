@@ -125,18 +125,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts the program again when it has ended by itself.
-    pub fn restart_if_gone(&mut self) -> Result<()> {
+    /// Starts the program again when it has ended by itself; says whether it had.
+    pub fn restart_if_gone(&mut self) -> Result<bool> {
         let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
-        if let Some(status) = ended {
-            println!(
-                "`coracle up` ended with {status} and is started again; its log: {}",
-                self.log_path().display()
-            );
-            self.child = None;
-            self.up()?;
-        }
-        Ok(())
+        let Some(status) = ended else { return Ok(false) };
+        println!(
+            "`coracle up` ended with {status} and is started again; its log: {}",
+            self.log_path().display()
+        );
+        self.child = None;
+        self.up()?;
+        Ok(true)
     }
 
     /// `coracle down --purge`

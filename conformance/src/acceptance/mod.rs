@@ -14,13 +14,13 @@ mod tiers;
 mod web;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::cluster::{self, Cluster};
 use crate::kubectl::{Kubectl, programs};
+use crate::registry::Registry;
 use crate::report::{Check, Report};
 
 #[derive(Debug, Args)]
@@ -54,34 +54,6 @@ pub fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
 }
 
-/// A registry on loopback that holds the images of the checks; it ends with this value.
-struct Registry(Child);
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        // Already gone is fine.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn registry() -> Result<Registry> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/images");
-    let mut child = Command::new(script)
-        .args(["serve", REGISTRY])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting the registry of test images (hack/images serve)")?;
-    let mut line = String::new();
-    let out = child.stdout.take().context("stdout")?;
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line)?;
-    ensure!(line.contains("ready"), "hack/images serve said {line:?}");
-    Ok(Registry(child))
-}
-
-/// Where the test images are served, inside the checks' own network namespace.
-const REGISTRY: &str = "127.0.0.1:5000";
-
 /// Runs all checks (or those that match the filter) and prints how each went.
 pub fn run(options: &Options) -> Result<()> {
     let program = cluster::program(options.program.as_deref())?;
@@ -93,11 +65,9 @@ pub fn run(options: &Options) -> Result<()> {
     );
 
     let scratch = tempfile::Builder::new().prefix("coracle-check-").tempdir()?;
-    let registries = scratch.path().join("registries.yaml");
-    std::fs::write(&registries, format!("mirrors:\n  docker.io: [\"http://{REGISTRY}\"]\n"))?;
-    let _registry = registry()?;
-    let registries = registries.to_string_lossy().into_owned();
-    let flags = ["--registries", &registries, "--insecure-loopback-registry", REGISTRY];
+    let _registry = Registry::serve("../hack/images")?;
+    let flags = Registry::flags("docker.io", &scratch.path().join("registries.yaml"))?;
+    let flags = flags.each_ref().map(String::as_str);
 
     let before = leftovers::Traces::take()?;
     let cluster = Cluster::new(&program, &scratch.path().join("data"), &flags);

@@ -1,14 +1,40 @@
-//! Reading ginkgo's junit files.
+//! Reading e2e.test's junit files, and writing one of what ran.
 
 use anyhow::{Context, Result};
 
 use super::results::Outcome;
 
-/// Name and outcome of every test that ran; those that were merely not selected are left out.
-pub(super) fn parse(xml: &str) -> Result<Vec<(String, Outcome)>> {
+/// Name, outcome and element of every test that ran; those that were merely not selected are left out.
+pub(super) fn parse(xml: &str) -> Result<Vec<(String, Outcome, String)>> {
     let document = roxmltree::Document::parse(xml).context("a junit file")?;
     let cases = document.descendants().filter(|n| n.has_tag_name("testcase"));
-    Ok(cases.filter_map(outcome).collect())
+    Ok(cases
+        .filter_map(|case| {
+            let (name, outcome) = outcome(case)?;
+            Some((name, outcome, xml[case.range()].to_owned()))
+        })
+        .collect())
+}
+
+/// All that an element says about a failure.
+pub(super) fn message(element: &str) -> Option<String> {
+    let document = roxmltree::Document::parse(element).ok()?;
+    let failure = document.descendants().find(|n| n.has_tag_name("failure") || n.has_tag_name("error"))?;
+    Some(format!(
+        "{}\n{}",
+        failure.attribute("message").unwrap_or_default(),
+        failure.text().unwrap_or_default()
+    ))
+}
+
+/// A junit file of the given elements.
+pub(super) fn document(elements: &[String]) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites><testsuite name=\"Kubernetes e2e suite\" tests=\"{}\">\n{}\n\
+         </testsuite></testsuites>\n",
+        elements.len(),
+        elements.join("\n")
+    )
 }
 
 fn outcome(case: roxmltree::Node<'_, '_>) -> Option<(String, Outcome)> {
@@ -44,15 +70,17 @@ mod tests {
           <testcase name="[SynchronizedBeforeSuite]" status="passed" time="0"></testcase>
         </testsuite></testsuites>"#;
         let found = parse(xml).unwrap();
-        let names: Vec<_> =
-            found.iter().map(|(n, o)| (n.as_str(), o.result.as_str(), o.error.as_str())).collect();
+        let seen: Vec<_> =
+            found.iter().map(|(n, o, _)| (n.as_str(), o.result.as_str(), o.error.as_str())).collect();
         assert_eq!(
-            names,
+            seen,
             [
                 ("a", "passed", ""),
                 ("b", "failed", "first line"),
                 ("d", "skipped", "skipped - needs two nodes")
             ]
         );
+        let elements: Vec<_> = found.into_iter().map(|(_, _, xml)| xml).collect();
+        assert_eq!(parse(&document(&elements)).unwrap().len(), 3);
     }
 }

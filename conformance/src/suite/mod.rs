@@ -1,15 +1,22 @@
 //! Upstream's conformance suite, run against Coracle or against any cluster.
 //!
-//! Tests are chosen from `upstream/tests.tsv`, run by ginkgo in a parallel and a serial phase as upstream runs them, and
-//! what came out is kept as [`Results`]: the ratchet `passing.txt` and the status page are made from nothing else.
+//! Tests are chosen from `upstream/tests.tsv` and run in a parallel and a serial phase as upstream runs them. Several
+//! processes take them in small portions, so that one test that hangs, or a crash, costs little. What came out is kept
+//! test by test as [`Results`]: the ratchet `passing.txt` and the status page are made from nothing else.
 
-mod ginkgo;
+mod console;
+mod e2e;
 mod junit;
 mod results;
+mod schedule;
 mod selection;
+mod supervise;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -20,6 +27,10 @@ pub use selection::{Test, tests};
 use crate::cluster::{self, Cluster};
 use crate::kept;
 use crate::kubectl::upstream_programs;
+use crate::registry::Registry;
+use crate::upstream::free_port;
+use schedule::Run;
+use supervise::Supervisor;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -41,6 +52,15 @@ pub struct Options {
     /// Tests at the same time in the parallel phase
     #[arg(long, default_value_t = 4, value_name = "N")]
     procs: u8,
+    /// Seconds a test may take beyond 5/4 of upstream's own time
+    #[arg(long, default_value_t = 90, value_name = "SECONDS")]
+    patience: u64,
+    /// Compare with passing.txt, but change no file of the repository
+    #[arg(long)]
+    check: bool,
+    /// Merge results into this file [default: results.json of this crate; with --kubeconfig or --check, in --out]
+    #[arg(long, value_name = "FILE")]
+    keep: Option<PathBuf>,
     /// The program to check [default: beside this one]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -59,6 +79,21 @@ impl Options {
     pub fn starts_node(&self) -> bool {
         self.kubeconfig.is_none() && !self.no_node
     }
+
+    fn wants(&self, test: &Test, last: &Results) -> bool {
+        (self.step.is_empty() || self.step.contains(&test.step))
+            && self.sig.as_ref().is_none_or(|sig| test.sig() == sig)
+            && (!self.failed || last.failed(&test.name))
+            && test.name.contains(&self.filter)
+    }
+
+    fn kept_in(&self, out: &Path) -> PathBuf {
+        match &self.keep {
+            Some(file) => file.clone(),
+            None if self.check || self.kubeconfig.is_some() => out.join("results.json"),
+            None => home().join("results.json"),
+        }
+    }
 }
 
 /// Folder of this crate: what is committed lies here.
@@ -67,49 +102,98 @@ pub fn home() -> &'static Path {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let last: Results = kept::load(&home().join("results.json"))?.unwrap_or_default();
-    let chosen = selection::choose(&tests()?, |t| {
-        (options.step.is_empty() || options.step.contains(&t.step))
-            && options.sig.as_ref().is_none_or(|sig| t.name.starts_with(&format!("[sig-{sig}]")))
-            && (!options.failed || last.failed(&t.name))
-            && t.name.contains(&options.filter)
-    });
-    ensure!(!chosen.is_empty(), "no test matches");
-    let programs = built()?;
     std::fs::create_dir_all(&options.out)?;
     let out = std::path::absolute(&options.out)?;
+    let keep = options.kept_in(&out);
+    let last: Results = kept::load(&keep)?.unwrap_or_default();
+    let chosen = selection::choose(&tests()?, |t| options.wants(t, &last));
+    ensure!(!chosen.is_empty(), "no test matches");
+    let programs = built()?;
+    let stop = stop_on_signal()?;
 
-    let mut cluster = match &options.kubeconfig {
-        Some(_) => None,
-        None => Some(start(options, &out)?),
-    };
+    let _registry = if options.starts_node() { Some(Registry::serve("upstream/images")?) } else { None };
+    let cluster = if options.kubeconfig.is_none() { Some(start(options, &out)?) } else { None };
     let kubeconfig = match (&options.kubeconfig, &cluster) {
-        (Some(file), _) => file.clone(),
+        (Some(file), _) => std::path::absolute(file)?,
         (None, Some(cluster)) => cluster.kubeconfig(),
         (None, None) => unreachable!("a cluster was started when none was named"),
     };
-
-    let mut results = Results::new(git_head());
-    let suite = ginkgo::Suite { programs, kubeconfig, no_node: options.no_node, out };
-    let (serial, parallel): (Vec<_>, Vec<_>) = chosen.into_iter().partition(Test::is_serial);
-    for (phase, tests, procs) in [("parallel", parallel, options.procs), ("serial", serial, 1)] {
-        if !tests.is_empty() {
-            suite.run(phase, &tests, procs, &mut cluster, &mut results)?;
-        }
-    }
-    if let Some(mut cluster) = cluster {
+    let supervisor = Supervisor::new(cluster, programs.join("kubectl"));
+    let patience = Duration::from_secs(options.patience);
+    let suite = e2e::Suite { programs, kubeconfig, no_node: options.no_node, patience };
+    let run = Run::new(suite, out, keep, (last, Results::new(git_head())), &supervisor, &stop);
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| supervisor.watch(&stop));
+        let ended = phases(options, &run, chosen);
+        supervisor.end();
+        ended
+    });
+    let results = run.into_results();
+    let crashes = supervisor.crashes();
+    if let Some(mut cluster) = supervisor.into_cluster() {
         cluster.purge()?;
     }
-    conclude(&last, &results)
+    ended?;
+    if crashes > 0 {
+        println!("the cluster was started again {crashes} times");
+    }
+    conclude(options, &results)?;
+    ensure!(!stop.load(Ordering::SeqCst), "the run was stopped before its end; what it has is kept");
+    Ok(())
+}
+
+fn phases(options: &Options, run: &Run<'_>, chosen: Vec<Test>) -> Result<()> {
+    let (serial, parallel): (Vec<_>, Vec<_>) = chosen.into_iter().partition(Test::is_serial);
+    for (phase, tests, procs) in [("parallel", parallel, options.procs.max(1)), ("serial", serial, 1)] {
+        if !tests.is_empty() {
+            run.phase(phase, &tests, procs)?;
+        }
+    }
+    Ok(())
+}
+
+/// A flag that SIGINT and SIGTERM set, so that the run ends in order.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let set = stop.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut int), Ok(mut term)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            loop {
+                tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+                set.store(true, Ordering::SeqCst);
+            }
+        });
+    });
+    Ok(stop)
 }
 
 /// Starts a Coracle for the suite, with the suite's images imported when it has a node.
 fn start(options: &Options, out: &Path) -> Result<Cluster> {
     let program = cluster::program(options.program.as_deref())?;
-    let flags: &[&str] = if options.no_node { &["--no-node"] } else { &[] };
+    ensure!(program.is_file(), "{} is not there: build it, or name it with --program", program.display());
     let data = out.join("data");
-    let _ = std::fs::remove_dir_all(&data);
-    let mut cluster = Cluster::new(&program, &data, flags);
+    let port = free_port()?.to_string();
+    let registry = Registry::flags("registry.k8s.io", &out.join("registries.yaml"))?;
+    let flags: Vec<&str> = if options.no_node {
+        vec!["--no-node", "--port", &port]
+    } else {
+        registry.iter().map(String::as_str).collect()
+    };
+    let mut cluster = Cluster::new(&program, &data, &flags);
+    if data.exists() {
+        println!("removing what an earlier run left in {}", data.display());
+        cluster.purge()?;
+        let _ = std::fs::remove_dir_all(&data);
+    }
+    // The log of an earlier run is not of this one.
+    let _ = std::fs::remove_file(cluster.log_path());
     if !options.no_node {
         let archives =
             Command::new(home().join("upstream/images")).output().context("running upstream/images")?;
@@ -138,15 +222,18 @@ fn git_head() -> String {
     output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
 }
 
-/// Keeps the results, prints the summary, and fails by name what passed once and does not any more.
-fn conclude(last: &Results, now: &Results) -> Result<()> {
-    let passing = std::fs::read_to_string(home().join("passing.txt")).unwrap_or_default();
-    let regressed: Vec<&str> = passing.lines().filter(|name| now.failed(name)).collect();
-    let merged = last.clone().with(now);
-    kept::save(&merged, &home().join("results.json"))?;
-    std::fs::write(home().join("passing.txt"), merged.passing(&passing))?;
+/// Prints the summary, and fails by name what passed once and does not any more.
+fn conclude(options: &Options, now: &Results) -> Result<()> {
     for (name, outcome) in now.failures() {
         println!("FAILED  {name}\n        {}", outcome.error);
+    }
+    let passing = std::fs::read_to_string(home().join("passing.txt")).unwrap_or_default();
+    let mut regressed: Vec<&str> = vec![];
+    if options.kubeconfig.is_none() {
+        regressed.extend(passing.lines().filter(|name| now.failed(name)));
+        if !options.check {
+            std::fs::write(home().join("passing.txt"), now.passing(&passing))?;
+        }
     }
     for name in &regressed {
         println!("REGRESSED  {name}");
