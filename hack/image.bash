@@ -2,9 +2,10 @@
 # Makes images from files of this machine, keeps them by content, and serves them from a registry on loopback.
 # A script that sources this names its images and what they are made of:
 #   names      the images                     fill_NAME  fills $root, sets $config (settings) and $owned (directories of user 101)
+#   served     those of them that the registry holds (all when there are none)
 #   refs[N]    references of image N          inputs[N]  files it is made of; with the scripts they decide what is made again
 set -euo pipefail
-declare -a names=()
+declare -a names=() served=()
 declare -A refs=() inputs=()
 cache=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/images
 die() { echo "${0##*/}: $*" >&2; exit 1; }
@@ -140,7 +141,8 @@ serve() {
   local address=${1:?usage: serve ADDR} name ref try
   case $address in 127.*|localhost:*|\[::1\]:*) ;; *) die "$address is not a loopback address" ;; esac
   command -v docker-registry >/dev/null || die "docker-registry is missing: hack/deps tests"
-  for name in "${names[@]}"; do make_image "$name"; done
+  [ ${#served[@]} -gt 0 ] || served=("${names[@]}")
+  for name in "${served[@]}"; do make_image "$name"; done
   # In memory, and ended by the kernel with this script: whatever ends it, nothing is left.
   setpriv --pdeathsig KILL docker-registry serve <(
     printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {inmemory: {}, maintenance: {uploadpurging: {enabled: false}}}\nhttp: {addr: "%s"}\n' "$address"
@@ -151,7 +153,7 @@ serve() {
     if [ "$try" -ge 100 ] || ! kill -0 "$registry" 2>/dev/null; then die "docker-registry does not run on $address"; fi
     sleep 0.1
   done
-  for name in "${names[@]}"; do
+  for name in "${served[@]}"; do
     make_image "$name"
     for ref in ${refs[$name]}; do push "$address" "$ref"; done
   done

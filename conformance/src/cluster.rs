@@ -33,6 +33,20 @@ pub fn program(named: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
+/// Brings the program beside this one up to date when cargo runs this one; otherwise it is taken as it is.
+pub fn build(program: &Path) -> Result<()> {
+    let (Some(cargo), Some(folder)) = (std::env::var_os("CARGO"), program.parent()) else { return Ok(()) };
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--bin", "coracle", "--manifest-path"]);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
+    if folder.ends_with("release") {
+        command.arg("--release");
+    }
+    let status = command.status().context("running cargo build")?;
+    ensure!(status.success(), "cargo build --bin coracle: {status}");
+    Ok(())
+}
+
 // === impl Cluster ===
 
 impl Cluster {

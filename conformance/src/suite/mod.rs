@@ -58,7 +58,7 @@ pub struct Options {
     /// Compare with passing.txt, but change no file of the repository
     #[arg(long)]
     check: bool,
-    /// Merge results into this file [default: results.json of this crate; with --kubeconfig or --check, in --out]
+    /// Merge results into this file, and leave passing.txt as it is [default: results.json of this crate; with --kubeconfig or --check, of --out]
     #[arg(long, value_name = "FILE")]
     keep: Option<PathBuf>,
     /// The program to check [default: beside this one]
@@ -177,6 +177,9 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
 /// Starts a Coracle for the suite, with the suite's images imported when it has a node.
 fn start(options: &Options, out: &Path) -> Result<Cluster> {
     let program = cluster::program(options.program.as_deref())?;
+    if options.program.is_none() {
+        cluster::build(&program)?;
+    }
     ensure!(program.is_file(), "{} is not there: build it, or name it with --program", program.display());
     let data = out.join("data");
     let port = free_port()?.to_string();
@@ -231,7 +234,7 @@ fn conclude(options: &Options, now: &Results) -> Result<()> {
     let mut regressed: Vec<&str> = vec![];
     if options.kubeconfig.is_none() {
         regressed.extend(passing.lines().filter(|name| now.failed(name)));
-        if !options.check {
+        if !options.check && options.keep.is_none() {
             std::fs::write(home().join("passing.txt"), now.passing(&passing))?;
         }
     }
