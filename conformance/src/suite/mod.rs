@@ -118,7 +118,7 @@ pub fn run(options: &Options) -> Result<()> {
         (None, Some(cluster)) => cluster.kubeconfig(),
         (None, None) => unreachable!("a cluster was started when none was named"),
     };
-    let supervisor = Supervisor::new(cluster, programs.join("kubectl"));
+    let supervisor = Supervisor::new(cluster, &programs.join("kubectl"));
     let patience = Duration::from_secs(options.patience);
     let suite = e2e::Suite { programs, kubeconfig, no_node: options.no_node, patience };
     let run = Run::new(suite, out, keep, (last, Results::new(git_head())), &supervisor, &stop);

@@ -1,6 +1,6 @@
 //! Keeps the cluster under test serving: started again when it has ended, killed first when it no longer answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,10 +26,10 @@ const SILENT: u8 = 3;
 // === impl Supervisor ===
 
 impl Supervisor {
-    pub(super) fn new(cluster: Option<Cluster>, kubectl: PathBuf) -> Self {
+    pub(super) fn new(cluster: Option<Cluster>, kubectl: &Path) -> Self {
         Supervisor {
             log: cluster.as_ref().map(Cluster::log_path),
-            kubectl: cluster.as_ref().map(|c| c.kubectl(&kubectl)),
+            kubectl: cluster.as_ref().map(|c| c.kubectl(kubectl)),
             cluster: Mutex::new(cluster),
             crashes: AtomicUsize::new(0),
             over: AtomicBool::new(false),
