@@ -133,6 +133,8 @@ pub struct Row {
     pub storage: &'static str,
     /// Whether `/status` exists, and so whether the main endpoint ignores `status`.
     pub status: bool,
+    /// The status every new object begins with, as JSON; empty: none.
+    pub first_status: &'static str,
     /// Whether `metadata.generation` counts changes of the spec.
     pub generation: bool,
     pub scale: Option<ScalePaths>,
@@ -178,6 +180,7 @@ pub const NAMESPACED: Row = Row {
     persistence: Persistence::Stored,
     storage: "",
     status: false,
+    first_status: "",
     generation: false,
     scale: None,
     fields: &[],
@@ -211,7 +214,7 @@ pub trait Strategy: Send + Sync {
     fn default(&self, _new: &mut Object) {}
 
     /// Kind-specific preparation after defaulting and admission: clears or computes server-owned fields.
-    /// `old` is `None` on create. Generic metadata, status separation and generation are already done.
+    /// `old` is `None` on create. Generic metadata, first status, status separation and generation are already done.
     fn prepare(&self, _cx: &WriteContext<'_>, _new: &mut Object, _old: Option<&Object>) {}
 
     /// All that is wrong, in upstream's words and order. Types and metadata are already checked.
@@ -282,6 +285,7 @@ pub struct Resource {
     /// `group/plural`: the store's name for these objects.
     pub storage: Arc<str>,
     pub status: bool,
+    pub first_status: Option<Value>,
     pub generation: bool,
     pub scale: Option<ScalePaths>,
     pub fields: Vec<SelectableField>,
@@ -317,6 +321,8 @@ impl From<&'static Row> for Resource {
             persistence: &row.persistence,
             storage: storage.into(),
             status: row.status,
+            first_status: (!row.first_status.is_empty())
+                .then(|| serde_json::from_str(row.first_status).expect("a row's first status is JSON")),
             generation: row.generation,
             scale: row.scale,
             fields: row.fields.to_vec(),

@@ -162,7 +162,7 @@ fn claim_breaches(claim: &Object, range: &Object) -> Vec<String> {
     let requests = claim.at(&["spec", "resources", "requests"]).map(resources::list).unwrap_or_default();
     for limit in limits_of(range, KIND) {
         for (name, bound) in resources::list(&limit["min"]) {
-            broken.extend(below(KIND, &name, bound, &requests, &ResourceList::new()));
+            broken.extend(below(KIND, &name, bound, (requests.get(&name), None)));
         }
         for (name, bound) in resources::list(&limit["max"]) {
             let breach = match requests.get(&name) {
@@ -183,25 +183,23 @@ fn check(
     limits: &ResourceList,
     broken: &mut Vec<String>,
 ) {
+    let asked = |name: &str| (requests.get(name), limits.get(name));
     for (name, bound) in resources::list(&limit["min"]) {
-        broken.extend(below(kind, &name, bound, requests, limits));
+        broken.extend(below(kind, &name, bound, asked(&name)));
     }
     for (name, bound) in resources::list(&limit["max"]) {
-        broken.extend(above(kind, &name, bound, requests, limits));
+        broken.extend(above(kind, &name, bound, asked(&name)));
     }
     for (name, bound) in resources::list(&limit["maxLimitRequestRatio"]) {
-        broken.extend(out_of_ratio(kind, &name, bound, requests, limits));
+        broken.extend(out_of_ratio(kind, &name, bound, asked(&name)));
     }
 }
 
-fn below(
-    kind: &str,
-    name: &str,
-    bound: Quantity,
-    requests: &ResourceList,
-    limits: &ResourceList,
-) -> Option<String> {
-    let breach = match (requests.get(name), limits.get(name)) {
+/// What a container or pod asks for of one resource.
+type Asked<'a> = (Option<&'a Quantity>, Option<&'a Quantity>);
+
+fn below(kind: &str, name: &str, bound: Quantity, asked: Asked<'_>) -> Option<String> {
+    let breach = match asked {
         (None, _) => ".  No request is specified".to_owned(),
         (Some(request), _) if *request < bound => format!(", but request is {request}"),
         (_, Some(limit)) if *limit < bound => format!(", but limit is {limit}"),
@@ -210,14 +208,8 @@ fn below(
     Some(format!("minimum {name} usage per {kind} is {bound}{breach}"))
 }
 
-fn above(
-    kind: &str,
-    name: &str,
-    bound: Quantity,
-    requests: &ResourceList,
-    limits: &ResourceList,
-) -> Option<String> {
-    let breach = match (requests.get(name), limits.get(name)) {
+fn above(kind: &str, name: &str, bound: Quantity, asked: Asked<'_>) -> Option<String> {
+    let breach = match asked {
         (_, None) => ".  No limit is specified".to_owned(),
         (_, Some(limit)) if *limit > bound => format!(", but limit is {limit}"),
         (Some(request), _) if *request > bound => format!(", but request is {request}"),
@@ -230,15 +222,9 @@ fn maximum(kind: &str, name: &str, bound: Quantity, breach: &str) -> String {
     format!("maximum {name} usage per {kind} is {bound}{breach}")
 }
 
-fn out_of_ratio(
-    kind: &str,
-    name: &str,
-    bound: Quantity,
-    requests: &ResourceList,
-    limits: &ResourceList,
-) -> Option<String> {
-    let given = |list: &ResourceList| list.get(name).filter(|q| !q.is_zero()).copied();
-    let breach = match (given(requests), given(limits)) {
+fn out_of_ratio(kind: &str, name: &str, bound: Quantity, (request, limit): Asked<'_>) -> Option<String> {
+    let given = |quantity: Option<&Quantity>| quantity.filter(|q| !q.is_zero()).copied();
+    let breach = match (given(request), given(limit)) {
         (None, _) => "no request is specified or request is 0".to_owned(),
         (_, None) => "no limit is specified or limit is 0".to_owned(),
         (Some(request), Some(limit)) => {

@@ -39,6 +39,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "daemonsets",
         short: &["ds"],
         columns: DAEMON_SET,
+        first_status: r#"{"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0}"#,
         strategy: &DaemonSets,
         ..WORKLOAD
     },
@@ -48,6 +49,7 @@ pub(super) static ROWS: &[Row] = &[
         short: &["deploy"],
         scale: SCALE,
         columns: DEPLOYMENT,
+        first_status: "{}",
         strategy: &Deployments,
         ..WORKLOAD
     },
@@ -57,6 +59,7 @@ pub(super) static ROWS: &[Row] = &[
         short: &["rs"],
         scale: SCALE,
         columns: REPLICA_SET,
+        first_status: r#"{"replicas": 0}"#,
         strategy: &ReplicaSets,
         ..WORKLOAD
     },
@@ -66,6 +69,7 @@ pub(super) static ROWS: &[Row] = &[
         short: &["sts"],
         scale: SCALE,
         columns: STATEFUL_SET,
+        first_status: r#"{"replicas": 0, "availableReplicas": 0}"#,
         strategy: &super::stateful_sets::StatefulSets,
         ..WORKLOAD
     },
@@ -144,12 +148,6 @@ impl Strategy for Deployments {
         pod_spec::template(object(spec, "template"));
     }
 
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({}));
-        }
-    }
-
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         changed_template_warnings(new, old)
     }
@@ -188,12 +186,6 @@ impl Strategy for ReplicaSets {
         }
     }
 
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({"replicas": 0}));
-        }
-    }
-
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         changed_template_warnings(new, old)
     }
@@ -228,11 +220,6 @@ impl Strategy for DaemonSets {
     }
 
     fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            let zero = json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0,
-                              "numberMisscheduled": 0, "numberReady": 0});
-            new.set(&["status"], zero);
-        }
         template_generation(new, old);
     }
 

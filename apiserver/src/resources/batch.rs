@@ -22,6 +22,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "cronjobs",
         short: &["cj"],
         columns: CRON_JOB,
+        first_status: "{}",
         strategy: &CronJobs,
         ..KIND
     },
@@ -257,12 +258,6 @@ impl Strategy for CronJobs {
         fill(spec, "successfulJobsHistoryLimit", 3);
         fill(spec, "failedJobsHistoryLimit", 1);
         within(object(spec, "jobTemplate"), "spec", job_spec);
-    }
-
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({}));
-        }
     }
 
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {

@@ -30,6 +30,7 @@ pub(super) static ROWS: &[Row] = &[
         status: true,
         generation: true,
         columns: INGRESS,
+        first_status: r#"{"loadBalancer": {}}"#,
         strategy: &Ingresses,
         ..KIND
     },
@@ -140,12 +141,6 @@ impl Strategy for IngressClasses {
 struct Ingresses;
 
 impl Strategy for Ingresses {
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({"loadBalancer": {}}));
-        }
-    }
-
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         if !cx.subresource.is_empty() {

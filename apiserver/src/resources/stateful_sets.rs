@@ -40,12 +40,6 @@ impl Strategy for StatefulSets {
         pod_spec::template(object(spec, "template"));
     }
 
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({"replicas": 0, "availableReplicas": 0}));
-        }
-    }
-
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         changed_template_warnings(new, old)
     }

@@ -64,6 +64,9 @@ fn causes_are_upstreams() {
         }
         resource.schema.normalize(&mut object).expect("the bodies fit their schemas");
         resource.strategy.default(&mut object);
+        if let Some(status) = &resource.first_status {
+            object.set(&["status"], status.clone());
+        }
         resource.strategy.prepare(&cx, &mut object, None);
         resource.schema.normalize(&mut object).expect("defaults fit the schemas");
         let found = resource.strategy.validate(&cx, &object, None);

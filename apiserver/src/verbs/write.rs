@@ -119,6 +119,9 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     let attributes = ask.attributes(Operation::Create, &name);
     server.access.admission.mutate(server, &attributes, &mut new, None).await?;
     let mut warnings = vec![];
+    if let Some(status) = &resource.first_status {
+        new.set(&["status"], status.clone());
+    }
     let context = ask.context();
     resource.strategy.prepare(&context, &mut new, None);
     let mut errors = metadata::validate(&new, resource);

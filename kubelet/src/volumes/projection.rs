@@ -120,7 +120,7 @@ async fn config_map(
     inputs: &Inputs<'_>,
 ) -> Result<(), String> {
     let Some(map) = inputs.sources.config_map(ns, name, inputs.wake).await? else {
-        return if optional == Some(true) { Ok(()) } else { Err(format!("configmap {name:?} not found")) };
+        return absent("configmap", name, optional);
     };
     let mut data: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     data.extend(map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes())));
@@ -140,10 +140,14 @@ async fn secret(
     inputs: &Inputs<'_>,
 ) -> Result<(), String> {
     let Some(secret) = inputs.sources.secret(ns, name, inputs.wake).await? else {
-        return if optional == Some(true) { Ok(()) } else { Err(format!("secret {name:?} not found")) };
+        return absent("secret", name, optional);
     };
     let data = secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect();
     select(out, data, items, optional, mode)
+}
+
+fn absent(kind: &str, name: &str, optional: Option<bool>) -> Result<(), String> {
+    if optional == Some(true) { Ok(()) } else { Err(format!("{kind} {name:?} not found")) }
 }
 
 fn select(

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::columns::{AGE, NAME, NAME_AND_CREATED_AT, rule};
 use super::super::defaulting::{each, fill, object};
-use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
+use crate::resource::{NAMESPACED, Row, Strategy};
 
 pub(super) const LIMIT_RANGE: Row = Row {
     kind: "LimitRange",
@@ -28,7 +28,7 @@ pub(super) const RESOURCE_QUOTA: Row = Row {
         rule("Limit", |o, _| json!(usage(o, true))),
         AGE,
     ],
-    strategy: &Quotas,
+    first_status: "{}",
     returns_deleted: true,
     ..NAMESPACED
 };
@@ -49,16 +49,6 @@ impl Strategy for LimitRanges {
                 }
             }
         });
-    }
-}
-
-struct Quotas;
-
-impl Strategy for Quotas {
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({}));
-        }
     }
 }
 

@@ -38,7 +38,6 @@ impl Strategy for Namespaces {
 
     fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
         let Some(old) = old else {
-            new.set(&["status"], json!({"phase": "Active"}));
             let held = new.items_at(&["spec", "finalizers"]).iter().any(|f| f == FINALIZER_KUBERNETES);
             if !held {
                 let mut finalizers = new.items_at(&["spec", "finalizers"]).to_vec();

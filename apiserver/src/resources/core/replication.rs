@@ -40,6 +40,7 @@ pub(super) const CONTROLLER: Row = Row {
         TEMPLATE_IMAGES,
         MAP_SELECTOR,
     ],
+    first_status: r#"{"replicas": 0}"#,
     strategy: &Controllers,
     ..NAMESPACED
 };
@@ -76,12 +77,6 @@ impl Strategy for Controllers {
         fill(spec, "replicas", 1);
         if !spec["template"].is_null() {
             pod_spec::template(object(spec, "template"));
-        }
-    }
-
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({"replicas": 0}));
         }
     }
 

@@ -22,6 +22,7 @@ pub(super) const ROW: Row = Row {
     fields: &[field("spec.clusterIP", &["spec", "clusterIP"]), field("spec.type", &["spec", "type"])],
     columns: super::service_columns::COLUMNS,
     subresources: &[proxy("ServiceProxyOptions")],
+    first_status: r#"{"loadBalancer": {}}"#,
     strategy: &Services,
     create_on_update: true,
     returns_deleted: true,
@@ -76,9 +77,8 @@ impl Strategy for Services {
         if !cx.subresource.is_empty() {
             return;
         }
-        match old {
-            None => new.set(&["status"], json!({"loadBalancer": {}})),
-            Some(old) => inherit(new, old),
+        if let Some(old) = old {
+            inherit(new, old);
         }
         let ip = new.str_at(&["spec", "clusterIP"]).to_owned();
         if !ip.is_empty() && new.items_at(&["spec", "clusterIPs"]).is_empty() {

@@ -32,6 +32,7 @@ pub(super) const CLAIM: Row = Row {
         AGE,
         wide(rule("VolumeMode", |o, _| or(o, &["spec", "volumeMode"], "<unset>"))),
     ],
+    first_status: r#"{"phase": "Pending"}"#,
     strategy: &Claims,
     returns_deleted: true,
     ..NAMESPACED
@@ -61,6 +62,7 @@ pub(super) const VOLUME: Row = Row {
         AGE,
         wide(rule("VolumeMode", |o, _| or(o, &["spec", "volumeMode"], "<unset>"))),
     ],
+    first_status: r#"{"phase": "Pending"}"#,
     strategy: &Volumes,
     returns_deleted: true,
     ..CLUSTER
@@ -79,10 +81,7 @@ impl Strategy for Claims {
         }
     }
 
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({"phase": "Pending"}));
-        }
+    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, _old: Option<&Object>) {
         let source = |key: &str| new.at(&["spec", key]).cloned();
         match (source("dataSource"), source("dataSourceRef")) {
             (Some(s), None) => new.set(&["spec", "dataSourceRef"], s),
@@ -116,9 +115,6 @@ impl Strategy for Volumes {
     }
 
     fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.set(&["status"], json!({"phase": "Pending"}));
-        }
         let phase = |o: &Object| o.str_at(&["status", "phase"]).to_owned();
         let moved = old.is_none_or(|old| phase(old) != phase(new));
         if moved && (old.is_none() || cx.subresource == "status") {
