@@ -344,6 +344,30 @@ async fn all() {
     again.stop_container(&id, None, PATIENCE).await.expect("stop");
     assert_eq!(end(&again, &id).await.0, 3, "SIGTERM is trapped");
 
+    // Whichever way the filter is loaded: it forbids new namespaces, also by clone's flags, and capabilities are gone.
+    for calm in [None, Some(false)] {
+        let script = "grep -E 'Seccomp:|CapPrm|CapEff|CapBnd|NoNewPrivs' /proc/self/status; unshare -U true; unshare -m true; echo end";
+        let mut confined = node.spec("one", script);
+        confined.security.allow_privilege_escalation = calm;
+        confined.log_path = node.dir.join("confined.log");
+        let id = node.run(&confined).await;
+        end(runtime, &id).await;
+        let log = std::fs::read_to_string(&confined.log_path).expect("log");
+        std::fs::remove_file(&confined.log_path).expect("remove");
+        let expected = [
+            "CapPrm:\t00000000a80425fb",
+            "CapEff:\t00000000a80425fb",
+            "CapBnd:\t00000000a80425fb",
+            "Seccomp:\t2",
+        ];
+        let refused = log.matches("Operation not permitted").count();
+        assert!(
+            expected.iter().all(|line| log.contains(line)) && refused == 2 && log.contains("F end"),
+            "{log}"
+        );
+        assert_eq!(log.contains("NoNewPrivs:\t1"), calm.is_some(), "{log}");
+    }
+
     let mut user = node.spec("one", "id; cat /proc/self/status | grep CapEff");
     user.security.run_as_user = Some(33);
     user.log_path = node.dir.join("user.log");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sandbox::{self, SandboxRecord};
 use super::spec::{self, Surroundings};
-use super::{RuntimeConfig, cgroups, devices, user};
+use super::{RuntimeConfig, cgroups, confinement, devices, user};
 use crate::cri::{ContainerError, ContainerRecord, ContainerSpec, ContainerState, ContainerUser, Seccomp};
 use crate::shim::protocol::{ExitFile, ShimConfig, StateFile, read_file, write_file};
 use crate::sys::mounts;
@@ -144,7 +144,9 @@ fn build(
         localhost_profile: localhost_profile(config, &spec.security.seccomp)?,
         devices: if spec.security.privileged { devices::of_host().map_err(failed)? } else { Vec::new() },
     };
-    let oci = spec::build(spec, &image, &who, &around)?;
+    let mut oci = spec::build(spec, &image, &who, &around)?;
+    let confinement = confinement::split(&mut oci, &config.state_dir.join("seccomp"))
+        .map_err(|error| ContainerError::Create(format!("cannot prepare the seccomp filter: {error}")))?;
     write_file(&dir.join("config.json"), &oci).map_err(failed)?;
     let shim = ShimConfig {
         id: id.to_owned(),
@@ -153,6 +155,7 @@ fn build(
         cgroup: around.cgroup.clone(),
         shim_cgroup: cgroups::shims(&config.cgroup_root),
         uid: who.uid,
+        confinement,
         log_path: spec.log_path.clone(),
         log_max_bytes: spec.log_max_bytes,
         log_max_files: spec.log_max_files,

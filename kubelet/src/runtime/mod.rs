@@ -24,6 +24,7 @@ use crate::images::Images;
 use crate::shim::protocol::{ExitFile, Reply, Request, read_file, write_file};
 
 pub(crate) mod cgroups;
+mod confinement;
 mod container;
 mod devices;
 mod link;
@@ -221,10 +222,12 @@ impl Runtime {
         let (runtime, spec) = (self.clone(), spec.clone());
         let record = blocking(move || {
             let config = &runtime.0.config;
-            // Leftovers of a creation that was cut off.
+            // Leftovers of a creation that was cut off. The list of all mounts is long: it is read only where needed.
             let dir = sandbox::dir(config, &spec.pod_uid);
-            for point in crate::sys::mounts::below(&dir)? {
-                crate::sys::mounts::unmount(&point)?;
+            if dir.exists() {
+                for point in crate::sys::mounts::below(&dir)? {
+                    crate::sys::mounts::unmount(&point)?;
+                }
             }
             sandbox::create(config, &spec)
         })

@@ -32,6 +32,7 @@ const FAMILIES: u64 = 46;
 const NAMESPACE_FLAGS: u64 = 0x7E02_0000;
 const ENOSYS: u32 = 38;
 
+/// In OCI's form.
 pub(crate) fn runtime_default(capabilities: &[String]) -> Value {
     let allow =
         |names: &str| json!({"names": names.split(' ').collect::<Vec<_>>(), "action": "SCMP_ACT_ALLOW"});

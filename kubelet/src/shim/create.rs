@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
@@ -10,6 +11,7 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 
+use super::confinement::Confiner;
 use super::exec;
 use super::protocol::ShimConfig;
 use crate::cri::with_causes;
@@ -18,14 +20,18 @@ use crate::sys::{fds, process, terminal};
 /// The container's process replaces itself by the program; what goes wrong is told through a pipe that execve closes.
 #[derive(Clone)]
 struct Program {
-    failure: std::sync::Arc<OwnedFd>,
+    failure: Arc<OwnedFd>,
+    confiner: Arc<Confiner>,
 }
 
 impl Executor for Program {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let args = spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
         let env = spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
-        let (_, message) = exec::execute(&args, &env);
+        let message = match self.confiner.apply() {
+            Ok(()) => exec::execute(&args, &env).1,
+            Err(error) => format!("cannot confine the process: {error}"),
+        };
         let _ = fds::write(self.failure.as_fd(), message.as_bytes());
         process::exit(128)
     }
@@ -48,12 +54,12 @@ pub(super) struct Running {
 }
 
 /// Creates and starts. An error's text is for the container's status.
-pub(super) fn start(config: &ShimConfig) -> Result<Running, String> {
+pub(super) fn start(config: &ShimConfig, confiner: &Arc<Confiner>) -> Result<Running, String> {
     let text = |error: io::Error| error.to_string();
     let (mut failure, failure_end) =
         pipe().map(|(read, write)| (std::fs::File::from(read), write)).map_err(text)?;
     let builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
-        .with_executor(Program { failure: std::sync::Arc::new(failure_end) })
+        .with_executor(Program { failure: Arc::new(failure_end), confiner: confiner.clone() })
         .with_root_path(config.run_dir.join("oci"))
         .map_err(|error| with_causes(&error))?;
     let console = config.run_dir.join("console");

@@ -10,6 +10,7 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::create_syscall;
 use nix::unistd::{Gid, Pid, Uid};
 
+use super::confinement::Confiner;
 use crate::sys::{fds, process, terminal};
 
 /// What a started process left behind.
@@ -28,11 +29,17 @@ fn refused(code: i32, message: impl Into<String>) -> Refused {
     Refused { code, message: message.into() }
 }
 
-/// Starts `command` in the container of `init`. Without `tty`, `stdio` holds stdin, stdout and stderr.
+/// The container that a process is to join.
+pub(super) struct Inside<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) confiner: &'a Confiner,
+    pub(super) cgroup: &'a str,
+    pub(super) init: Pid,
+}
+
+/// Starts `command` in a container. Without `tty`, `stdio` holds stdin, stdout and stderr.
 pub(super) fn start(
-    spec: &Spec,
-    cgroup: &str,
-    init: Pid,
+    inside: &Inside<'_>,
     command: &[String],
     stdio: &[OwnedFd],
     tty: bool,
@@ -43,13 +50,13 @@ pub(super) fn start(
     }
     let (ours, theirs) = UnixStream::pair().map_err(internal)?;
     let helper = process::spawn(|| {
-        let joined = crate::runtime::cgroups::join(cgroup, std::process::id().cast_signed())
-            .and_then(|()| process::join_namespaces(init));
+        let joined = crate::runtime::cgroups::join(inside.cgroup, std::process::id().cast_signed())
+            .and_then(|()| process::join_namespaces(inside.init));
         if let Err(error) = joined {
             fail(&theirs, 126, &format!("cannot join the container: {error}"));
         }
         // The pid namespace holds for children only.
-        match process::spawn(|| run(spec, command, stdio, tty, &theirs)) {
+        match process::spawn(|| run(inside, command, stdio, tty, &theirs)) {
             Ok(pid) => {
                 let _ = fds::send(theirs.as_fd(), format!("P{pid}\n").as_bytes(), &[]);
                 process::exit(0)
@@ -86,19 +93,20 @@ fn fail(status: &UnixStream, code: i32, message: &str) -> ! {
 }
 
 /// In the new process: everything up to execve.
-fn run(spec: &Spec, command: &[String], stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> ! {
-    if let Err(error) = prepare(spec, stdio, tty, status) {
+fn run(inside: &Inside<'_>, command: &[String], stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> ! {
+    if let Err(error) = prepare(inside, stdio, tty, status) {
         fail(status, 126, &error.to_string());
     }
-    let env = spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
+    let env = inside.spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
     let (code, message) = execute(command, &env);
     fail(status, code, &message)
 }
 
-fn prepare(spec: &Spec, stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> io::Result<()> {
+fn prepare(inside: &Inside<'_>, stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> io::Result<()> {
     process::default_signals()?;
     nix::unistd::setsid()?;
-    let process = spec.process().as_ref().ok_or_else(|| io::Error::other("the container has no process"))?;
+    let process =
+        inside.spec.process().as_ref().ok_or_else(|| io::Error::other("the container has no process"))?;
     let uid = process.user().uid();
     if tty {
         let (master, slave) = terminal::open()?;
@@ -113,33 +121,17 @@ fn prepare(spec: &Spec, stdio: &[OwnedFd], tty: bool, status: &UnixStream) -> io
             .try_for_each(|fd| fds::give_to(fd.as_fd(), uid))?;
         stdio.iter().zip(0..3).try_for_each(|(fd, number)| process::redirect(fd.as_raw_fd(), number))?;
     }
-    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let calm = process.no_new_privileges() == Some(true);
-    if calm {
+    if process.no_new_privileges() == Some(true) {
         nix::sys::prctl::set_no_new_privs()?;
     }
     nix::unistd::chdir(process.cwd())?;
     let groups = process.user().additional_gids().clone().unwrap_or_default();
     nix::unistd::setgroups(&groups.into_iter().map(Gid::from_raw).collect::<Vec<_>>())?;
     process::close_on_exec()?;
-    let load = || match seccomp {
-        Some(filter) => {
-            libcontainer::seccomp::initialize_seccomp(filter).map(|_| ()).map_err(io::Error::other)
-        }
-        None => Ok(()),
-    };
-    // Without no_new_privs loading a filter needs privileges, which are about to go.
-    if !calm {
-        load()?;
-    }
     let syscall = create_syscall();
     syscall.set_id(Uid::from_raw(uid), Gid::from_raw(process.user().gid())).map_err(io::Error::other)?;
     libcontainer::capabilities::reset_effective(syscall.as_ref()).map_err(io::Error::other)?;
-    if let Some(capabilities) = process.capabilities() {
-        libcontainer::capabilities::drop_privileges(capabilities, syscall.as_ref())
-            .map_err(io::Error::other)?;
-    }
-    if calm { load() } else { Ok(()) }
+    inside.confiner.apply()
 }
 
 /// Looks the program up and replaces this process by it; returns only on failure, with exit code and reason.

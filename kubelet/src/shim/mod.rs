@@ -9,9 +9,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Mutex;
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 
+pub(crate) mod confinement;
 mod create;
 mod exec;
 mod log;
@@ -42,12 +43,10 @@ fn run(dir: &Path) -> io::Result<()> {
     // libcontainer tells causes only to the log; stderr is the container's shim.log. A copy of it, for in the
     // container's first process stderr is the container's own.
     let log = std::fs::File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    // System calls of newer kernels are in our profile on purpose.
-    let wanted = Targets::new()
-        .with_default(LevelFilter::WARN)
-        .with_target("libcontainer::seccomp", LevelFilter::ERROR);
-    let layer =
-        tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(log)).with_filter(wanted);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(Mutex::new(log))
+        .with_filter(LevelFilter::WARN);
     tracing_subscriber::registry().with(layer).init();
     let config: protocol::ShimConfig =
         protocol::read_file(&dir.join("shim.json")).ok_or_else(|| io::Error::other("no shim.json"))?;

@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use libcontainer::oci_spec::runtime::LinuxSeccomp;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Uid, chdir, chroot, setgid, setgroups, setuid};
+
+use crate::sys::seccomp::Filter;
 
 const NOBODY: u32 = 65535;
 /// Empty, in the pod's directory.
@@ -33,8 +34,7 @@ pub(super) fn run(pod: &Path) -> io::Result<()> {
     setgid(Gid::from_raw(NOBODY))?;
     setuid(Uid::from_raw(NOBODY))?;
     nix::sys::prctl::set_no_new_privs()?;
-    let filter: LinuxSeccomp = serde_json::from_value(crate::runtime::seccomp::runtime_default(&[]))?;
-    libcontainer::seccomp::initialize_seccomp(&filter).map_err(io::Error::other)?;
+    Filter::compile(&crate::runtime::seccomp::runtime_default(&[]))?.load()?;
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
         signals.add(signal);

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::confinement::Confinement;
+
 /// `shim.json` in the container's directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ShimConfig {
@@ -17,6 +19,7 @@ pub(crate) struct ShimConfig {
     pub(crate) shim_cgroup: String,
     /// The container's user: its own streams must be his, for programs open `/dev/stdout`.
     pub(crate) uid: u32,
+    pub(crate) confinement: Confinement,
     pub(crate) log_path: PathBuf,
     pub(crate) log_max_bytes: u64,
     pub(crate) log_max_files: u32,

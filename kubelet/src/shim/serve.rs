@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use libcontainer::container::Container;
@@ -13,8 +14,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::confinement::Confiner;
 use super::create::{self, Streams};
-use super::exec;
+use super::exec::{self, Inside};
 use super::log::Log;
 use super::protocol::{ExitFile, Reply, Request, ShimConfig, StateFile, write_file};
 use crate::sys::{fds, process};
@@ -57,6 +59,7 @@ impl Connection {
 pub(super) struct Shim {
     config: ShimConfig,
     spec: Spec,
+    confiner: Arc<Confiner>,
     container: Container,
     init: Pid,
     started: String,
@@ -76,12 +79,13 @@ impl Shim {
         let mut first = Connection::new(UnixStream::from(fds::take_stdin()?))?;
         first.role = Role::Watcher;
         process::default_signals()?;
+        let confiner = Arc::new(Confiner::new(&config.confinement)?);
         let log = Log::open(&config.log_path, config.log_max_bytes, config.log_max_files)?;
         let socket = config.run_dir.join("s");
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket)?;
         listener.set_nonblocking(true)?;
-        let running = match create::start(&config) {
+        let running = match create::start(&config, &confiner) {
             Ok(running) => running,
             Err(message) => {
                 first.reply(&Reply::Failed { message: message.clone() }, None);
@@ -114,6 +118,7 @@ impl Shim {
         Ok(Shim {
             config,
             spec,
+            confiner,
             container: running.container,
             init,
             started,
@@ -307,7 +312,13 @@ impl Shim {
                 connection.reply(&reply, None);
             }
             Request::Exec { command, tty } => {
-                match exec::start(&self.spec, &self.config.cgroup, self.init, &command, &received, tty) {
+                let inside = Inside {
+                    spec: &self.spec,
+                    confiner: &self.confiner,
+                    cgroup: &self.config.cgroup,
+                    init: self.init,
+                };
+                match exec::start(&inside, &command, &received, tty) {
                     Ok(started) => {
                         connection.role = Role::Exec(started.pid);
                         connection.reply(&Reply::Started, started.terminal.as_ref());

@@ -6,4 +6,5 @@ pub mod inotify;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
+pub(crate) mod seccomp;
 pub mod terminal;
