@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
+use crate::owners::Owners;
 use crate::pod::{Key, PodInfo};
 use crate::resources::Resources;
 use crate::selector::Labels;
@@ -19,6 +20,7 @@ pub struct Cluster {
     /// Labels of namespaces, for affinity terms that select by them.
     pub namespaces: HashMap<String, Labels>,
     pub(crate) volumes: Volumes,
+    pub(crate) owners: Owners,
     /// How many nodes have each image: one that is everywhere says little.
     image_nodes: HashMap<String, usize>,
 }

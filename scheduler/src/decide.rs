@@ -10,6 +10,9 @@ use crate::pod::PodInfo;
 use crate::topology::Constraints;
 use crate::{filter, score};
 
+/// What upstream's plugin for resource claims says before preemption does.
+const CLAIMS: &str = "no new claims to deallocate, preemption: ";
+
 /// Why one node does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
@@ -126,14 +129,15 @@ impl Unschedulable {
         format!("0/{nodes} nodes are available: {histogram}. {preemption}").trim_end().to_owned()
     }
 
-    /// What upstream adds where preemption was tried in vain.
-    pub fn preemption_in_vain(&self, never: bool) -> String {
-        const CLAIMS: &str = "no new claims to deallocate, preemption: ";
-        if never {
-            return format!("{CLAIMS}not eligible due to preemptionPolicy=Never.");
-        }
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut count = |reason, n: usize| {
+    /// What upstream adds where a pod may not preempt others.
+    pub fn not_eligible(&self, reason: &str) -> String {
+        format!("{CLAIMS}{reason}")
+    }
+
+    /// What upstream adds where preemption was tried in vain; `tried` says why of each node where it could have helped.
+    pub fn preemption_in_vain<'a>(&self, tried: &'a [Rejection]) -> String {
+        let mut counts: BTreeMap<&'a str, usize> = BTreeMap::new();
+        let mut count = |reason: &'a str, n: usize| {
             if n > 0 {
                 *counts.entry(reason).or_default() += n;
             }
@@ -145,9 +149,9 @@ impl Unschedulable {
                 *nodes
             }
             Unschedulable::Nodes { nodes, rejections, named } => {
-                let resolvable = rejections.iter().filter(|(_, r)| r.resolvable).count();
-                count("No preemption victims found for incoming pod", resolvable);
-                count("Preemption is not helpful for scheduling", rejections.len() - resolvable + named);
+                let hopeless = rejections.iter().filter(|(_, r)| !r.resolvable).count();
+                tried.iter().flat_map(|r| &r.reasons).for_each(|reason| count(reason, 1));
+                count("Preemption is not helpful for scheduling", hopeless + named);
                 *nodes
             }
         };

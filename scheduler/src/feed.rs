@@ -64,7 +64,7 @@ pub(crate) async fn follow<K, T>(
     }
 }
 
-fn key_of<K: Resource>(object: &K) -> Key {
+pub(crate) fn key_of<K: Resource>(object: &K) -> Key {
     let meta = object.meta();
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }

@@ -7,7 +7,10 @@
 
 pub mod cluster;
 pub mod decide;
+mod owners;
 pub mod pod;
+pub mod preempt;
+mod preference;
 pub mod resources;
 pub mod selector;
 

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    ObjectReference, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint, Volume,
+    ObjectReference, Pod, PodAffinityTerm, PodCondition, PodSpec, PodStatus, Toleration,
+    TopologySpreadConstraint, Volume,
 };
 use k8s_openapi::jiff::Timestamp;
 
+use crate::owners::Kind;
 use crate::resources::{Resources, nonzero_requests_of, requests_of};
 use crate::selector::{Labels, NodeTerm, Requirement, Selector};
+
+/// The reason of the condition by which a pod learns that it must make room.
+pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -28,6 +33,8 @@ pub struct PodInfo {
     pub node_name: String,
     pub nominated_node: String,
     pub deleting: bool,
+    /// It leaves to make room for a more important pod.
+    pub preempted: bool,
     /// Succeeded or Failed: it holds nothing any more.
     pub finished: bool,
     pub gates: Vec<String>,
@@ -46,7 +53,10 @@ pub struct PodInfo {
     pub preferred_affinity: Vec<(i32, PodTerm)>,
     pub preferred_anti_affinity: Vec<(i32, PodTerm)>,
     pub spread: Vec<Spread>,
+    /// Of containers, init containers and image volumes.
     pub images: Vec<String>,
+    /// The controller that made it, if it is one that selects its pods.
+    pub(crate) owner: Option<(Kind, String)>,
     /// Claims the pod mounts, by name in its namespace.
     pub claims: Vec<String>,
     pub generation: Option<i64>,
@@ -105,6 +115,7 @@ impl PodInfo {
             node_name: spec.node_name.clone().unwrap_or_default(),
             nominated_node: status.and_then(|s| s.nominated_node_name.clone()).unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
+            preempted: status.is_some_and(preempted),
             finished: status
                 .and_then(|s| s.phase.as_deref())
                 .is_some_and(|p| p == "Succeeded" || p == "Failed"),
@@ -131,7 +142,8 @@ impl PodInfo {
                 .flatten()
                 .map(|c| Spread::new(c, &labels))
                 .collect(),
-            images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
+            images: images(spec),
+            owner: owner(pod),
             claims: claims(spec, meta.name.as_deref().unwrap_or_default()),
             generation: meta.generation,
             condition: scheduled
@@ -254,6 +266,25 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
             port,
         })
         .collect()
+}
+
+fn preempted(status: &PodStatus) -> bool {
+    let by_us = |c: &PodCondition| {
+        c.type_ == "DisruptionTarget" && c.status == "True" && c.reason.as_deref() == Some(PREEMPTED)
+    };
+    status.conditions.iter().flatten().any(by_us)
+}
+
+fn images(spec: &PodSpec) -> Vec<String> {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let volumes = spec.volumes.iter().flatten().filter_map(|v| v.image.as_ref()?.reference.clone());
+    containers.filter_map(|c| c.image.clone()).chain(volumes).collect()
+}
+
+fn owner(pod: &Pod) -> Option<(Kind, String)> {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let owner = owners.into_iter().find(|o| o.controller == Some(true))?;
+    Some((Kind::of_owner(&owner.kind)?, owner.name.clone()))
 }
 
 fn claims(spec: &PodSpec, pod_name: &str) -> Vec<String> {

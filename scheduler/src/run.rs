@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
+};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{EventType, Recorder, Reporter};
@@ -21,9 +25,12 @@ use crate::Config;
 use crate::bind;
 use crate::cluster::Cluster;
 use crate::decide::{Unschedulable, schedule};
-use crate::feed::{Change, follow};
+use crate::feed::{Change, follow, key_of};
+use crate::owners::Kind;
 use crate::pod::{Key, PodInfo};
+use crate::preempt::{Budget, Preemption, preempt};
 use crate::queue::Queue;
+use crate::selector::Selector;
 
 /// Changes that may wait while a decision is made.
 const PENDING_CHANGES: usize = 1024;
@@ -35,6 +42,10 @@ enum Update {
     Claim(Change<PersistentVolumeClaim>),
     Volume(Change<PersistentVolume>),
     Class(Change<StorageClass>),
+    Budget(Change<PodDisruptionBudget>),
+    /// What selects pods: a Service, or a controller.
+    Owner(Kind, Key, Option<Selector>),
+    OwnersSynced,
 }
 
 /// A binding that is over.
@@ -50,6 +61,9 @@ struct Loop {
     queue: Queue,
     /// Pods that are on a node as far as we know: bound, or assumed while their binding is on the way.
     placed: HashMap<Key, Arc<PodInfo>>,
+    /// Pods for which a node is being cleared: less important ones must not take it.
+    nominated: HashMap<Key, Arc<PodInfo>>,
+    budgets: HashMap<Key, Budget>,
     writes: JoinSet<Option<Bound>>,
     rng: SmallRng,
     unsynced: usize,
@@ -69,6 +83,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         cluster: Cluster::default(),
         queue: Queue::default(),
         placed: HashMap::new(),
+        nominated: HashMap::new(),
+        budgets: HashMap::new(),
         writes: JoinSet::new(),
         rng: SmallRng::from_os_rng(),
         unsynced,
@@ -108,7 +124,38 @@ fn start_watches(watches: &mut JoinSet<()>, client: &Client, into: &mpsc::Sender
     watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Claim));
     watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Volume));
     watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Class));
+    watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Budget));
+    owners(watches, client, into, Kind::Service, |s: &Service| {
+        s.spec.as_ref()?.selector.as_ref().map(Selector::of_labels)
+    });
+    owners(watches, client, into, Kind::ReplicationController, |rc: &ReplicationController| {
+        rc.spec.as_ref()?.selector.as_ref().map(Selector::of_labels)
+    });
+    owners(watches, client, into, Kind::ReplicaSet, |rs: &ReplicaSet| {
+        rs.spec.as_ref().map(|spec| Selector::new(Some(&spec.selector)))
+    });
+    owners(watches, client, into, Kind::StatefulSet, |set: &StatefulSet| {
+        set.spec.as_ref().map(|spec| Selector::new(Some(&spec.selector)))
+    });
     watches.len()
+}
+
+fn owners<K>(
+    watches: &mut JoinSet<()>,
+    client: &Client,
+    into: &mpsc::Sender<Update>,
+    kind: Kind,
+    selector: fn(&K) -> Option<Selector>,
+) where
+    K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug + Send + Sync,
+    K: 'static,
+{
+    let wrap = move |change| match change {
+        Change::Set(owner) => Update::Owner(kind, key_of(&*owner), selector(&owner)),
+        Change::Gone(key) => Update::Owner(kind, key, None),
+        Change::Synced => Update::OwnersSynced,
+    };
+    watches.spawn(follow(Api::<K>::all(client.clone()), watcher::Config::default(), into.clone(), wrap));
 }
 
 // === impl Loop ===
@@ -130,20 +177,9 @@ impl Loop {
             Update::Namespace(Change::Gone((_, name))) => {
                 self.cluster.namespaces.remove(&name).is_some_and(|_| false)
             }
-            Update::Claim(Change::Set(c)) => {
-                let key = (
-                    c.metadata.namespace.clone().unwrap_or_default(),
-                    c.metadata.name.clone().unwrap_or_default(),
-                );
-                self.cluster.volumes.set_claim(key, Some(&c));
-                true
-            }
-            Update::Claim(Change::Gone(key)) => {
-                self.cluster.volumes.set_claim(key, None);
-                false
-            }
+            Update::Claim(change) => return self.apply_claim(change),
             Update::Volume(Change::Set(v)) => {
-                self.cluster.volumes.set_volume(v.metadata.name.clone().unwrap_or_default(), Some(&v));
+                self.cluster.volumes.set_volume(key_of(&*v).1, Some(&v));
                 true
             }
             Update::Volume(Change::Gone((_, name))) => {
@@ -151,16 +187,26 @@ impl Loop {
                 false
             }
             Update::Class(Change::Set(c)) => {
-                self.cluster.volumes.set_class(c.metadata.name.clone().unwrap_or_default(), Some(&c));
+                self.cluster.volumes.set_class(key_of(&*c).1, Some(&c));
                 true
             }
             Update::Class(Change::Gone((_, name))) => {
                 self.cluster.volumes.set_class(name, None);
                 false
             }
-            Update::Node(Change::Synced)
+            Update::Budget(Change::Set(b)) => {
+                self.budgets.insert(key_of(&*b), Budget::new(&b));
+                false
+            }
+            Update::Budget(Change::Gone(key)) => self.budgets.remove(&key).is_some_and(|_| false),
+            Update::Owner(kind, key, selector) => {
+                self.cluster.owners.set(kind, key, selector);
+                false
+            }
+            Update::OwnersSynced
+            | Update::Budget(Change::Synced)
+            | Update::Node(Change::Synced)
             | Update::Namespace(Change::Synced)
-            | Update::Claim(Change::Synced)
             | Update::Volume(Change::Synced)
             | Update::Class(Change::Synced) => {
                 self.unsynced -= 1;
@@ -169,6 +215,17 @@ impl Loop {
         };
         if helps {
             self.queue.wake(Instant::now(), |_| true);
+        }
+    }
+
+    fn apply_claim(&mut self, change: Change<PersistentVolumeClaim>) {
+        match change {
+            Change::Synced => self.unsynced -= 1,
+            Change::Gone(key) => self.cluster.volumes.set_claim(key, None),
+            Change::Set(claim) => {
+                self.cluster.volumes.set_claim(key_of(&*claim), Some(&claim));
+                self.queue.wake(Instant::now(), |_| true);
+            }
         }
     }
 
@@ -187,6 +244,7 @@ impl Loop {
         }
         if pod.holds_node() {
             self.queue.remove(&key);
+            self.nominated.remove(&key);
             let old = self.placed.insert(key, pod.clone());
             if let Some(old) = &old {
                 self.cluster.remove_pod(old);
@@ -202,6 +260,9 @@ impl Loop {
     }
 
     fn offer(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        if !pod.nominated_node.is_empty() {
+            self.nominated.insert(pod.key.clone(), pod.clone());
+        }
         if pod.scheduler_name != self.config.scheduler_name || pod.deleting {
             self.queue.remove(&pod.key);
             return;
@@ -217,6 +278,7 @@ impl Loop {
 
     fn forget(&mut self, key: &Key) {
         self.queue.remove(key);
+        self.nominated.remove(key);
         if let Some(pod) = self.placed.remove(key) {
             self.cluster.remove_pod(&pod);
             self.queue.wake(Instant::now(), |_| true);
@@ -225,15 +287,31 @@ impl Loop {
 
     fn try_next(&mut self) {
         let Some(pod) = self.queue.pop() else { return };
-        match schedule(&pod, &self.cluster, &mut self.rng) {
+        let reserved = self.reserved_against(&pod);
+        reserved.iter().for_each(|p| self.cluster.add_pod(p.clone()));
+        let decision = schedule(&pod, &self.cluster, &mut self.rng);
+        let preemption = decision.as_ref().err().map(|why| self.make_room(&pod, why));
+        reserved.iter().for_each(|p| self.cluster.remove_pod(p));
+        match decision {
             Ok(node) => self.assume_and_bind(&pod, node),
-            Err(why) => self.refuse(pod, &why),
+            Err(why) => self.refuse(&pod, &why, preemption),
         }
+    }
+
+    fn make_room(&mut self, pod: &PodInfo, why: &Unschedulable) -> Result<Preemption, String> {
+        preempt(pod, &mut self.cluster, &self.budgets, why)
+    }
+
+    /// Pods at least as important that wait for a node to be cleared, as if they were on it.
+    fn reserved_against(&self, pod: &PodInfo) -> Vec<Arc<PodInfo>> {
+        let more = self.nominated.values().filter(|p| p.priority >= pod.priority && p.key != pod.key);
+        more.map(|p| p.assumed_on(&p.nominated_node)).collect()
     }
 
     fn assume_and_bind(&mut self, pod: &Arc<PodInfo>, node: String) {
         debug!(pod = ?pod.key, %node, "scheduled");
         self.queue.remove(&pod.key);
+        self.nominated.remove(&pod.key);
         let assumed = pod.assumed_on(&node);
         self.placed.insert(pod.key.clone(), assumed.clone());
         self.cluster.add_pod(assumed.clone());
@@ -255,8 +333,8 @@ impl Loop {
                         ["FailedScheduling", "Scheduling", &note],
                     )
                     .await;
-                    bind::report_unscheduled(&client, &assumed, "SchedulerError", &note, Timestamp::now())
-                        .await;
+                    let why = ("SchedulerError", note.as_str());
+                    bind::report_unscheduled(&client, &assumed, why, None, Timestamp::now()).await;
                     false
                 }
             };
@@ -264,14 +342,40 @@ impl Loop {
         });
     }
 
-    fn refuse(&mut self, pod: Arc<PodInfo>, why: &Unschedulable) {
+    /// Says why, and begins to clear a node where that was found to help.
+    fn refuse(
+        &mut self,
+        pod: &Arc<PodInfo>,
+        why: &Unschedulable,
+        preemption: Option<Result<Preemption, String>>,
+    ) {
+        let (room, remark) = match preemption {
+            Some(Ok(room)) => (Some(room), String::new()),
+            Some(Err(remark)) => (None, remark),
+            None => (None, String::new()),
+        };
+        let message = why.message(&remark);
+        let mut pod = PodInfo::clone(pod);
+        let known = pod.clone();
+        if let Some(room) = &room {
+            pod.nominated_node.clone_from(&room.node);
+            self.nominated.insert(pod.key.clone(), Arc::new(pod.clone()));
+            self.queue.refresh(Arc::new(pod.clone()));
+        }
         self.queue.failed(&pod.key, true, Instant::now());
-        let message = why.message(&why.preemption_in_vain(pod.never_preempts));
         let (client, recorder) = (self.config.client.clone(), self.recorder.clone());
+        let scheduler = self.config.scheduler_name.clone();
         self.writes.spawn(async move {
+            for victim in room.iter().flat_map(|r| &r.victims) {
+                if let Err(error) = bind::evict(&client, &recorder, &scheduler, victim, &pod).await {
+                    warn!(%error, victim = ?victim.key, pod = ?pod.key, "cannot make room");
+                }
+            }
             bind::event(&recorder, &pod, EventType::Warning, ["FailedScheduling", "Scheduling", &message])
                 .await;
-            bind::report_unscheduled(&client, &pod, "Unschedulable", &message, Timestamp::now()).await;
+            let nominated = room.as_ref().map(|r| r.node.as_str());
+            let why = ("Unschedulable", message.as_str());
+            bind::report_unscheduled(&client, &known, why, nominated, Timestamp::now()).await;
             None
         });
     }

@@ -5,8 +5,9 @@ use k8s_openapi::api::core::v1::Taint;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::filter::tolerated;
 use crate::pod::PodInfo;
+use crate::preference;
 
-const MAX: i64 = 100;
+pub(crate) const MAX: i64 = 100;
 const MIB: i64 = 1024 * 1024;
 /// Images below this are pulled as fast as not; above the second bound, size does not matter more.
 const IMAGE_BOUNDS: (i64, i64) = (23 * MIB, 1000 * MIB);
@@ -17,9 +18,13 @@ pub(crate) fn totals(pod: &PodInfo, nodes: &[&NodeInfo], cluster: &Cluster) -> V
     normalize(&mut taints, true);
     let mut affinity: Vec<i64> = nodes.iter().map(|n| preferred_terms(pod, n)).collect();
     normalize(&mut affinity, false);
+    let spread = preference::spread(pod, nodes, cluster);
+    let neighbours = preference::neighbours(pod, nodes, cluster);
     let total = |(i, node): (usize, &&NodeInfo)| {
         3 * taints[i]
             + 2 * affinity[i]
+            + 2 * spread[i]
+            + 2 * neighbours[i]
             + least_allocated(pod, node)
             + balance(pod, node)
             + images(pod, node, cluster)

@@ -94,6 +94,23 @@ impl Selector {
         Selector::All(equal.chain(tests).collect())
     }
 
+    /// Every one of these labels, as Services and ReplicationControllers select.
+    pub fn of_labels(labels: &Labels) -> Selector {
+        Selector::All(labels.iter().map(|(k, v)| Requirement::equals(k, v)).collect())
+    }
+
+    pub fn requirements(&self) -> &[Requirement] {
+        match self {
+            Selector::Nothing => &[],
+            Selector::All(requirements) => requirements,
+        }
+    }
+
+    /// Asks for nothing, so that it selects everything; what selects nothing is not empty.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Selector::All(requirements) if requirements.is_empty())
+    }
+
     /// Adds requirements (`matchLabelKeys`).
     pub fn and(&mut self, more: impl IntoIterator<Item = Requirement>) {
         if let Selector::All(requirements) = self {

@@ -93,7 +93,7 @@ impl<'a> Constraints<'a> {
 }
 
 /// Whether a pod is one that a term speaks of.
-fn fits(term: &PodTerm, pod: &PodInfo, cluster: &Cluster) -> bool {
+pub(crate) fn fits(term: &PodTerm, pod: &PodInfo, cluster: &Cluster) -> bool {
     let empty = Labels::new();
     let namespace = || cluster.namespaces.get(&pod.key.0).unwrap_or(&empty);
     let in_scope = term.namespaces.contains(&pod.key.0) || term.namespace_selector.matches(namespace());
@@ -122,6 +122,13 @@ fn repelled(cluster: &Cluster, pod: &PodInfo) -> HashSet<Domain> {
     out
 }
 
+/// Whether a node counts, as the constraint's policies for affinity and taints say.
+pub(crate) fn counts_for(constraint: &Spread, pod: &PodInfo, node: &NodeInfo) -> bool {
+    let affine = !constraint.honor_affinity || pod.wants_node(&node.name, &node.labels);
+    let tolerated = !constraint.honor_taints || filter::taints(pod, node).is_ok();
+    affine && tolerated
+}
+
 /// Matching pods by domain. Nodes the pod could not use anyway are left out as the constraint's policies say, and
 /// so are nodes that lack the label of any hard constraint.
 fn count(cluster: &Cluster, pod: &PodInfo, constraint: &Spread) -> HashMap<String, i64> {
@@ -129,11 +136,8 @@ fn count(cluster: &Cluster, pod: &PodInfo, constraint: &Spread) -> HashMap<Strin
     for node in cluster.nodes.values() {
         let labelled =
             pod.spread.iter().filter(|s| s.hard).all(|s| node.labels.contains_key(&s.topology_key));
-        let affine = !constraint.honor_affinity || pod.wants_node(&node.name, &node.labels);
-        let tolerated = !constraint.honor_taints || filter::taints(pod, node).is_ok();
-        let Some(value) =
-            node.labels.get(&constraint.topology_key).filter(|_| labelled && affine && tolerated)
-        else {
+        let counts_here = labelled && counts_for(constraint, pod, node);
+        let Some(value) = node.labels.get(&constraint.topology_key).filter(|_| counts_here) else {
             continue;
         };
         let counted = |p: &&std::sync::Arc<PodInfo>| {
