@@ -241,7 +241,10 @@ async fn update_once(
     let mut warnings = vec![];
     let context = ask.context();
     resource.strategy.prepare(&context, &mut new, Some(&old));
-    count_generation(&mut new, &old, resource);
+    // A binding says where, not what: its answer to the object is not a new wish.
+    if ask.subresource != "binding" {
+        count_generation(&mut new, &old, resource);
+    }
     let mut errors = metadata::validate_update(&new, &old);
     errors.extend(metadata::validate(&new, resource));
     errors.extend(resource.strategy.validate(&context, &new, Some(&old)));

@@ -85,6 +85,17 @@ fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409 && status.message.contains("uid"))
 }
 
+/// Conditions are merged by their type: what one no longer says must be taken back in so many words.
+fn whole_conditions(conditions: &Value) -> Value {
+    let mut conditions = conditions.clone();
+    for condition in conditions.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        for field in ["reason", "message"] {
+            condition.entry(field).or_insert(Value::Null);
+        }
+    }
+    conditions
+}
+
 /// The strategic merge patch from one status to the next: changed fields whole, vanished ones null.
 fn difference(old: &Value, new: &Value) -> Option<Value> {
     let empty = Map::new();
@@ -96,6 +107,8 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
                 let mut list = value.as_array().cloned().unwrap_or_default();
                 list.push(serde_json::json!({"$patch": "replace"}));
                 change.insert(key.clone(), Value::Array(list));
+            } else if key == "conditions" {
+                change.insert(key.clone(), whole_conditions(value));
             } else {
                 change.insert(key.clone(), value.clone());
             }
@@ -106,4 +119,23 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
         change.insert(key.clone(), Value::Null);
     }
     (!change.is_empty()).then_some(Value::Object(change))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_takes_back_what_no_longer_holds() {
+        let condition = |ready: bool| match ready {
+            true => serde_json::json!({"type": "Ready", "status": "True"}),
+            false => serde_json::json!({"type": "Ready", "status": "False", "reason": "ContainersNotReady"}),
+        };
+        let status = |ready| serde_json::json!({"phase": "Running", "conditions": [condition(ready)]});
+        assert_eq!(difference(&status(true), &status(true)), None);
+        let change = difference(&status(false), &status(true)).unwrap();
+        let want = serde_json::json!({"conditions": [
+            {"type": "Ready", "status": "True", "reason": null, "message": null}]});
+        assert_eq!(change, want);
+    }
 }

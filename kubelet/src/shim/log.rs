@@ -59,14 +59,14 @@ impl Log {
         self.write(&out, now)
     }
 
-    /// The stream ended: an unfinished line is written as it is.
+    /// The stream ended: an unfinished line stays unfinished, for readers add no line break to a part.
     pub(super) fn finish(&mut self, stream: usize, now: Timestamp) -> io::Result<()> {
         let pending = std::mem::take(&mut self.pending[stream]);
         if pending.is_empty() {
             return Ok(());
         }
         let mut out = Vec::new();
-        line(&mut out, stream, 'F', &pending, now);
+        line(&mut out, stream, 'P', &pending, now);
         self.write(&out, now)
     }
 
@@ -122,7 +122,7 @@ mod tests {
         log.append(0, b"o", now).unwrap();
         log.finish(0, now).unwrap();
         let at = "1970-01-01T00:00:00.000000000Z";
-        let want = format!("{at} stdout F one\n{at} stderr F err\n{at} stdout F two\n");
+        let want = format!("{at} stdout F one\n{at} stderr F err\n{at} stdout P two\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), want);
         log.append(0, &[b'x'; MAX_LINE + 1], now).unwrap();
         assert_eq!(
