@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::World;
+use crate::kubectl::{contains, output_of};
 
 /// One request and what must come back.
 struct Case {
@@ -116,5 +117,7 @@ fn tokens(world: &World) -> Result<()> {
     for bad in ["nonsense", &altered] {
         anonymous.refuses(&format!("--token={bad} get pods"), "", &["Unauthorized"])?;
     }
-    anonymous.refuses("get --raw /api/v1/pods", "", &["Forbidden", "system:anonymous"])
+    // Without credentials kubectl would ask for a name and a password.
+    let answer = output_of("curl", &["-s", "-k", "-m", "5", &format!("{server}/api/v1/pods")])?;
+    contains("a request without credentials", &answer, &["\"Forbidden\"", "system:anonymous"])
 }

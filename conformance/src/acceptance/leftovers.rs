@@ -61,13 +61,16 @@ fn cgroups() -> BTreeSet<String> {
     found
 }
 
-/// Processes of the program itself: the server, shims, pauses.
+/// Processes of the program itself in this network namespace: the server, shims. Another cluster's are not ours to judge.
 fn processes() -> BTreeSet<String> {
+    let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let ours = network("self");
     let pids = entries("/proc");
     let commands = pids.iter().filter(|p| p.bytes().all(|b| b.is_ascii_digit())).filter_map(|pid| {
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?.replace('\0', " ");
         let program = command.split(' ').next()?.rsplit('/').next()?.to_owned();
-        (program == "coracle" || command.contains("coracle shim")).then(|| format!("{pid} {command}"))
+        let is_program = program.starts_with("coracle") || command.contains("/proc/self/exe shim");
+        (is_program && network(pid) == ours).then(|| format!("{pid} {command}"))
     });
     commands.collect()
 }
