@@ -30,6 +30,8 @@ use crate::{connect, discovery, openapi};
 
 /// Upstream's limit of a request body.
 const MAX_BODY: usize = 3 << 20;
+/// What is read, and dropped, beyond it, so that the client gets to see the refusal.
+const MAX_EXCESS: usize = 16 << 20;
 
 /// How a connection shows who is asking.
 #[derive(Clone, Debug)]
@@ -362,10 +364,17 @@ fn tagged(body: Bytes, media: &'static str, tag: &str, headers: &HeaderMap) -> R
     response
 }
 
-async fn read(body: Body) -> Result<Bytes> {
-    match Limited::new(body, MAX_BODY).collect().await {
+async fn read(mut body: Body) -> Result<Bytes> {
+    match Limited::new(&mut body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(e) if e.is::<LengthLimitError>() => {
+            // A client that is still sending would see a broken connection, not the answer.
+            let mut excess = 0;
+            while excess < MAX_EXCESS
+                && let Some(Ok(frame)) = body.frame().await
+            {
+                excess += frame.data_ref().map_or(0, Bytes::len);
+            }
             Err(Status::request_entity_too_large(format!("limit is {MAX_BODY}")))
         }
         Err(e) => Err(Status::bad_request(format!("cannot read the request body: {e}"))),

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use coracle::data_dir::Layout;
 
 use super::World;
 use crate::kubectl::output_of;
@@ -16,7 +17,8 @@ pub struct Traces(Vec<(&'static str, BTreeSet<String>)>);
 // === impl Traces ===
 
 impl Traces {
-    pub fn take() -> Result<Self> {
+    /// Of the cluster with this layout; others may run on this machine.
+    pub fn take(layout: &Layout) -> Result<Self> {
         let lines = |text: String| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
         let links = output_of("ip", &["-o", "link"])?;
         let links = links.lines().filter_map(|l| l.split(':').nth(1)).map(|n| n.trim().to_owned()).collect();
@@ -24,7 +26,7 @@ impl Traces {
         let mounts = mounts
             .lines()
             .filter_map(|l| l.split(' ').nth(1))
-            .filter(|m| !m.starts_with("/run/netns"))
+            .filter(|m| [&layout.run, &layout.data].iter().any(|dir| Path::new(m).starts_with(dir)))
             .map(str::to_owned)
             .collect();
         Ok(Traces(vec![
@@ -32,9 +34,12 @@ impl Traces {
             ("route", lines(output_of("ip", &["route"])?)),
             ("link", links),
             ("mount", mounts),
-            ("cgroup", cgroups()),
+            ("cgroup", cgroups(&layout.cgroup_root())),
             ("process", processes()),
-            ("entry in /run", entries("/run").into_iter().filter(|n| n.contains("coracle")).collect()),
+            (
+                "entry in /run",
+                layout.run.exists().then(|| layout.run.display().to_string()).into_iter().collect(),
+            ),
         ]))
     }
 }
@@ -48,14 +53,15 @@ fn entries(dir: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Pod and program groups, in every hierarchy.
-fn cgroups() -> BTreeSet<String> {
+/// The cluster's group, in every hierarchy.
+fn cgroups(name: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut roots = vec!["/sys/fs/cgroup".to_owned()];
     roots.extend(entries("/sys/fs/cgroup").into_iter().map(|e| format!("/sys/fs/cgroup/{e}")));
     for root in roots {
-        for name in entries(&root).into_iter().filter(|n| n == "kubepods" || n.starts_with("coracle")) {
-            found.insert(Path::new(&root).join(name).to_string_lossy().into_owned());
+        let group = format!("{root}{name}");
+        if Path::new(&group).exists() {
+            found.insert(group);
         }
     }
     found
@@ -78,7 +84,7 @@ fn processes() -> BTreeSet<String> {
 pub(super) fn purged(world: &mut World) -> Result<()> {
     world.cluster.purge()?;
     ensure!(!world.cluster.data_dir.exists(), "{} is still there", world.cluster.data_dir.display());
-    let after = Traces::take()?;
+    let after = Traces::take(&world.layout)?;
     for ((what, before), (_, after)) in world.before.0.iter().zip(&after.0) {
         let left: Vec<_> = after.difference(before).collect();
         ensure!(left.is_empty(), "left behind, {what}: {left:?}");

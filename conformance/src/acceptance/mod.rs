@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use coracle::data_dir::Layout;
 
 use crate::cluster::{self, Cluster};
 use crate::kubectl::{Kubectl, programs};
@@ -38,6 +39,7 @@ pub struct World {
     pub cluster: Cluster,
     /// Every kubectl to check with; the first is the one most checks use.
     pub kubectls: Vec<Kubectl>,
+    pub layout: Layout,
     /// How many containers, links, mounts ... there were before the cluster.
     pub before: leftovers::Traces,
 }
@@ -69,10 +71,11 @@ pub fn run(options: &Options) -> Result<()> {
     let flags = Registry::flags("docker.io", &scratch.path().join("registries.yaml"))?;
     let flags = flags.each_ref().map(String::as_str);
 
-    let before = leftovers::Traces::take()?;
+    let layout = Layout::of(Some(&scratch.path().join("data")))?;
+    let before = leftovers::Traces::take(&layout)?;
     let cluster = Cluster::new(&program, &scratch.path().join("data"), &flags);
     let kubectls = kubectls.iter().map(|p| cluster.kubectl(p)).collect();
-    let mut world = World { cluster, kubectls, before };
+    let mut world = World { cluster, kubectls, layout, before };
     let outcome = checks(&mut world, &options.filter);
     if outcome.is_err() {
         println!("the cluster's log: {}", world.cluster.log_path().display());
