@@ -1,5 +1,6 @@
 //! What is wrong with a pod spec: the spec as a whole. Its containers, volumes and scheduling have files of their own.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use coracle_api::Object;
@@ -164,22 +165,33 @@ fn security_context(at: &str, spec: &Value, errors: &mut Errors) {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.invalid(format!("{at}.shareProcessNamespace"), true, detail);
     }
-    for (i, sysctl) in items(context, "sysctls").enumerate() {
-        let name = sysctl["name"].as_str().unwrap_or_default();
-        let at = format!("{at}.sysctls[{i}].name");
-        let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_./".contains(&b);
-        if name.is_empty() {
-            errors.required(at, "");
-        } else if name.len() > 253 || !name.bytes().all(fine) {
-            let detail = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
-            errors.invalid(at, name, detail);
-        }
-    }
+    sysctls(at, context, errors);
     if let Some(policy) = context["fsGroupChangePolicy"].as_str() {
         errors.one_of(format!("{at}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
     }
     seccomp(&format!("{at}.seccompProfile"), &context["seccompProfile"], errors);
     app_armor(&format!("{at}.appArmorProfile"), &context["appArmorProfile"], errors);
+}
+
+fn sysctls(at: &str, context: &Value, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    let alphanumeric = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let fine = |b: u8| alphanumeric(Some(&b)) || b == b'-' || b == b'_';
+    let segment = |s: &str| {
+        alphanumeric(s.as_bytes().first()) && alphanumeric(s.as_bytes().last()) && s.bytes().all(fine)
+    };
+    for (i, sysctl) in items(context, "sysctls").enumerate() {
+        let name = sysctl["name"].as_str().unwrap_or_default();
+        let at = format!("{at}.sysctls[{i}].name");
+        if name.is_empty() {
+            errors.required(at, "");
+        } else if name.len() > 253 || !name.split(['.', '/']).all(segment) {
+            let detail = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+            errors.invalid(at, name, detail);
+        } else if !seen.insert(name) {
+            errors.duplicate(at, name);
+        }
+    }
 }
 
 /// User and group numbers of a security context.
