@@ -241,10 +241,7 @@ async fn update_once(
     let mut warnings = vec![];
     let context = ask.context();
     resource.strategy.prepare(&context, &mut new, Some(&old));
-    // A binding says where, not what: its answer to the object is not a new wish.
-    if ask.subresource != "binding" {
-        count_generation(&mut new, &old, resource);
-    }
+    count_generation(&mut new, &old, ask);
     let mut errors = metadata::validate_update(&new, &old);
     errors.extend(metadata::validate(&new, resource));
     errors.extend(resource.strategy.validate(&context, &new, Some(&old)));
@@ -379,9 +376,9 @@ fn isolate(new: &mut Object, old: &Object, ask: &Ask<'_>) {
     }
 }
 
-/// A change of anything but metadata and status is a new generation.
-fn count_generation(new: &mut Object, old: &Object, resource: &Resource) {
-    if !resource.generation {
+/// A change of anything but metadata and status is a new generation. A binding says where, not what: it is none.
+fn count_generation(new: &mut Object, old: &Object, ask: &Ask<'_>) {
+    if !ask.resource.generation || ask.subresource == "binding" {
         return;
     }
     let counted = |o: &Object| -> Vec<(String, Value)> {
