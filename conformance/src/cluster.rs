@@ -18,6 +18,8 @@ use crate::netns::NODE_IP;
 pub struct Cluster {
     pub program: PathBuf,
     pub data_dir: PathBuf,
+    /// `up`, or `apiserver` for the API server alone.
+    pub command: &'static str,
     pub flags: Vec<String>,
     /// When `coracle up` was started.
     pub begun: Instant,
@@ -55,6 +57,7 @@ impl Cluster {
         Cluster {
             program: program.to_owned(),
             data_dir: data_dir.to_owned(),
+            command: "up",
             flags: flags.iter().map(|s| (*s).to_owned()).collect(),
             begun: Instant::now(),
             child: None,
@@ -81,7 +84,7 @@ impl Cluster {
         let log = File::options().create(true).append(true).open(self.log_path())?;
         self.begun = Instant::now();
         let mut child = self
-            .coracle(&["up", "--node-ip", NODE_IP, "--node-name", "n1"])
+            .coracle(&[self.command, "--node-ip", NODE_IP, "--node-name", "n1"])
             .args(&self.flags)
             .stdout(Stdio::piped())
             .stderr(log)

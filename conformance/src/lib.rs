@@ -8,6 +8,7 @@ pub mod kept;
 pub mod kubectl;
 pub mod netns;
 pub mod operator;
+pub mod pod_starts;
 pub mod registry;
 pub mod report;
 pub mod status_page;

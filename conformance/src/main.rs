@@ -34,7 +34,10 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Diff(options) => diff::run(&options),
         Command::Status => status_page::write(),
-        Command::Bench(options) => bench::run(&options),
+        Command::Bench(options) => {
+            let _namespace = if options.starts_node() { Some(netns::enter_new()?) } else { None };
+            bench::run(&options)
+        }
         Command::Suite(options) => {
             let _namespace = if options.starts_node() { Some(netns::enter_new()?) } else { None };
             suite::run(&options)

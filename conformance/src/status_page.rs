@@ -51,13 +51,7 @@ fn write_page(
         differences(out, report)?;
     }
     if let Some(run) = bench {
-        writeln!(out, "## Beside upstream, in one run on one machine\n")?;
-        writeln!(
-            out,
-            "{}; {} objects, {} watchers; the disk does {:.0} fdatasync a second.\n",
-            run.date, run.objects, run.watchers, run.fdatasync_per_second
-        )?;
-        writeln!(out, "{}", bench::table(&run.coracle, run.upstream.as_ref()))?;
+        writeln!(out, "{}", bench::section(run))?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::World;
 use crate::operator::program;
 
 /// A client as any kube-rs program makes one.
-pub(super) async fn over_tls(kubeconfig: &Path) -> Result<Client> {
+pub(crate) async fn over_tls(kubeconfig: &Path) -> Result<Client> {
     // A second installation is refused, and means that the first one is in place.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config =

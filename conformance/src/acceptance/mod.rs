@@ -3,7 +3,7 @@
 //! The checks build on each other in the order of [`run`]: they share one cluster, as a working day does.
 
 mod bad_input;
-mod clients;
+pub(crate) mod clients;
 mod commands;
 mod density;
 mod faults;

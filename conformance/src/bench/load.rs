@@ -3,13 +3,15 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::process::Processes;
-use crate::wire::{Connection, Endpoint};
+use super::Server;
+use super::process::own_cpu_seconds;
+use crate::pod_starts::percentile;
+use crate::wire::Connection;
 
 /// What a run of equal operations gave.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,6 +25,8 @@ pub struct Measure {
     pub p99_ms: f64,
     /// Milliseconds of server CPU for one operation.
     pub cpu_ms: f64,
+    /// Milliseconds of the clients' own CPU for one operation.
+    pub client_cpu_ms: f64,
     /// Bytes of one answer, where that matters.
     pub bytes: usize,
 }
@@ -33,8 +37,7 @@ const CONNECTIONS: usize = 8;
 /// Runs `count` operations, numbered from 0, by `clients` at a time. An operation gives the bytes of its answer.
 pub(super) async fn run<F, Fut>(
     name: &str,
-    endpoint: &Endpoint,
-    server: &Processes,
+    server: &Server,
     clients: usize,
     count: usize,
     operation: F,
@@ -45,10 +48,10 @@ where
 {
     let mut connections = vec![];
     for _ in 0..clients.min(CONNECTIONS) {
-        connections.push(endpoint.connect().await?);
+        connections.push(server.endpoint.connect().await?);
     }
     let (operation, next) = (Arc::new(operation), Arc::new(AtomicUsize::new(0)));
-    let (cpu, begun) = (server.cpu_seconds(), Instant::now());
+    let (cpu, client, begun) = (server.processes.cpu_seconds(), own_cpu_seconds(), Instant::now());
     let mut tasks = tokio::task::JoinSet::new();
     for client in 0..clients {
         let (operation, next) = (operation.clone(), next.clone());
@@ -79,15 +82,10 @@ where
         clients,
         operations: count,
         per_second: count as f64 / seconds,
-        p50_ms: percentile(&mut times, 50),
-        p99_ms: percentile(&mut times, 99),
-        cpu_ms: (server.cpu_seconds() - cpu) * 1000.0 / count as f64,
+        p50_ms: percentile(&mut times, 50).as_secs_f64() * 1000.0,
+        p99_ms: percentile(&mut times, 99).as_secs_f64() * 1000.0,
+        cpu_ms: (server.processes.cpu_seconds() - cpu) * 1000.0 / count as f64,
+        client_cpu_ms: (own_cpu_seconds() - client) * 1000.0 / count as f64,
         bytes,
     })
-}
-
-fn percentile(times: &mut [Duration], share: usize) -> f64 {
-    times.sort_unstable();
-    let at = (times.len() * share / 100).min(times.len().saturating_sub(1));
-    times.get(at).map_or(0.0, |t| t.as_secs_f64() * 1000.0)
 }

@@ -1,49 +1,72 @@
 //! Benchmarks of an API server, the same for ours and for upstream's, in one run on one machine.
+//!
+//! Each step measures one server and then the other, so that what else the machine does meets both alike.
 
+mod control_plane;
 mod load;
 mod page;
+mod plot;
+mod pods;
 mod process;
+mod requests;
 mod watch;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
-use bytes::Bytes;
+use anyhow::Result;
 use clap::Args;
-use http::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{self, Cluster};
 use crate::kept;
-use crate::upstream::Upstream;
-use crate::wire::{Endpoint, JSON, PROTOBUF, TABLE};
+use crate::upstream::{Upstream, free_port};
+use crate::wire::Endpoint;
+use control_plane::Idle;
 pub use load::Measure;
-pub use page::table;
+pub use page::section;
+use pods::PodTimes;
 use process::Processes;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Measure the API server of this kubeconfig alone (it must listen on this machine)
+    /// Measure the API server of this kubeconfig alone (it must listen on this machine; pods are started if it has a node)
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Leave upstream out
     #[arg(long)]
     alone: bool,
+    /// Start no node and no pods
+    #[arg(long)]
+    no_node: bool,
+    /// Everything smaller, for trying: less than three minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only the steps whose name contains this: idle, requests, lists, watch, pods
+    #[arg(long, default_value = "", value_name = "NAME")]
+    only: String,
     /// The program to measure [default: beside this one]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
-    /// Objects of the big lists
-    #[arg(long, default_value_t = 10_000, value_name = "N")]
-    objects: usize,
-    /// Watchers of the fan-out
-    #[arg(long, default_value_t = 1_000, value_name = "N")]
-    watchers: usize,
-    /// Clients at a time
-    #[arg(long, value_delimiter = ',', default_value = "1,16,64,256", value_name = "N")]
-    clients: Vec<usize>,
-    /// Keep the figures in conformance/bench.json, from which the status page is made
+    /// Keep the figures in conformance/bench.json, from which the status page is made, and draw the plots
     #[arg(long)]
     keep: bool,
+}
+
+/// How much of everything.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Amounts {
+    /// Clients at a time.
+    pub clients: Vec<usize>,
+    /// Objects of the big lists.
+    pub objects: usize,
+    /// How often each list is asked for.
+    pub lists: usize,
+    pub watchers: usize,
+    /// Seconds of doing nothing.
+    pub idle: u64,
+    /// Pods started at once, and one after the other.
+    pub together: usize,
+    pub alone: usize,
 }
 
 /// All figures of one server.
@@ -51,172 +74,200 @@ pub struct Options {
 pub struct Figures {
     pub measures: Vec<Measure>,
     pub watch: Option<watch::FanOut>,
-    /// Resident bytes: at the start, with the objects, with the watchers.
-    pub rss_start: u64,
-    pub rss_objects: u64,
-    pub rss_watchers: u64,
+    pub memory: Memory,
+    /// Seconds from the start of the whole control plane until `/readyz` says ok.
+    pub ready: Option<f64>,
+    /// The whole control plane, without a node.
+    pub idle: Option<Idle>,
+    pub pods: Option<PodTimes>,
+}
+
+/// Resident bytes of the API server with its store, at points of the run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Memory {
+    pub start: u64,
+    pub before_objects: u64,
+    pub with_objects: u64,
+    pub before_watchers: u64,
+    pub with_watchers: u64,
 }
 
 /// One run: ours, and upstream's where it was there.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Run {
     pub date: String,
-    pub objects: usize,
-    pub watchers: usize,
+    pub cores: usize,
+    pub amounts: Amounts,
     pub fdatasync_per_second: f64,
     pub coracle: Figures,
     pub upstream: Option<Figures>,
 }
 
+/// A server that is measured, and what it gave so far.
+struct Server {
+    name: &'static str,
+    endpoint: Endpoint,
+    processes: Processes,
+    figures: Figures,
+}
+
+/// The namespace everything is made in.
+const NAMESPACE: &str = "bench";
+
 pub fn run(options: &Options) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One thread: the clients of a benchmark shall leave the machine to the server.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let scratch = tempfile::Builder::new().prefix("coracle-bench-").tempdir()?;
-    if let Some(kubeconfig) = &options.kubeconfig {
-        let figures = runtime.block_on(measure("server", kubeconfig, options))?;
-        print!("{}", page::table(&figures, None));
-        return Ok(());
-    }
     let mut run = Run {
         date: jiff::Zoned::now().date().to_string(),
-        objects: options.objects,
-        watchers: options.watchers,
+        cores: std::thread::available_parallelism()?.get(),
+        amounts: options.amounts(),
         fdatasync_per_second: process::fdatasync_per_second(scratch.path())?,
         ..Run::default()
     };
     println!("fdatasync: {:.0} a second", run.fdatasync_per_second);
-    run.coracle = {
+    if let Some(kubeconfig) = &options.kubeconfig {
+        run.coracle = runtime.block_on(foreign(kubeconfig, options, &run.amounts))?;
+    } else {
+        run.upstream = (!options.alone).then(Figures::default);
         let program = cluster::program(options.program.as_deref())?;
-        let port = crate::upstream::free_port()?.to_string();
-        let mut cluster = Cluster::new(
-            &program,
-            &scratch.path().join("data"),
-            &["--no-node", "--bind-address", "127.0.0.1", "--port", &port],
-        );
-        cluster.up()?;
-        let figures = runtime.block_on(measure("coracle", &cluster.kubeconfig(), options))?;
-        cluster.purge()?;
-        figures
-    };
-    if !options.alone {
-        let upstream = Upstream::start(&scratch.path().join("upstream"))?;
-        run.upstream = Some(runtime.block_on(measure("upstream", &upstream.kubeconfig(), options))?);
+        if options.wants("idle") {
+            control_plane::measure(&runtime, &program, scratch.path(), &mut run)?;
+        }
+        api_servers(&runtime, &program, scratch.path(), options, &mut run)?;
+        if options.starts_node() {
+            run.coracle.pods =
+                Some(pods::on_a_node_of_ours(&runtime, &program, scratch.path(), &run.amounts)?);
+        }
     }
-    print!("{}", page::table(&run.coracle, run.upstream.as_ref()));
+    print!("{}", page::tables(&run));
     if options.keep {
-        kept::save(&run, &crate::suite::home().join("bench.json"))?;
+        let home = crate::suite::home();
+        kept::save(&run, &home.join("bench.json"))?;
+        page::draw(&run, &home)?;
     }
     Ok(())
 }
 
-/// Operations of one measure: enough for a second or two of work, little enough for a slow server.
-fn amount(clients: usize) -> usize {
-    (clients * 400).clamp(800, 20_000)
+// === impl Options ===
+
+impl Options {
+    /// Whether pods will run on this machine, so that a network namespace is needed.
+    pub fn starts_node(&self) -> bool {
+        self.kubeconfig.is_none() && !self.no_node && self.wants("pods")
+    }
+
+    fn wants(&self, step: &str) -> bool {
+        step.contains(&self.only)
+    }
+
+    fn amounts(&self) -> Amounts {
+        match self.quick {
+            true => Amounts {
+                clients: vec![1, 64],
+                objects: 2_000,
+                lists: 5,
+                watchers: 200,
+                idle: 10,
+                together: 20,
+                alone: 3,
+            },
+            false => Amounts {
+                clients: vec![1, 16, 64, 256],
+                objects: 10_000,
+                lists: 10,
+                watchers: 1_000,
+                idle: 60,
+                together: 60,
+                alone: 15,
+            },
+        }
+    }
 }
 
-async fn measure(name: &str, kubeconfig: &Path, options: &Options) -> Result<Figures> {
-    let endpoint = Endpoint::of(kubeconfig)?;
-    let server = Processes::listening_on(endpoint.port())?;
-    let mut figures = Figures { rss_start: server.rss_bytes(), ..Figures::default() };
-    let mut admin = endpoint.connect().await?;
-    let namespace = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"bench"}}"#;
-    admin.call(Method::POST, "/api/v1/namespaces", JSON, Bytes::from_static(namespace.as_bytes())).await?;
-    for &clients in &options.clients {
-        writes_and_reads(&endpoint, &server, clients, &mut figures).await?;
-        println!("{name}: {clients} clients done");
+// === impl Server ===
+
+impl Server {
+    fn new(name: &'static str, kubeconfig: &Path, processes: Option<Processes>) -> Result<Self> {
+        let endpoint = Endpoint::of(kubeconfig)?;
+        let processes = match processes {
+            Some(processes) => processes,
+            None => Processes::listening_on(endpoint.port())?,
+        };
+        let mut figures = Figures::default();
+        figures.memory.start = processes.rss_bytes();
+        Ok(Server { name, endpoint, processes, figures })
     }
-    lists(&endpoint, &server, options.objects, &mut figures).await?;
-    println!("{name}: lists done");
-    figures.watch =
-        Some(watch::fan_out(&endpoint, &server, options.watchers, &mut figures.rss_watchers).await?);
-    println!("{name}: watchers done");
+
+    fn done(&self, what: &str) {
+        println!("{}: {what} done", self.name);
+    }
+}
+
+/// Any cluster: only what can be asked of a running one.
+async fn foreign(kubeconfig: &Path, options: &Options, amounts: &Amounts) -> Result<Figures> {
+    let mut servers = [Server::new("server", kubeconfig, None)?];
+    load_all(&mut servers, options, amounts).await?;
+    let [server] = servers;
+    let mut figures = server.figures;
+    if options.wants("pods") && !options.no_node {
+        figures.pods = pods::on_any_cluster(kubeconfig, amounts).await?;
+    }
     Ok(figures)
 }
 
-const CONFIGMAPS: &str = "/api/v1/namespaces/bench/configmaps";
-
-/// A ConfigMap of about a kilobyte.
-fn configmap(name: &str, value: usize) -> Bytes {
-    let fill = "x".repeat(800);
-    Bytes::from(format!(
-        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","labels":{{"app":"bench"}}}},"data":{{"n":"{value}","fill":"{fill}"}}}}"#
-    ))
-}
-
-async fn writes_and_reads(
-    endpoint: &Endpoint,
-    server: &Processes,
-    clients: usize,
-    figures: &mut Figures,
+/// The API servers alone, each with its store, side by side.
+fn api_servers(
+    runtime: &tokio::runtime::Runtime,
+    program: &Path,
+    scratch: &Path,
+    options: &Options,
+    run: &mut Run,
 ) -> Result<()> {
-    let count = amount(clients);
-    let create = load::run("create", endpoint, server, clients, count, |mut c, n| async move {
-        Ok(c.call(Method::POST, CONFIGMAPS, JSON, configmap(&format!("c-{n}"), 0)).await?.len())
-    });
-    figures.measures.push(create.await?);
-    let get = load::run("get", endpoint, server, clients, count, |mut c, n| async move {
-        Ok(c.call(Method::GET, &format!("{CONFIGMAPS}/c-{n}"), JSON, Bytes::new()).await?.len())
-    });
-    figures.measures.push(get.await?);
-    let update = load::run("update", endpoint, server, clients, count, |mut c, n| async move {
-        let name = format!("c-{n}");
-        Ok(c.call(Method::PUT, &format!("{CONFIGMAPS}/{name}"), JSON, configmap(&name, 1)).await?.len())
-    });
-    figures.measures.push(update.await?);
-    let delete = load::run("delete", endpoint, server, clients, count, |mut c, n| async move {
-        Ok(c.call(Method::DELETE, &format!("{CONFIGMAPS}/c-{n}"), JSON, Bytes::new()).await?.len())
-    });
-    figures.measures.push(delete.await?);
-    Ok(())
-}
-
-const PODS: &str = "/api/v1/namespaces/bench/pods";
-
-/// A pod like those of a Deployment: about 3 KB as stored. Every tenth has `tier: a`.
-fn pod(n: usize) -> Bytes {
-    let tier = if n.is_multiple_of(10) { "a" } else { "b" };
-    Bytes::from(format!(
-        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"p-{n}","labels":{{"app":"bench","tier":"{tier}"}},"annotations":{{"note":"{}"}}}},
-"spec":{{"schedulerName":"none","containers":[{{"name":"main","image":"registry.example.com/bench:1","ports":[{{"containerPort":8080}}],
-"env":[{{"name":"A","value":"1"}},{{"name":"POD","valueFrom":{{"fieldRef":{{"fieldPath":"metadata.name"}}}}}}],
-"resources":{{"requests":{{"cpu":"10m","memory":"16Mi"}},"limits":{{"memory":"64Mi"}}}},
-"livenessProbe":{{"httpGet":{{"path":"/","port":8080}}}},"readinessProbe":{{"httpGet":{{"path":"/","port":8080}}}}}}]}}}}"#,
-        "x".repeat(600)
-    ))
-}
-
-async fn lists(endpoint: &Endpoint, server: &Processes, objects: usize, figures: &mut Figures) -> Result<()> {
-    let account = r#"{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}}"#;
-    // A controller may have made it already.
-    let _ = endpoint
-        .connect()
-        .await?
-        .call(
-            Method::POST,
-            "/api/v1/namespaces/bench/serviceaccounts",
-            JSON,
-            Bytes::from_static(account.as_bytes()),
-        )
-        .await;
-    load::run("fill", endpoint, server, 64, objects, |mut c, n| async move {
-        Ok(c.call(Method::POST, PODS, JSON, pod(n)).await?.len())
-    })
-    .await?;
-    figures.rss_objects = server.rss_bytes();
-    let kinds: [(&'static str, String, &'static str); 6] = [
-        ("list", PODS.to_owned(), JSON),
-        ("list protobuf", PODS.to_owned(), PROTOBUF),
-        ("list table", PODS.to_owned(), TABLE),
-        ("list limit=500", format!("{PODS}?limit=500"), JSON),
-        ("list by label (a tenth)", format!("{PODS}?labelSelector=tier%3Da"), JSON),
-        ("list by field (one)", format!("{PODS}?fieldSelector=metadata.name%3Dp-7"), JSON),
-    ];
-    for (name, path, accept) in kinds {
-        let measured = load::run(name, endpoint, server, 1, 10, move |mut c, _| {
-            let path = path.clone();
-            async move { c.drain(&path, accept).await }
-        });
-        figures.measures.push(measured.await?);
+    let port = free_port()?.to_string();
+    let flags = ["--bind-address", "127.0.0.1", "--port", &port];
+    let mut cluster = Cluster::new(program, &scratch.join("requests"), &flags);
+    cluster.command = "apiserver";
+    cluster.up()?;
+    let processes = Processes::of([u32::try_from(cluster.pid()?.as_raw())?]);
+    let mut servers = vec![Server::new("coracle", &cluster.kubeconfig(), Some(processes))?];
+    let upstream = match run.upstream {
+        Some(_) => Some(Upstream::start(&scratch.join("upstream-requests"))?),
+        None => None,
+    };
+    if let Some(upstream) = &upstream {
+        let processes = Processes::of(upstream.pids().into_iter().map(|(_, pid)| pid));
+        servers.push(Server::new("upstream", &upstream.kubeconfig(), Some(processes))?);
     }
-    ensure!(figures.measures.last().is_some_and(|m| m.bytes > 0), "lists gave nothing");
+    runtime.block_on(load_all(&mut servers, options, &run.amounts))?;
+    let take = |into: &mut Figures, from: &mut Server| {
+        let figures = std::mem::take(&mut from.figures);
+        (into.measures, into.watch, into.memory) = (figures.measures, figures.watch, figures.memory);
+    };
+    take(&mut run.coracle, &mut servers[0]);
+    if let (Some(figures), Some(server)) = (&mut run.upstream, servers.get_mut(1)) {
+        take(figures, server);
+    }
+    cluster.purge()
+}
+
+async fn load_all(servers: &mut [Server], options: &Options, amounts: &Amounts) -> Result<()> {
+    for server in &mut *servers {
+        requests::prepare(server).await?;
+    }
+    for &clients in amounts.clients.iter().filter(|_| options.wants("requests")) {
+        for server in &mut *servers {
+            requests::writes_and_reads(server, clients).await?;
+            server.done(&format!("{clients} clients"));
+        }
+    }
+    for server in servers.iter_mut().filter(|_| options.wants("lists")) {
+        requests::lists(server, amounts).await?;
+        server.done("lists");
+    }
+    for server in servers.iter_mut().filter(|_| options.wants("watch")) {
+        watch::fan_out(server, amounts.watchers).await?;
+        server.done("watchers");
+    }
     Ok(())
 }

@@ -6,11 +6,15 @@ use anyhow::{Context, Result};
 
 /// The processes of one server.
 #[derive(Clone, Debug)]
-pub(super) struct Processes(pub(super) Vec<u32>);
+pub(super) struct Processes(Vec<u32>);
 
 // === impl Processes ===
 
 impl Processes {
+    pub(super) fn of(pids: impl IntoIterator<Item = u32>) -> Self {
+        Processes(pids.into_iter().collect())
+    }
+
     /// Whoever listens on a TCP port of loopback or of all addresses.
     pub(super) fn listening_on(port: u16) -> Result<Self> {
         let wanted = format!(":{port:04X}");
@@ -33,7 +37,7 @@ impl Processes {
                 fs::read_link(fd.path()).is_ok_and(|to| inodes.iter().any(|i| to.as_os_str() == i.as_str()))
             })
         });
-        Ok(Processes(vec![owner.with_context(|| format!("no process listens on port {port}"))?]))
+        Ok(Processes::of([owner.with_context(|| format!("no process listens on port {port}"))?]))
     }
 
     /// Seconds of CPU used so far, all threads, user and system.
@@ -50,6 +54,11 @@ impl Processes {
         };
         self.0.iter().filter_map(of).sum()
     }
+}
+
+/// Seconds of CPU this program has used.
+pub(super) fn own_cpu_seconds() -> f64 {
+    Processes::of([std::process::id()]).cpu_seconds()
 }
 
 fn cpu_ticks(pid: u32) -> Option<u64> {

@@ -9,9 +9,10 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::process::Processes;
-use super::{CONFIGMAPS, configmap};
-use crate::wire::{Endpoint, JSON};
+use super::Server;
+use super::process::own_cpu_seconds;
+use super::requests::{CONFIGMAPS, configmap};
+use crate::wire::JSON;
 
 /// How fast events reach all watchers, and what each costs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,18 +21,17 @@ pub struct FanOut {
     pub events_per_second: f64,
     /// Microseconds of server CPU for one event to one watcher.
     pub cpu_us: f64,
+    /// The same of the watchers' own CPU.
+    pub client_cpu_us: f64,
 }
 
 const CHANGES: usize = 200;
 /// Streams on one connection.
 const STREAMS: usize = 100;
 
-pub(super) async fn fan_out(
-    endpoint: &Endpoint,
-    server: &Processes,
-    watchers: usize,
-    rss: &mut u64,
-) -> Result<FanOut> {
+pub(super) async fn fan_out(server: &mut Server, watchers: usize) -> Result<()> {
+    let endpoint = server.endpoint.clone();
+    server.figures.memory.before_watchers = server.processes.rss_bytes();
     let (seen, mut all_seen) = mpsc::channel::<()>(watchers);
     let mut tasks = tokio::task::JoinSet::new();
     let mut connection = endpoint.connect().await?;
@@ -54,8 +54,8 @@ pub(super) async fn fan_out(
         });
     }
     drop(seen);
-    *rss = server.rss_bytes();
-    let (cpu, begun) = (server.cpu_seconds(), Instant::now());
+    server.figures.memory.with_watchers = server.processes.rss_bytes();
+    let (cpu, client, begun) = (server.processes.cpu_seconds(), own_cpu_seconds(), Instant::now());
     let mut writer = endpoint.connect().await?;
     for n in 0..CHANGES {
         writer.call(Method::POST, CONFIGMAPS, JSON, configmap(&format!("w-{n}"), n)).await?;
@@ -66,13 +66,14 @@ pub(super) async fn fan_out(
     }
     anyhow::ensure!(finished == watchers, "{} of {watchers} watchers saw all changes", finished);
     let events = (CHANGES * watchers) as f64;
-    let figures = FanOut {
+    server.figures.watch = Some(FanOut {
         watchers,
         events_per_second: events / begun.elapsed().as_secs_f64(),
-        cpu_us: (server.cpu_seconds() - cpu) * 1e6 / events,
-    };
+        cpu_us: (server.processes.cpu_seconds() - cpu) * 1e6 / events,
+        client_cpu_us: (own_cpu_seconds() - client) * 1e6 / events,
+    });
     for n in 0..CHANGES {
         writer.call(Method::DELETE, &format!("{CONFIGMAPS}/w-{n}"), JSON, Bytes::new()).await?;
     }
-    Ok(figures)
+    Ok(())
 }
