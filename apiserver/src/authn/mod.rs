@@ -1,6 +1,7 @@
 //! Who is asking: client certificates, service-account tokens, anonymous.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use coracle_api::names::{GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, USER_ANONYMOUS};
 use jiff::Timestamp;
@@ -22,6 +23,19 @@ pub struct User {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
+/// What a connection's client certificate (verified by TLS) says; read once, asked with every request.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    NoCertificate,
+    /// A certificate that names nobody.
+    Nobody,
+    Named {
+        user: Arc<User>,
+        /// Unix seconds.
+        not_after: i64,
+    },
+}
+
 /// Turns what a connection and a request show into an identity.
 pub struct Authenticator {
     pub tokens: Tokens,
@@ -38,15 +52,17 @@ impl Authenticator {
     pub fn authenticate(
         &self,
         cluster: &dyn Cluster,
-        peer_certificate: Option<&[u8]>,
+        peer: &Peer,
         authorization: Option<&str>,
         now: Timestamp,
-    ) -> Result<User> {
-        if let Some(der) = peer_certificate {
-            return certificate_user(der, now).ok_or_else(Status::unauthorized);
+    ) -> Result<Arc<User>> {
+        match peer {
+            Peer::Named { user, not_after } if *not_after >= now.as_second() => return Ok(user.clone()),
+            Peer::Named { .. } | Peer::Nobody => return Err(Status::unauthorized()),
+            Peer::NoCertificate => {}
         }
         let Some(header) = authorization.map(str::trim).filter(|h| !h.is_empty()) else {
-            return Ok(anonymous());
+            return Ok(Arc::new(anonymous()));
         };
         match header.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
@@ -54,10 +70,10 @@ impl Authenticator {
                     .tokens
                     .verify(cluster, token.trim(), &[], now)
                     .map_err(|_| Status::unauthorized())?;
-                Ok(claims.user())
+                Ok(Arc::new(claims.user()))
             }
             // Another scheme is no credential of ours: upstream goes on to anonymous.
-            _ => Ok(anonymous()),
+            _ => Ok(Arc::new(anonymous())),
         }
     }
 }
@@ -71,12 +87,18 @@ pub fn anonymous() -> User {
     }
 }
 
-/// The user a client certificate names: the common name, and the organisations as groups.
-pub fn certificate_user(der: &[u8], now: Timestamp) -> Option<User> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    if certificate.validity().not_after.timestamp() < now.as_second() {
-        return None;
+// === impl Peer ===
+
+impl Peer {
+    pub fn of(certificate: Option<&[u8]>) -> Self {
+        let Some(der) = certificate else { return Peer::NoCertificate };
+        named(der).unwrap_or(Peer::Nobody)
     }
+}
+
+/// The user a client certificate names: the common name, and the organisations as groups.
+fn named(der: &[u8]) -> Option<Peer> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok().filter(|n| !n.is_empty())?.to_owned();
     let mut groups: Vec<String> =
@@ -84,7 +106,8 @@ pub fn certificate_user(der: &[u8], now: Timestamp) -> Option<User> {
     groups.push(GROUP_AUTHENTICATED.to_owned());
     let id = format!("X509SHA256={}", hex::encode(Sha256::digest(der)));
     let extra = BTreeMap::from([(tokens::CREDENTIAL_ID.to_owned(), vec![id])]);
-    Some(User { name, uid: String::new(), groups, extra })
+    let user = Arc::new(User { name, uid: String::new(), groups, extra });
+    Some(Peer::Named { user, not_after: certificate.validity().not_after.timestamp() })
 }
 
 // === impl User ===

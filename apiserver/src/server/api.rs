@@ -11,7 +11,7 @@ use http::{Request, Response};
 use tower::Service;
 
 use super::Server;
-use crate::authn::User;
+use crate::authn::{Peer, User};
 use crate::chain::{self, Caller};
 
 /// The API, as one caller sees it.
@@ -28,8 +28,8 @@ impl Api {
         Api { server, caller: Caller::Known(Arc::new(user)) }
     }
 
-    pub(super) fn network(server: Arc<Server>, certificate: Option<Arc<[u8]>>) -> Self {
-        Api { server, caller: Caller::Network(certificate) }
+    pub(super) fn network(server: Arc<Server>, certificate: Option<&[u8]>) -> Self {
+        Api { server, caller: Caller::Network(Peer::of(certificate)) }
     }
 }
 

@@ -76,7 +76,7 @@ async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, dr
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
-    let api = Api::network(server, certificate.map(|der| Arc::from(der.as_ref())));
+    let api = Api::network(server, certificate.map(AsRef::as_ref));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()

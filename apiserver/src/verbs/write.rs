@@ -92,15 +92,16 @@ pub fn key(resource: &Resource, namespace: &str, name: &str) -> String {
 
 /// Creates an object that has been decoded, normalised and pruned.
 pub async fn create(server: &Server, ask: &Ask<'_>, new: Object) -> Result<Written> {
-    let mut attempts =
-        if new.name().is_empty() && !new.generate_name().is_empty() { NAME_ATTEMPTS } else { 1 };
-    loop {
-        attempts -= 1;
+    if !new.name().is_empty() || new.generate_name().is_empty() {
+        return create_once(server, ask, new).await;
+    }
+    for _ in 1..NAME_ATTEMPTS {
         match create_once(server, ask, new.clone()).await {
-            Err(taken) if attempts > 0 && taken.0.reason == "AlreadyExists" => {}
+            Err(taken) if taken.0.reason == "AlreadyExists" => {}
             answer => return answer,
         }
     }
+    create_once(server, ask, new).await
 }
 
 async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<Written> {
