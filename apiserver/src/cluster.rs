@@ -4,6 +4,7 @@
 use coracle_api::{Gvr, Object};
 
 use crate::Server;
+use crate::store::Stored;
 
 /// Reads are in memory, and see every acknowledged write.
 pub trait Cluster: Send + Sync {
@@ -32,9 +33,10 @@ impl Cluster for Server {
     fn list_where(&self, gvr: &Gvr, namespace: &str, field: &str, value: &str) -> Vec<Object> {
         let Some(resource) = self.registry.lookup(gvr) else { return vec![] };
         let Some(at) = resource.fields.iter().position(|f| f.label == field) else { return vec![] };
-        let view = self.store.list(&resource.storage, &crate::verbs::list::prefix(&resource, namespace), "");
-        let found = view.items.iter().filter(|stored| stored.index.field(at) == value);
-        found.map(|stored| crate::verbs::write::converted(&resource, stored.object())).collect()
+        let prefix = crate::verbs::list::prefix(&resource, namespace);
+        let wanted = |stored: &Stored| stored.index.field(at) == value;
+        let found = self.store.select(&resource.storage, &prefix, "", usize::MAX, wanted).items;
+        found.iter().map(|stored| crate::verbs::write::converted(&resource, stored.object())).collect()
     }
 
     fn generation(&self, gvr: &Gvr) -> u64 {

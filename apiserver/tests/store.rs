@@ -38,7 +38,7 @@ async fn delete(store: &Store, stored: &Stored) -> Result<Arc<Stored>, CommitErr
 
 /// Key to revision and bytes of everything there is.
 fn world(store: &Store) -> BTreeMap<String, (u64, bytes::Bytes)> {
-    let view = store.list(&resource(), "", "");
+    let view = store.list(&resource(), "");
     view.items.iter().map(|s| (s.key.to_string(), (s.revision, s.value.clone()))).collect()
 }
 
@@ -81,7 +81,7 @@ struct Replica {
 
 impl Replica {
     fn new(store: &Store, prefix: &str) -> Self {
-        let view = store.list(&resource(), prefix, "");
+        let view = store.list(&resource(), prefix);
         let state = view.items.iter().map(|s| (s.key.to_string(), (s.revision, s.value.clone()))).collect();
         Replica { cursor: store.watch(&resource(), prefix, view.revision), state, seen: view.revision }
     }
@@ -277,7 +277,7 @@ async fn a_killed_server_loses_no_acknowledged_write() {
         head = store.revision();
         assert!(head >= *revisions.iter().max().unwrap());
         // The next round writes the same keys anew.
-        for stored in store.list(&resource(), "", "").items {
+        for stored in store.list(&resource(), "").items {
             head = delete(&store, &stored).await.unwrap().revision;
         }
         store.close().await;

@@ -5,20 +5,35 @@ mod go_syntax;
 pub(crate) mod json;
 mod negotiate;
 mod protobuf;
+mod row;
 pub(crate) mod table;
 pub(crate) mod yaml;
 
 pub use decode::{Decoded, decode, merge_noticed};
 pub use negotiate::{Accepted, Encoding, Form, negotiate, negotiate_plain, negotiate_stream};
+pub use row::Row;
 pub use table::{IncludeObject, partial_metadata, table};
+pub(crate) use table::{definitions, row};
 
 /// An object or list as a protobuf answer; `None` where its kind has no protobuf form (custom resources, tables).
 pub fn encode_protobuf(object: &serde_json::Value) -> Option<Vec<u8>> {
     protobuf::encode(object)
 }
 
+/// The protobuf message of an object without its envelope, as lists hold it and as it is kept with a stored object.
+pub fn encode_message(object: &serde_json::Value) -> Option<Vec<u8>> {
+    protobuf::encode_message(object)
+}
+
+pub use protobuf::{begin_list, envelope};
+
 /// One event of a protobuf watch: its length, and a `WatchEvent` that holds the object in its envelope. An object without
 /// a protobuf form (a custom resource) is the envelope's JSON, as upstream's decoders take it.
 pub fn encode_protobuf_event(kind: &str, object: &serde_json::Value) -> Vec<u8> {
     protobuf::encode_event(kind, object)
+}
+
+/// The same of an object that is encoded already, in its envelope.
+pub fn encode_protobuf_event_of(kind: &str, body: &[u8]) -> Vec<u8> {
+    protobuf::frame_event(kind, body)
 }

@@ -51,20 +51,27 @@ pub fn table<'a>(
     with_definitions: bool,
     now: Timestamp,
 ) -> Value {
-    let columns = if columns.is_empty() { &NAME_AND_AGE } else { columns };
-    let definitions = match with_definitions {
-        true => columns.iter().map(definition).collect::<Vec<_>>().into(),
-        false => Value::Null,
-    };
-    let rows: Vec<Value> = objects.into_iter().map(|o| row(columns, o, include, now)).collect();
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-           "columnDefinitions": definitions, "rows": rows})
+    let definitions = if with_definitions { definitions(columns) } else { Value::Null };
+    let mut table = json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+    table["columnDefinitions"] = definitions;
+    table["rows"] = objects.into_iter().map(|o| row(columns, o, include, now)).collect();
+    table
 }
 
 /// An object without spec, status and data.
 pub fn partial_metadata(object: &Object) -> Object {
-    let metadata = object.at(&["metadata"]).cloned().unwrap_or_else(|| json!({}));
-    Object(json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}))
+    let mut partial = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"});
+    partial["metadata"] = object.at(&["metadata"]).cloned().unwrap_or_else(|| json!({}));
+    Object(partial)
+}
+
+/// What a table says of its columns.
+pub(crate) fn definitions(columns: &[Column]) -> Value {
+    columns_of(columns).iter().map(definition).collect()
+}
+
+pub(super) fn columns_of(columns: &[Column]) -> &[Column] {
+    if columns.is_empty() { &NAME_AND_AGE } else { columns }
 }
 
 fn definition(column: &Column) -> Value {
@@ -72,16 +79,18 @@ fn definition(column: &Column) -> Value {
            "priority": column.priority})
 }
 
-fn row(columns: &[Column], object: &Object, include: IncludeObject, now: Timestamp) -> Value {
-    let cells: Vec<Value> = columns.iter().map(|c| cell(c, object, now)).collect();
-    match include {
-        IncludeObject::None => json!({"cells": cells, "object": null}),
-        IncludeObject::Metadata => json!({"cells": cells, "object": partial_metadata(object)}),
-        IncludeObject::Object => json!({"cells": cells, "object": object}),
-    }
+pub(crate) fn row(columns: &[Column], object: &Object, include: IncludeObject, now: Timestamp) -> Value {
+    let mut row = json!({});
+    row["cells"] = columns_of(columns).iter().map(|c| cell(c, object, now)).collect();
+    row["object"] = match include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => partial_metadata(object).0,
+        IncludeObject::Object => object.0.clone(),
+    };
+    row
 }
 
-fn cell(column: &Column, object: &Object, now: Timestamp) -> Value {
+pub(super) fn cell(column: &Column, object: &Object, now: Timestamp) -> Value {
     match column.cell {
         Cell::Path(path) => object.at(path).cloned().unwrap_or_else(|| match column.kind {
             "integer" | "number" => json!(0),

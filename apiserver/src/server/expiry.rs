@@ -24,7 +24,7 @@ pub(super) fn spawn(server: &Arc<Server>, tasks: &TaskTracker) {
 
 /// Follows the log: what is written now expires in order.
 async fn run(store: Store, storage: Arc<str>, ttl: Duration, stop: CancellationToken) {
-    let view = store.list(&storage, "", "");
+    let view = store.list(&storage, "");
     let mut due: VecDeque<(Instant, Arc<str>, u64)> =
         view.items.iter().map(|s| (Instant::now() + ttl, s.key.clone(), s.revision)).collect();
     let mut cursor: Cursor = store.watch(&storage, "", view.revision);

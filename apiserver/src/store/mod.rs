@@ -214,11 +214,23 @@ impl Store {
         self.find(resource).map_or(0, |s| s.newest())
     }
 
-    /// What is there now: all keys that begin with `prefix`, from `start` (exclusive) on, and the revision of this view.
-    pub fn list(&self, resource: &str, prefix: &str, start: &str) -> View {
+    /// What is there now: all keys that begin with `prefix`, and the revision of this view.
+    pub fn list(&self, resource: &str, prefix: &str) -> View {
+        self.select(resource, prefix, "", usize::MAX, |_| true)
+    }
+
+    /// The first `limit` wanted objects of a prefix, from the key `start` (exclusive) on.
+    pub fn select(
+        &self,
+        resource: &str,
+        prefix: &str,
+        start: &str,
+        limit: usize,
+        wanted: impl Fn(&Stored) -> bool,
+    ) -> View {
         match self.find(resource) {
-            Some(shelf) => shelf.list(prefix, start, self.revision()),
-            None => View { revision: self.revision(), items: vec![] },
+            Some(shelf) => shelf.list(prefix, start, self.revision(), limit, wanted),
+            None => View { revision: self.revision(), items: vec![], more: 0 },
         }
     }
 

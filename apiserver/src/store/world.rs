@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use coracle_api::Object;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::backend::Record;
 use super::cursor::Event;
 use super::draft::Draft;
+use crate::codec::Row;
 use crate::resource::SelectableField;
 
 /// Bounds of one ring. What falls out is still in the log.
@@ -28,6 +29,16 @@ pub struct Stored {
     /// The object as JSON, its revision inside.
     pub value: Bytes,
     pub index: Index,
+    pub forms: Forms,
+}
+
+/// The same object in other forms, each made when somebody first asks for it.
+#[derive(Debug, Default)]
+pub struct Forms {
+    /// Its protobuf message; `None` where its kind has none.
+    pub protobuf: OnceLock<Option<Bytes>>,
+    /// Its row in a table; `None` where time changes it.
+    pub row: OnceLock<Option<Box<Row>>>,
 }
 
 /// What selectors look at.
@@ -42,6 +53,8 @@ pub struct Index {
 pub struct View {
     pub revision: u64,
     pub items: Vec<Arc<Stored>>,
+    /// How many follow that were wanted, too, but not taken.
+    pub more: usize,
 }
 
 /// Everything of one resource.
@@ -64,6 +77,10 @@ struct State {
 // === impl Stored ===
 
 impl Stored {
+    pub(super) fn new(revision: u64, key: Arc<str>, value: Bytes, index: Index) -> Arc<Self> {
+        Arc::new(Stored { revision, key, value, index, forms: Forms::default() })
+    }
+
     /// Parses the object. The store holds only what it has encoded itself.
     pub fn object(&self) -> Object {
         Object(serde_json::from_slice(&self.value).unwrap_or(Value::Null))
@@ -127,7 +144,7 @@ impl Shelf {
     /// Makes a log line an object of the world.
     pub(super) fn revive(&self, revision: u64, key: Arc<str>, value: Bytes) -> Arc<Stored> {
         let object = Object(serde_json::from_slice(&value).unwrap_or(Value::Null));
-        Arc::new(Stored { revision, key, index: Index::of(&object, &self.fields), value })
+        Stored::new(revision, key, value, Index::of(&object, &self.fields))
     }
 
     pub(super) fn load(&self, record: Record) {
@@ -157,16 +174,25 @@ impl Shelf {
         self.newest.subscribe()
     }
 
-    /// `head` must have been read before: all that was published up to it is then in this view.
-    pub(super) fn list(&self, prefix: &str, start: &str, head: u64) -> View {
+    /// The first `limit` objects that are wanted, and how many wanted ones follow. `head` must have been read before: all
+    /// that was published up to it is then in this view.
+    pub(super) fn list(
+        &self,
+        prefix: &str,
+        start: &str,
+        head: u64,
+        limit: usize,
+        wanted: impl Fn(&Stored) -> bool,
+    ) -> View {
         let from = match start {
             "" => Bound::Included(prefix),
             start => Bound::Excluded(start),
         };
         let state = self.state.read();
         let range = state.live.range::<str, _>((from, Bound::Unbounded));
-        let items = range.take_while(|(key, _)| key.starts_with(prefix)).map(|(_, s)| s.clone()).collect();
-        View { revision: head.max(state.newest), items }
+        let mut range = range.take_while(|(key, _)| key.starts_with(prefix)).filter(|(_, s)| wanted(s));
+        let items = range.by_ref().take(limit).map(|(_, s)| s.clone()).collect();
+        View { revision: head.max(state.newest), items, more: range.count() }
     }
 
     /// Events of the ring after a revision, at most `limit`; `Err` is the floor where the ring does not reach back so far.

@@ -114,7 +114,7 @@ fn decide(head: u64, batch: impl Iterator<Item = Write>) -> Vec<Decided> {
             Change::Delete(draft) => (draft, true),
         };
         let value = draft.encode(revision);
-        let stored = Arc::new(Stored { revision, key: write.key, value, index: draft.into_index() });
+        let stored = Stored::new(revision, write.key, value, draft.into_index());
         ahead.insert(place, (!deleted).then(|| stored.clone()));
         decided.push(Decided { shelf: write.shelf, stored, deleted, reply: write.reply });
     }
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(put("c").await.unwrap().revision, 2, "the log has it, so it is acknowledged");
         assert_eq!(put("b").await.unwrap().revision, 3, "and the next write goes on from there");
         let keys: Vec<_> =
-            store.list(&resource, "", "").items.iter().map(|s| (s.revision, s.key.to_string())).collect();
+            store.list(&resource, "").items.iter().map(|s| (s.revision, s.key.to_string())).collect();
         assert_eq!(keys, [(1, "a".to_owned()), (3, "b".to_owned()), (2, "c".to_owned())]);
     }
 }

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 use super::list::Listed;
 use super::write::converted;
-use crate::codec::{Accepted, Encoding, Form};
-use crate::codec::{IncludeObject, partial_metadata, table};
+use crate::codec::{self, Accepted, Encoding, Form, IncludeObject, Row, partial_metadata, table};
 use crate::resource::Resource;
 use crate::status::Status;
 use crate::store::Stored;
@@ -33,7 +32,27 @@ impl Style {
         a.encoding == Encoding::Json && a.form == Form::Object && !a.pretty && resource.conversion.is_none()
     }
 
-    /// One stored object.
+    /// Whether answers are whole stored objects in protobuf.
+    fn binary(&self, resource: &Resource) -> bool {
+        let a = self.accepted;
+        a.encoding == Encoding::Protobuf && a.form == Form::Object && resource.conversion.is_none()
+    }
+
+    /// One stored object, as it was read.
+    pub fn stored(&self, resource: &Resource, stored: &Stored) -> Response<Body> {
+        match self.protobuf(resource, stored) {
+            Some(body) => bytes(StatusCode::OK, PROTOBUF, body.into()),
+            None => self.object(resource, &stored.value, StatusCode::OK),
+        }
+    }
+
+    /// A stored object as a protobuf body, where that is the form of answers.
+    pub fn protobuf(&self, resource: &Resource, stored: &Stored) -> Option<Vec<u8>> {
+        let message = if self.binary(resource) { message(stored) } else { None }?;
+        Some(codec::envelope(&resource.gvk.api_version(), &resource.gvk.kind, &message))
+    }
+
+    /// One object as it was written.
     pub fn object(&self, resource: &Resource, value: &Bytes, code: StatusCode) -> Response<Body> {
         if self.plain(resource) {
             return bytes(code, "application/json", value.clone());
@@ -63,31 +82,81 @@ impl Style {
         }
     }
 
-    pub fn list(&self, resource: &Resource, listed: Listed) -> Response<Body> {
-        if self.plain(resource) {
-            let mut response = bytes(StatusCode::OK, "application/json", Bytes::new());
-            *response.body_mut() = Pieces::new(resource, listed).into_body();
-            return response;
+    pub fn list(&self, resource: &Arc<Resource>, mut listed: Listed) -> Response<Body> {
+        let a = self.accepted;
+        let json = a.encoding == Encoding::Json && !a.pretty && resource.conversion.is_none();
+        match a.form {
+            Form::Object if json => return self.list_values(resource, listed),
+            Form::Table if json => return self.list_rows(resource, listed),
+            Form::Object if self.binary(resource) => match list_messages(resource, listed) {
+                Ok(response) => return response,
+                Err(back) => listed = back,
+            },
+            _ => {}
         }
-        let objects: Vec<Object> = listed.items.iter().map(|s| converted(resource, s.object())).collect();
-        let mut metadata = json!({"resourceVersion": listed.revision.to_string()});
-        if let Some(next) = &listed.next {
-            metadata["continue"] = next.clone().into();
-        }
-        if let Some(remaining) = listed.remaining {
-            metadata["remainingItemCount"] = remaining.into();
-        }
-        let value = match self.accepted.form {
+        let objects = listed.items.iter().map(|s| converted(resource, s.object()));
+        let mut value = json!({"metadata": listed.metadata()});
+        match a.form {
             Form::Object => {
-                json!({"kind": resource.list_kind, "apiVersion": resource.gvk.api_version(), "metadata": metadata, "items": objects})
+                value["kind"] = resource.list_kind.as_str().into();
+                value["apiVersion"] = resource.gvk.api_version().into();
+                value["items"] = objects.map(|o| o.0).collect();
             }
-            Form::Table => table(&resource.columns, &objects, self.include, &metadata, true, self.now),
+            Form::Table => {
+                let objects: Vec<Object> = objects.collect();
+                value = table(&resource.columns, &objects, self.include, &value["metadata"], true, self.now);
+            }
             Form::Metadata | Form::MetadataList => {
-                let items: Vec<Object> = objects.iter().map(partial_metadata).collect();
-                json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
+                value["kind"] = "PartialObjectMetadataList".into();
+                value["apiVersion"] = "meta.k8s.io/v1".into();
+                value["items"] = objects.map(|o| partial_metadata(&o).0).collect();
             }
-        };
+        }
         self.encode(value, StatusCode::OK)
+    }
+
+    /// The stored bytes, as they are.
+    fn list_values(&self, resource: &Resource, listed: Listed) -> Response<Body> {
+        let head = format!(
+            "{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":{},\"items\":[",
+            resource.list_kind,
+            resource.gvk.api_version(),
+            listed.metadata()
+        );
+        let (mut items, mut between) = (listed.items.into_iter(), &b""[..]);
+        let next = move |out: &mut BytesMut| {
+            let Some(stored) = items.next() else { return false };
+            out.extend_from_slice(std::mem::replace(&mut between, b","));
+            out.extend_from_slice(&stored.value);
+            true
+        };
+        in_pieces("application/json", head.as_bytes(), next, b"]}\n")
+    }
+
+    /// A table of kept rows; those that cannot be kept are made.
+    fn list_rows(&self, resource: &Arc<Resource>, listed: Listed) -> Response<Body> {
+        let head = format!(
+            "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{},\"columnDefinitions\":{},\"rows\":[",
+            listed.metadata(),
+            codec::definitions(&resource.columns)
+        );
+        let (mut items, mut between) = (listed.items.into_iter(), &b""[..]);
+        let (resource, style) = (resource.clone(), *self);
+        let next = move |out: &mut BytesMut| {
+            let Some(stored) = items.next() else { return false };
+            out.extend_from_slice(std::mem::replace(&mut between, b","));
+            let kept =
+                stored.forms.row.get_or_init(|| Row::of(&resource, &stored.value, style.now).map(Box::new));
+            match kept.as_ref().filter(|row| row.is_of(&resource)) {
+                Some(row) => row.write(&stored.value, style.include, style.now, out),
+                None => {
+                    let made = codec::row(&resource.columns, &stored.object(), style.include, style.now);
+                    out.extend_from_slice(made.to_string().as_bytes());
+                }
+            }
+            true
+        };
+        in_pieces("application/json", head.as_bytes(), next, b"]}\n")
     }
 
     /// Any JSON value in the client's encoding.
@@ -99,8 +168,8 @@ impl Style {
                 Err(e) => status(&Status::internal(e)),
             },
             // Custom resources have no protobuf form; every client that asks for protobuf reads JSON too.
-            Encoding::Protobuf => match crate::codec::encode_protobuf(&value) {
-                Some(body) => bytes(code, "application/vnd.kubernetes.protobuf", body.into()),
+            Encoding::Protobuf => match codec::encode_protobuf(&value) {
+                Some(body) => bytes(code, PROTOBUF, body.into()),
                 None => json(code, &value),
             },
             Encoding::Json if self.accepted.pretty => {
@@ -112,65 +181,74 @@ impl Style {
     }
 }
 
-/// A list of stored bytes as it goes out: no large list is ever joined in memory.
-struct Pieces {
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// The protobuf message of a stored object: encoded once, however many read it.
+fn message(stored: &Stored) -> Option<Bytes> {
+    let made = || codec::encode_message(&stored.object().0).map(Bytes::from);
+    stored.forms.protobuf.get_or_init(made).clone()
+}
+
+/// A list of kept messages; gives the list back where a kind has none.
+fn list_messages(resource: &Resource, listed: Listed) -> Result<Response<Body>, Listed> {
+    let Some(messages) = listed.items.iter().map(|s| message(s)).collect::<Option<Vec<Bytes>>>() else {
+        return Err(listed);
+    };
+    let list = json!({"kind": resource.list_kind, "apiVersion": resource.gvk.api_version(), "metadata": listed.metadata()});
+    let Some((head, item, tail)) = codec::begin_list(&list, &messages) else { return Err(listed) };
+    let mut messages = messages.into_iter();
+    let next = move |out: &mut BytesMut| messages.next().map(|m| item(out, &m)).is_some();
+    Ok(in_pieces(PROTOBUF, &head, next, tail))
+}
+
+/// A list as it goes out: no large one is ever joined in memory.
+struct Pieces<F> {
     out: BytesMut,
-    items: std::vec::IntoIter<Arc<Stored>>,
-    first: bool,
+    /// Appends the next item, or says that there is none.
+    next: F,
+    tail: &'static [u8],
     over: bool,
 }
 
 /// What goes out at once; larger objects go out whole.
 const PIECE: usize = 64 << 10;
 
-// === impl Pieces ===
-
-impl Pieces {
-    fn new(resource: &Resource, listed: Listed) -> Self {
-        let mut head = format!(
-            "{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":{{\"resourceVersion\":\"{}\"",
-            resource.list_kind,
-            resource.gvk.api_version(),
-            listed.revision
-        );
-        if let Some(next) = &listed.next {
-            head += &format!(",\"continue\":{next:?}");
+fn in_pieces(
+    media: &'static str,
+    head: &[u8],
+    next: impl FnMut(&mut BytesMut) -> bool + Send + 'static,
+    tail: &'static [u8],
+) -> Response<Body> {
+    let mut pieces = Pieces { out: head.into(), next, tail, over: false };
+    let mut response = bytes(StatusCode::OK, media, Bytes::new());
+    let first = pieces.next().unwrap_or_default();
+    // A small list is one piece of known length.
+    *response.body_mut() = match pieces.over {
+        true => Body::from(first),
+        false => {
+            let pieces = std::iter::once(first).chain(pieces).map(Ok::<_, std::convert::Infallible>);
+            Body::from_stream(futures::stream::iter(pieces))
         }
-        if let Some(remaining) = listed.remaining {
-            head += &format!(",\"remainingItemCount\":{remaining}");
-        }
-        head += "},\"items\":[";
-        Pieces { out: head.as_bytes().into(), items: listed.items.into_iter(), first: true, over: false }
-    }
-
-    /// A small list is one piece of known length.
-    fn into_body(mut self) -> Body {
-        let first = self.next().unwrap_or_default();
-        if self.over {
-            return Body::from(first);
-        }
-        let pieces = std::iter::once(first).chain(self).map(Ok::<_, std::convert::Infallible>);
-        Body::from_stream(futures::stream::iter(pieces))
-    }
+    };
+    response
 }
 
-impl Iterator for Pieces {
+// === impl Pieces ===
+
+impl<F: FnMut(&mut BytesMut) -> bool> Iterator for Pieces<F> {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
         if self.over {
             return None;
         }
+        self.out.reserve(PIECE + PIECE / 4);
         while self.out.len() < PIECE {
-            let Some(stored) = self.items.next() else {
-                self.out.extend_from_slice(b"]}\n");
+            if !(self.next)(&mut self.out) {
+                self.out.extend_from_slice(self.tail);
                 self.over = true;
                 break;
-            };
-            if !std::mem::take(&mut self.first) {
-                self.out.extend_from_slice(b",");
             }
-            self.out.extend_from_slice(&stored.value);
         }
         Some(self.out.split().freeze())
     }

@@ -43,7 +43,7 @@ impl Server {
     pub fn list(&self, gvr: &Gvr, namespace: &str) -> Result<Vec<Object>> {
         let resource = self.resource(gvr)?;
         let prefix = super::list::prefix(&resource, namespace);
-        let view = self.store.list(&resource.storage, &prefix, "");
+        let view = self.store.list(&resource.storage, &prefix);
         Ok(view.items.iter().map(|s| converted(&resource, s.object())).collect())
     }
 

@@ -50,7 +50,7 @@ pub async fn list(server: &Server, info: &RequestInfo, resource: &Resource, now:
     let limit = usize::try_from(limit).unwrap_or(0);
     let token = info.param("continue").filter(|c| !c.is_empty());
     let version = version(info, token.is_some())?;
-    let matches = |s: &Arc<Stored>| selection.matches(s);
+    let matches = |s: &Stored| selection.matches(s);
     let page = Page { server, resource, prefix: &prefix, limit, everything: selection.is_everything(), now };
     match (token, version) {
         (Some(token), _) => {
@@ -94,26 +94,32 @@ struct Page<'a> {
     now: i64,
 }
 
+// === impl Listed ===
+
+impl Listed {
+    /// The list's own metadata.
+    pub fn metadata(&self) -> serde_json::Value {
+        let mut metadata = serde_json::json!({"resourceVersion": self.revision.to_string()});
+        if let Some(next) = &self.next {
+            metadata["continue"] = next.as_str().into();
+        }
+        if let Some(remaining) = self.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        metadata
+    }
+}
+
 // === impl Page ===
 
 impl Page<'_> {
     /// From memory: what is there now.
-    fn present(&self, start: &str, matches: impl Fn(&Arc<Stored>) -> bool) -> Result<Listed> {
-        let view = self.server.store.list(&self.resource.storage, self.prefix, start);
-        let mut items = view.items;
-        if !self.everything {
-            items.retain(matches);
-        }
-        let (next, remaining) = match self.limit {
-            limit if limit > 0 && items.len() > limit => {
-                let rest = items.len() - limit;
-                items.truncate(limit);
-                let token = self.token(view.revision, &items, self.now);
-                (Some(token), self.everything.then_some(rest))
-            }
-            _ => (None, None),
-        };
-        Ok(Listed { items, revision: view.revision, next, remaining })
+    fn present(&self, start: &str, matches: impl Fn(&Stored) -> bool) -> Result<Listed> {
+        let limit = if self.limit > 0 { self.limit } else { usize::MAX };
+        let view = self.server.store.select(&self.resource.storage, self.prefix, start, limit, matches);
+        let next = (view.more > 0).then(|| self.token(view.revision, &view.items, self.now));
+        let remaining = (view.more > 0 && self.everything).then_some(view.more);
+        Ok(Listed { items: view.items, revision: view.revision, next, remaining })
     }
 
     /// From the log, or from memory where nothing of this resource has changed since. `Err(None)`: history is gone.
@@ -122,14 +128,14 @@ impl Page<'_> {
         revision: u64,
         start: &str,
         begun: i64,
-        matches: impl Fn(&Arc<Stored>) -> bool,
+        matches: impl Fn(&Stored) -> bool,
     ) -> Result<Listed, Option<Status>> {
         if self.now - begun > TOKEN_SECONDS {
             return Err(None);
         }
         let (storage, store) = (&self.resource.storage, &self.server.store);
         let mut items: Vec<Arc<Stored>> = if store.resource_revision(storage) <= revision {
-            store.list(storage, self.prefix, start).items
+            store.select(storage, self.prefix, start, usize::MAX, |_| true).items
         } else {
             let all = store.list_at(storage, self.prefix, start, revision, usize::MAX - 1);
             all.await
@@ -140,7 +146,7 @@ impl Page<'_> {
                 .items
         };
         if !self.everything {
-            items.retain(matches);
+            items.retain(|s| matches(s));
         }
         let rest = items.len().saturating_sub(self.limit);
         let more = self.limit > 0 && rest > 0;

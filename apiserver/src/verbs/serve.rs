@@ -195,7 +195,7 @@ impl Request<'_> {
         if version > head {
             return Err(list::too_large(version, head));
         }
-        Ok(style.object(&self.resource, &self.stored()?.value, StatusCode::OK))
+        Ok(style.stored(&self.resource, &*self.stored()?))
     }
 
     async fn list(&self) -> Result<Response<Body>> {

@@ -18,7 +18,7 @@ use super::list::{parse_revision, prefix, too_large};
 use super::select::Selection;
 use super::write::converted;
 use crate::Server;
-use crate::codec::{Encoding, Form, encode_protobuf_event};
+use crate::codec::{Encoding, Form, encode_protobuf_event, encode_protobuf_event_of};
 use crate::request::RequestInfo;
 use crate::resource::Resource;
 use crate::status::{Result, Status};
@@ -73,7 +73,7 @@ pub async fn watch(
     }
     let prefix = prefix(resource, &info.namespace);
     let (initial, start) = if stream_list || (from == 0 && info.param("sendInitialEvents").is_none()) {
-        let view = server.store.list(&resource.storage, &prefix, "");
+        let view = server.store.list(&resource.storage, &prefix);
         (view.items.into(), view.revision)
     } else if from == 0 {
         (VecDeque::new(), head)
@@ -216,6 +216,9 @@ impl Watcher {
             out.put_slice(&stored.value);
             out.put_slice(b"}\n");
             return;
+        }
+        if let Some(body) = self.style.protobuf(&self.resource, stored) {
+            return out.put_slice(&encode_protobuf_event_of(kind, &body));
         }
         let value = self.shape(converted(&self.resource, stored.object()));
         self.frame(out, kind, &value);

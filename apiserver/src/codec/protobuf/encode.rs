@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
 use coracle_api::Gvk;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -11,32 +12,87 @@ use crate::schema::{Leaf, LeafKind, Numbered, Schema, Struct, Type, TypeId, Type
 
 /// An object or list in its envelope; `None` where its kind has no protobuf form (custom resources, tables).
 pub(crate) fn encode(object: &Value) -> Option<Vec<u8>> {
-    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let (api_version, kind) = named(object);
+    Some(envelope(api_version, kind, &encode_message(object)?))
+}
+
+/// The message alone.
+pub(crate) fn encode_message(object: &Value) -> Option<Vec<u8>> {
+    let (api_version, kind) = named(object);
     let schema = Schema::builtin(&Gvk::from_api_version(api_version, kind))?;
     let node = schema.root();
     let mut raw = vec![];
     if let (Some(root), Value::Object(map)) = (node.as_struct(), object) {
         Encoder { types: node.types }.message(root, map, &mut raw);
     }
+    Some(raw)
+}
+
+fn named(object: &Value) -> (&str, &str) {
+    let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+    (text("apiVersion"), text("kind"))
+}
+
+/// A message in the envelope of every body.
+pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut body = open(api_version, kind, raw.len());
+    body.reserve(raw.len() + CLOSE.len());
+    body.extend(raw);
+    body.extend(CLOSE);
+    body
+}
+
+/// What ends an envelope: upstream's generated code writes both its strings even when empty.
+const CLOSE: &[u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
+
+/// An envelope up to its message of `length` bytes.
+fn open(api_version: &str, kind: &str, length: usize) -> Vec<u8> {
     let mut meta = vec![];
     bytes(&mut meta, 1, api_version.as_bytes());
     bytes(&mut meta, 2, kind.as_bytes());
-    let mut body = Vec::with_capacity(MAGIC.len() + raw.len() + meta.len() + 16);
+    let mut body = Vec::with_capacity(MAGIC.len() + meta.len() + 16);
     body.extend(MAGIC);
     bytes(&mut body, 1, &meta);
-    bytes(&mut body, 2, &raw);
-    // Upstream's generated code writes both strings of the envelope even when empty.
-    bytes(&mut body, 3, b"");
-    bytes(&mut body, 4, b"");
-    Some(body)
+    varint(&mut body, 2 << 3 | 2);
+    varint(&mut body, length as u64);
+    body
+}
+
+/// A list whose items are messages already: what comes before them, what before each, and what after all of them.
+/// `list` has everything but the items.
+pub fn begin_list(
+    list: &Value,
+    items: &[Bytes],
+) -> Option<(Vec<u8>, fn(&mut BytesMut, &Bytes), &'static [u8])> {
+    const ITEMS: u32 = 2;
+    let head = encode_message(list)?;
+    let (api_version, kind) = named(list);
+    let framed = |item: &Bytes| 1 + varint_size(item.len()) + item.len();
+    let mut body = open(api_version, kind, head.len() + items.iter().map(framed).sum::<usize>());
+    body.extend(head);
+    let item: fn(&mut BytesMut, &Bytes) = |out, item| {
+        let mut tag = vec![];
+        varint(&mut tag, u64::from(ITEMS) << 3 | 2);
+        varint(&mut tag, item.len() as u64);
+        out.extend_from_slice(&tag);
+        out.extend_from_slice(item);
+    };
+    Some((body, item, CLOSE))
+}
+
+fn varint_size(value: usize) -> usize {
+    (value.max(1).ilog2() as usize) / 7 + 1
 }
 
 /// A frame of a watch: four bytes of length, then a `WatchEvent` with the object inside.
 pub(crate) fn encode_event(kind: &str, object: &Value) -> Vec<u8> {
-    let inner = encode(object).unwrap_or_else(|| object.to_string().into_bytes());
+    frame_event(kind, &encode(object).unwrap_or_else(|| object.to_string().into_bytes()))
+}
+
+/// The same of a body that is there.
+pub(crate) fn frame_event(kind: &str, inner: &[u8]) -> Vec<u8> {
     let mut raw = Vec::with_capacity(inner.len() + 8);
-    bytes(&mut raw, 1, &inner);
+    bytes(&mut raw, 1, inner);
     let mut frame = vec![0; 4];
     bytes(&mut frame, 1, kind.as_bytes());
     bytes(&mut frame, 2, &raw);

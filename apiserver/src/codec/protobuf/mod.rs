@@ -5,7 +5,8 @@ mod encode;
 mod wire;
 
 pub(super) use decode::decode;
-pub(super) use encode::{encode, encode_event};
+pub use encode::{begin_list, envelope};
+pub(super) use encode::{encode, encode_event, encode_message, frame_event};
 
 /// What every protobuf body of Kubernetes begins with; a `runtime.Unknown` message follows.
 const MAGIC: &[u8] = b"k8s\0";

@@ -286,7 +286,7 @@ fn claims(o: &Object) -> Claims {
 /// What all stored Services hold.
 fn stored(server: &Server) -> Claims {
     let mut all = Claims::default();
-    for service in server.store.list("/services", "", "").items {
+    for service in server.store.list("/services", "").items {
         let own = claims(&service.object());
         all.ips.extend(own.ips);
         all.ports.extend(own.ports);
