@@ -61,11 +61,11 @@ impl Cursor {
             if !events.is_empty() {
                 return Ok(events);
             }
-            let stop = self.store.0.stop.clone();
-            tokio::select! {
-                changed = self.wake.changed() => changed.map_err(|_| Expired::Closed)?,
-                () = stop.cancelled() => return Err(Expired::Closed),
+            // A store that closes wakes its cursors after it has said so.
+            if !self.store.is_open() {
+                return Err(Expired::Closed);
             }
+            self.wake.changed().await.map_err(|_| Expired::Closed)?;
         }
     }
 

@@ -261,6 +261,7 @@ impl Store {
     /// Stops the tasks once everything acknowledged is on disk.
     pub async fn close(&self) {
         self.0.stop.cancel();
+        self.0.shelves.read().values().for_each(|shelf| shelf.wake());
         self.0.tasks.close();
         self.0.tasks.wait().await;
         self.0.backend.close().await;

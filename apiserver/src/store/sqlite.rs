@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Executor, QueryBuilder, Row, Sqlite as Db};
+use sqlx::{ConnectOptions, Executor, QueryBuilder, Row, Sqlite as Db};
 use tokio::sync::Mutex;
 
 use super::backend::{Backend, BackendError, Head, Record, Result, Step};
+use super::writer::BATCH;
 
 /// `value` is JSON text, so that SQL can read it. `log_key` finds the states of one key, newest first.
 const SCHEMA: &str = "
@@ -31,8 +32,11 @@ pub(super) struct Sqlite {
 
 impl Sqlite {
     pub(super) async fn open(dir: Option<&Path>) -> Result<Self> {
-        let options =
-            SqliteConnectOptions::new().busy_timeout(Duration::from_secs(5)).disable_statement_logging();
+        let options = SqliteConnectOptions::new()
+            .busy_timeout(Duration::from_secs(5))
+            .disable_statement_logging()
+            // The insert of each size of batch is a statement of its own.
+            .statement_cache_capacity(2 * BATCH);
         let Some(dir) = dir else {
             let mut memory = options.in_memory(true).connect().await?;
             memory.execute(SCHEMA).await?;
@@ -92,9 +96,8 @@ impl Backend for Sqlite {
                 .push_bind(value);
         });
         let mut connection = self.write.lock().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        insert.build().execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        // One statement is one transaction by itself.
+        insert.build().execute(&mut *connection).await?;
         Ok(())
     }
 

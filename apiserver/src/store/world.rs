@@ -170,6 +170,11 @@ impl Shelf {
         self.state.read().newest
     }
 
+    /// Lets all cursors look again.
+    pub(super) fn wake(&self) {
+        self.newest.send_modify(|_| {});
+    }
+
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
     }

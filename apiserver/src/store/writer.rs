@@ -13,7 +13,7 @@ use super::world::{Shelf, Stored};
 use super::{Change, CommitError, Expect, Inner, Write};
 
 /// Writes in one transaction at most.
-const BATCH: usize = 128;
+pub(super) const BATCH: usize = 128;
 /// How soon a log that does not answer is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 

@@ -195,10 +195,10 @@ fn list_messages(resource: &Resource, listed: Listed) -> Result<Response<Body>, 
         return Err(listed);
     };
     let list = json!({"kind": resource.list_kind, "apiVersion": resource.gvk.api_version(), "metadata": listed.metadata()});
-    let Some((head, item, tail)) = codec::begin_list(&list, &messages) else { return Err(listed) };
+    let Some(head) = codec::begin_list(&list, &messages) else { return Err(listed) };
     let mut messages = messages.into_iter();
-    let next = move |out: &mut BytesMut| messages.next().map(|m| item(out, &m)).is_some();
-    Ok(in_pieces(PROTOBUF, &head, next, tail))
+    let next = move |out: &mut BytesMut| messages.next().map(|m| codec::list_item(out, &m)).is_some();
+    Ok(in_pieces(PROTOBUF, &head, next, codec::CLOSE))
 }
 
 /// A list as it goes out: no large one is ever joined in memory.

@@ -1,6 +1,7 @@
 //! Watch: a cursor in the log as a stream of lines.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use coracle_api::Object;
 use http::{Response, StatusCode};
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::answer::{self, Style};
 use super::list::{parse_revision, prefix, too_large};
@@ -41,12 +42,13 @@ struct Watcher {
     initial_revision: u64,
     /// Whether the end of the initial events is still to be announced.
     announce: bool,
-    bookmarks: bool,
     /// Whether nothing has been sent yet (a table's first event carries the columns).
     first: bool,
     deadline: Instant,
-    next_bookmark: Instant,
-    stop: CancellationToken,
+    /// Goes off at the next bookmark or the end. Kept over events, as is `stopped`: to register with a clock and with the
+    /// server anew for each of them would cost more than the event.
+    alarm: Pin<Box<Sleep>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
 }
 
@@ -81,6 +83,8 @@ pub async fn watch(
         (VecDeque::new(), from)
     };
     let now = Instant::now();
+    let deadline = now + Duration::from_secs(seconds);
+    let first_alarm = if bookmarks { deadline.min(now + BOOKMARK_EVERY) } else { deadline };
     let watcher = Watcher {
         cursor: server.store.watch(&resource.storage, &prefix, start),
         resource: resource.clone(),
@@ -89,11 +93,10 @@ pub async fn watch(
         initial,
         initial_revision: start,
         announce: stream_list && bookmarks,
-        bookmarks,
         first: true,
-        deadline: now + Duration::from_secs(seconds),
-        next_bookmark: now + BOOKMARK_EVERY,
-        stop: server.stop.clone(),
+        deadline,
+        alarm: Box::pin(tokio::time::sleep_until(first_alarm)),
+        stopped: Box::pin(server.stop.child_token().cancelled_owned()),
         over: false,
     };
     let lines = futures::stream::unfold(watcher, |mut watcher| async move {
@@ -138,13 +141,16 @@ impl Watcher {
             } else {
                 tokio::select! {
                     biased;
-                    () = tokio::time::sleep_until(self.deadline) => return None,
-                    () = self.stop.cancelled() => return None,
-                    events = self.cursor.next() => self.send(&mut out, events),
-                    () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    () = &mut self.alarm => {
+                        let now = Instant::now();
+                        if now >= self.deadline {
+                            return None;
+                        }
+                        self.alarm.as_mut().reset(self.deadline.min(now + BOOKMARK_EVERY));
                         self.bookmark(&mut out, self.cursor.position(), false);
                     }
+                    () = &mut self.stopped => return None,
+                    events = self.cursor.next() => self.send(&mut out, events),
                 }
             }
             if !out.is_empty() {

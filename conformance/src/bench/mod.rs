@@ -144,7 +144,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.keep {
         let home = crate::suite::home();
         kept::save(&run, &home.join("bench.json"))?;
-        page::draw(&run, &home)?;
+        page::draw(&run, home)?;
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ pub fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
 }
 
 /// What ends an envelope: upstream's generated code writes both its strings even when empty.
-const CLOSE: &[u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
+pub const CLOSE: &[u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
 
 /// An envelope up to its message of `length` bytes.
 fn open(api_version: &str, kind: &str, length: usize) -> Vec<u8> {
@@ -58,26 +58,24 @@ fn open(api_version: &str, kind: &str, length: usize) -> Vec<u8> {
     body
 }
 
-/// A list whose items are messages already: what comes before them, what before each, and what after all of them.
-/// `list` has everything but the items.
-pub fn begin_list(
-    list: &Value,
-    items: &[Bytes],
-) -> Option<(Vec<u8>, fn(&mut BytesMut, &Bytes), &'static [u8])> {
-    const ITEMS: u32 = 2;
+/// A list whose items are messages already, up to its first item. `list` has everything but the items; each of them
+/// follows as [`list_item`] writes it, and [`CLOSE`] ends the list.
+pub fn begin_list(list: &Value, items: &[Bytes]) -> Option<Vec<u8>> {
     let head = encode_message(list)?;
     let (api_version, kind) = named(list);
     let framed = |item: &Bytes| 1 + varint_size(item.len()) + item.len();
     let mut body = open(api_version, kind, head.len() + items.iter().map(framed).sum::<usize>());
     body.extend(head);
-    let item: fn(&mut BytesMut, &Bytes) = |out, item| {
-        let mut tag = vec![];
-        varint(&mut tag, u64::from(ITEMS) << 3 | 2);
-        varint(&mut tag, item.len() as u64);
-        out.extend_from_slice(&tag);
-        out.extend_from_slice(item);
-    };
-    Some((body, item, CLOSE))
+    Some(body)
+}
+
+pub fn list_item(out: &mut BytesMut, item: &[u8]) {
+    const ITEMS: u64 = 2;
+    let mut tag = vec![];
+    varint(&mut tag, ITEMS << 3 | 2);
+    varint(&mut tag, item.len() as u64);
+    out.extend_from_slice(&tag);
+    out.extend_from_slice(item);
 }
 
 fn varint_size(value: usize) -> usize {

@@ -5,7 +5,7 @@ mod encode;
 mod wire;
 
 pub(super) use decode::decode;
-pub use encode::{begin_list, envelope};
+pub use encode::{CLOSE, begin_list, envelope, list_item};
 pub(super) use encode::{encode, encode_event, encode_message, frame_event};
 
 /// What every protobuf body of Kubernetes begins with; a `runtime.Unknown` message follows.

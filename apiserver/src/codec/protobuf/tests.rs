@@ -3,7 +3,7 @@
 use coracle_api::Gvk;
 use serde_json::{Value, json};
 
-use super::decode;
+use super::{CLOSE, begin_list, decode, encode, encode_message, list_item};
 use crate::schema::Schema;
 
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
@@ -111,4 +111,17 @@ fn difference(a: &Value, b: &Value, path: &str) -> String {
         }
         _ => format!("{path}: {a} instead of {b}"),
     }
+}
+
+#[test]
+fn a_list_of_encoded_items_is_the_list_encoded() {
+    let item = |name: &str, fill: usize| json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": {"a": "x".repeat(fill)}});
+    let items = [item("a", 0), item("b", 100), item("c", 20_000)];
+    let mut list = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"}});
+    let messages: Vec<_> = items.iter().map(|i| encode_message(i).unwrap().into()).collect();
+    let mut out = bytes::BytesMut::from(&*begin_list(&list, &messages).unwrap());
+    messages.iter().for_each(|m| list_item(&mut out, m));
+    out.extend_from_slice(CLOSE);
+    list["items"] = items.into();
+    assert_eq!(out, encode(&list).unwrap());
 }
