@@ -151,6 +151,10 @@ pub struct Row {
     pub status_on_create: bool,
     /// Whether a delete answers the deleted object, not a `Status`.
     pub returns_deleted: bool,
+    /// Whether finalizers need neither a domain nor to be well-known.
+    pub free_finalizers: bool,
+    /// The warning that every use of this version gets; mostly empty.
+    pub deprecated: &'static str,
     /// How long an object lives after its last write; `None` is for ever.
     pub ttl: Option<std::time::Duration>,
     /// Where this version differs from the stored one.
@@ -191,6 +195,8 @@ pub const NAMESPACED: Row = Row {
     conditional_update: false,
     status_on_create: false,
     returns_deleted: false,
+    free_finalizers: false,
+    deprecated: "",
     ttl: None,
     conversion: None,
 };
@@ -220,6 +226,11 @@ pub trait Strategy: Send + Sync {
     /// All that is wrong, in upstream's words and order. Types and metadata are already checked.
     fn validate(&self, _cx: &WriteContext<'_>, _new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         vec![]
+    }
+
+    /// Whether metadata is looked at only once [`Strategy::validate`] has found nothing wrong.
+    fn validates_metadata(&self) -> bool {
+        false
     }
 
     /// `Warning:` headers for the client.
@@ -296,6 +307,8 @@ pub struct Resource {
     pub conditional_update: bool,
     pub status_on_create: bool,
     pub returns_deleted: bool,
+    pub free_finalizers: bool,
+    pub deprecated: &'static str,
     pub ttl: Option<std::time::Duration>,
     pub conversion: Option<&'static Conversion>,
     pub schema: Arc<Schema>,
@@ -333,6 +346,8 @@ impl From<&'static Row> for Resource {
             conditional_update: row.conditional_update,
             status_on_create: row.status_on_create,
             returns_deleted: row.returns_deleted,
+            free_finalizers: row.free_finalizers,
+            deprecated: row.deprecated,
             ttl: row.ttl,
             conversion: row.conversion,
             schema: Schema::builtin(&gvk).expect("every built-in kind is in the schema table"),
@@ -344,6 +359,12 @@ impl From<&'static Row> for Resource {
 impl Resource {
     pub fn namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
+    }
+
+    /// The kind that errors name: that of the group which owns the storage.
+    pub fn stored_kind(&self) -> Gvk {
+        let group = self.storage.split_once('/').map_or("", |(group, _)| group);
+        Gvk::new(group, &*self.gvk.version, &*self.gvk.kind)
     }
 
     pub fn serves(&self, verb: &str) -> bool {

@@ -19,6 +19,8 @@ pub struct Failure {
     pub details: Option<Value>,
     /// `metadata.continue`: where a list that has expired may go on.
     pub continue_token: Option<String>,
+    /// For `Warning` headers: what was noticed before the request failed.
+    pub warnings: Vec<String>,
 }
 
 pub type Result<T, E = Status> = std::result::Result<T, E>;
@@ -33,7 +35,18 @@ impl Status {
             message: message.into(),
             details: None,
             continue_token: None,
+            warnings: vec![],
         }))
+    }
+
+    /// A failure of the protocol itself, of which there are no details.
+    pub fn generic(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Status::new(code, reason, message).with_details(json!({}))
+    }
+
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.0.warnings = warnings;
+        self
     }
 
     fn with_details(mut self, details: Value) -> Self {
@@ -107,8 +120,7 @@ impl Status {
 
     /// A path or kind that is not served.
     pub fn no_such_path() -> Self {
-        Status::new(404, "NotFound", "the server could not find the requested resource")
-            .with_details(json!({}))
+        Status::generic(404, "NotFound", "the server could not find the requested resource")
     }
 
     pub fn unauthorized() -> Self {
@@ -120,7 +132,7 @@ impl Status {
     }
 
     pub fn not_acceptable(message: impl Into<String>) -> Self {
-        Status::new(406, "NotAcceptable", message)
+        Status::generic(406, "NotAcceptable", message)
     }
 
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
@@ -158,7 +170,10 @@ impl Status {
     pub fn to_json(&self) -> Value {
         let f = &self.0;
         let mut v = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                           "message": f.message, "reason": f.reason, "code": f.code});
+                           "message": f.message, "code": f.code});
+        if !f.reason.is_empty() {
+            v["reason"] = f.reason.into();
+        }
         if let Some(d) = &f.details {
             v["details"] = d.clone();
         }

@@ -37,6 +37,7 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
     ensure_all(server, first).await?;
     let mut rest = priority_classes();
     rest.extend(server_identity(server));
+    rest.extend(flow_control()?);
     let mut policy = policy::objects();
     let all: Vec<Object> =
         policy.iter().filter(|(g, _)| g.resource == "clusterroles").map(|(_, o)| o.clone()).collect();
@@ -136,6 +137,22 @@ fn priority_classes() -> Vec<(Gvr, Object)> {
         (Gvr::new("scheduling.k8s.io", "v1", "priorityclasses"), Object(object))
     };
     classes.into_iter().map(class).collect()
+}
+
+/// The flow schemas and priority levels that clusters are known to have.
+fn flow_control() -> Result<Vec<(Gvr, Object)>> {
+    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+    let all: Vec<Value> =
+        serde_json::from_str(include_str!("flow_control.json")).map_err(Status::internal)?;
+    let object = |item: Value| {
+        let plural = if item["kind"] == "FlowSchema" { "flowschemas" } else { "prioritylevelconfigurations" };
+        let metadata =
+            json!({"name": item["name"], "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}});
+        let object = json!({"apiVersion": format!("{GROUP}/v1"), "kind": item["kind"],
+            "metadata": metadata, "spec": item["spec"]});
+        (Gvr::new(GROUP, "v1", plural), Object(object))
+    };
+    Ok(all.into_iter().map(object).collect())
 }
 
 /// Where aggregated API servers learn whom to trust.

@@ -33,7 +33,7 @@ pub struct Accepted {
 
 /// Picks the answer's form from the `Accept` header of a request for one answer; 406 where nothing fits.
 pub fn negotiate(accept: Option<&str>) -> Result<Accepted> {
-    pick(accept, false).ok_or_else(|| not_acceptable(MEDIA_TYPES))
+    pick(accept, false).ok_or_else(not_acceptable)
 }
 
 /// The same for an answer that has no other form than its own (reviews, bindings).
@@ -45,7 +45,7 @@ pub fn negotiate_plain(accept: Option<&str>) -> Result<Accepted> {
         plain.collect::<Vec<_>>().join(",")
     });
     match (accept, clauses.as_deref()) {
-        (Some(given), Some("")) if !given.trim().is_empty() => Err(not_acceptable(MEDIA_TYPES)),
+        (Some(given), Some("")) if !given.trim().is_empty() => Err(not_acceptable()),
         (_, plain) => negotiate(plain),
     }
 }
@@ -53,12 +53,14 @@ pub fn negotiate_plain(accept: Option<&str>) -> Result<Accepted> {
 /// The same for a watch, which is a stream of events.
 pub fn negotiate_stream(accept: Option<&str>) -> Result<Accepted> {
     let accepted = pick(accept, true).filter(|a| a.encoding != Encoding::Yaml);
-    let types = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
-    accepted.ok_or_else(|| not_acceptable(types))
+    accepted.ok_or_else(not_acceptable)
 }
 
-fn not_acceptable(types: &str) -> Status {
-    Status::not_acceptable(format!("only the following media types are accepted: {types}"))
+fn not_acceptable() -> Status {
+    let streams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+    Status::not_acceptable(format!(
+        "406: Not Acceptable\n\nAvailable representations: {MEDIA_TYPES}, {streams}"
+    ))
 }
 
 /// One alternative of an `Accept` header.

@@ -44,12 +44,7 @@ impl PatchKind {
             "application/merge-patch+json" => Ok(PatchKind::Merge),
             "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
             "application/apply-patch+yaml" => Ok(PatchKind::Apply),
-            _ => Err(Status::unsupported_media_type(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json, application/apply-patch+yaml, \
-                 application/apply-patch+cbor",
-            )),
+            _ => Err(Status::generic(415, "UnsupportedMediaType", "415: Unsupported Media Type")),
         }
     }
 }
@@ -185,7 +180,7 @@ fn replace_may_add(document: &Value, operation: PatchOperation) -> PatchOperatio
 
 /// Upstream's answer to operations that cannot be applied.
 fn rejected() -> Status {
-    Status::new(422, "Invalid", "the server rejected our request due to an error in our request")
+    Status::generic(422, "Invalid", "the server rejected our request due to an error in our request")
 }
 
 /// The 422 for a result that does not fit its kind; upstream names neither kind nor object here.

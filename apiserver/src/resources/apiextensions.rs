@@ -13,5 +13,6 @@ pub(super) static ROWS: &[Row] = &[Row {
     generation: true,
     columns: NAME_AND_CREATED_AT,
     conditional_update: true,
+    free_finalizers: true,
     ..CLUSTER
 }];

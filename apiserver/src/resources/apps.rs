@@ -32,6 +32,7 @@ pub(super) static ROWS: &[Row] = &[
             Column { kind: "string", ..integer("Revision", &["revision"]) },
             AGE,
         ],
+        strategy: &Revisions,
         ..KIND
     },
     Row {
@@ -405,5 +406,21 @@ pub(super) fn int_or_percent(at: &str, value: &Value, errors: &mut Errors) {
             errors.invalid(at, &**text, detail);
         }
         number => errors.non_negative(at, number.as_i64()),
+    }
+}
+
+struct Revisions;
+
+impl Strategy for Revisions {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        if new.at(&["data"]).is_none_or(Value::is_null) {
+            errors.required("data", "data is mandatory");
+        }
+        errors.non_negative("revision", new.i64_at(&["revision"]));
+        if let Some(old) = old {
+            errors.immutable("data", new.at(&["data"]), old.at(&["data"]));
+        }
+        errors.0
     }
 }

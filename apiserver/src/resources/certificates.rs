@@ -1,5 +1,7 @@
 //! certificates.k8s.io: requests for certificates, and their approval.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use coracle_api::Object;
 use serde_json::{Value, json};
 
@@ -116,6 +118,11 @@ impl Strategy for Request {
             return vec![];
         }
         let mut errors = vec![];
+        let request = new.at(&["spec", "request"]).cloned().unwrap_or_default();
+        if !is_certificate_request(request.as_str().unwrap_or_default()) {
+            let why = "PEM block type must be CERTIFICATE REQUEST";
+            errors.push(FieldError::invalid("spec.request", &request, why));
+        }
         if new.items_at(&["spec", "usages"]).is_empty() {
             errors.push(FieldError::required("spec.usages", ""));
         }
@@ -152,4 +159,9 @@ impl Strategy for Request {
             None => drop(new.remove(&["status", "conditions"])),
         }
     }
+}
+
+fn is_certificate_request(request: &str) -> bool {
+    let pem = STANDARD.decode(request).unwrap_or_default();
+    String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE REQUEST-----")
 }

@@ -10,5 +10,6 @@ pub(super) static ROWS: &[Row] = &[Row {
     columns: &[NAME, path("Holder", &["spec", "holderIdentity"]), AGE],
     create_on_update: true,
     conditional_update: true,
+    free_finalizers: true,
     ..NAMESPACED
 }];

@@ -7,6 +7,7 @@ use super::columns::{AGE, NAME, label_selector, or, path, rule};
 use super::defaulting::{each, fill, object, within};
 use super::validation::{Errors, label_selector as check_selector};
 use crate::field::FieldError;
+use crate::field_names::dns1123_subdomain;
 use crate::resource::{CLUSTER, Column, NAMESPACED, Row, Strategy, WriteContext};
 
 const GROUP: &str = "networking.k8s.io";
@@ -67,6 +68,7 @@ pub(super) static ROWS: &[Row] = &[
             }),
             AGE,
         ],
+        strategy: &Ranges,
         ..CLUSTER_KIND
     },
 ];
@@ -136,6 +138,36 @@ impl Strategy for IngressClasses {
     fn default(&self, new: &mut Object) {
         within(object(&mut new.0, "spec"), "parameters", |p| fill(p, "scope", "Cluster"));
     }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let controller = new.str_at(&["spec", "controller"]);
+        if let Some(old) = old {
+            errors.immutable(
+                "spec.controller",
+                new.at(&["spec", "controller"]),
+                old.at(&["spec", "controller"]),
+            );
+        } else if controller.is_empty() {
+            errors.required("spec.controller", "");
+        } else if controller.len() > 250 {
+            errors.0.push(FieldError::too_long("spec.controller", 250));
+        } else if !controller
+            .split_once('/')
+            .is_some_and(|(host, path)| dns1123_subdomain(host).is_empty() && !path.is_empty())
+        {
+            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.invalid("spec.controller", controller, detail);
+        }
+        if let Some(parameters) = new.at(&["spec", "parameters"]).filter(|p| p.is_object()) {
+            let text = |key: &str| parameters[key].as_str().unwrap_or_default();
+            for key in ["kind", "name"].into_iter().filter(|key| text(key).is_empty()) {
+                errors.required(format!("spec.parameters.{key}"), "");
+            }
+            errors.one_of("spec.parameters.scope", text("scope"), &["Cluster", "Namespace"]);
+        }
+        errors.0
+    }
 }
 
 struct Ingresses;
@@ -148,7 +180,7 @@ impl Strategy for Ingresses {
         }
         let rules = new.items_at(&["spec", "rules"]);
         if rules.is_empty() && new.at(&["spec", "defaultBackend"]).is_none() {
-            let spec = new.at(&["spec"]).cloned().unwrap_or_default();
+            let spec = new.at(&["spec"]).filter(|s| **s != json!({})).cloned().unwrap_or_default();
             errors.invalid("spec", spec, "either `defaultBackend` or `rules` must be specified");
         }
         for (i, rule) in rules.iter().enumerate() {
@@ -237,6 +269,28 @@ impl Strategy for Addresses {
         }
         if let Some(old) = old {
             errors.immutable(PARENT, new.at(&["spec", "parentRef"]), old.at(&["spec", "parentRef"]));
+        }
+        errors.0
+    }
+}
+
+struct Ranges;
+
+impl Strategy for Ranges {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let all = new.items_at(&["spec", "cidrs"]);
+        if let Some(old) = old {
+            errors.immutable("spec.cidrs", new.at(&["spec", "cidrs"]), old.at(&["spec", "cidrs"]));
+            return errors.0;
+        }
+        match all.len() {
+            0 => errors.required("spec.cidrs", "at least one CIDR required"),
+            1 | 2 => {}
+            _ => {
+                let shown = json!({"CIDRs": all}).to_string();
+                errors.invalid_text("spec.cidrs", shown, "may only hold up to 2 values");
+            }
         }
         errors.0
     }

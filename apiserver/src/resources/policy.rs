@@ -24,6 +24,7 @@ pub(super) static ROWS: &[Row] = &[Row {
     ],
     strategy: &Budgets,
     conditional_update: true,
+    free_finalizers: true,
     ..NAMESPACED
 }];
 

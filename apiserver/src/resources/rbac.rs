@@ -219,7 +219,11 @@ fn role_ref_errors(new: &Object, namespaced: bool) -> Vec<FieldError> {
     }
     let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
     if !kinds.contains(&text("kind")) {
-        errors.push(FieldError::not_supported("roleRef.kind", &json!(text("kind")), kinds));
+        let mut error = FieldError::not_supported("roleRef.kind", &json!(text("kind")), kinds);
+        if namespaced {
+            "supported values: \"Role\", \"ClusterRole\"".clone_into(&mut error.detail);
+        }
+        errors.push(error);
     }
     if text("name").is_empty() {
         errors.push(FieldError::required("roleRef.name", ""));

@@ -4,7 +4,10 @@ use coracle_api::Object;
 use serde_json::json;
 
 use super::columns::{AGE, NAME, NAME_AND_AGE, path, rule};
-use crate::resource::{CLUSTER, NAMESPACED, Row};
+use super::validation::Errors;
+use crate::field::FieldError;
+use crate::field_names::dns1123_subdomain;
+use crate::resource::{CLUSTER, NAMESPACED, Row, Strategy, WriteContext};
 
 const GROUP: &str = "resource.k8s.io";
 const KIND: Row = Row { group: GROUP, ..NAMESPACED };
@@ -45,6 +48,7 @@ pub(super) static ROWS: &[Row] = &[
             path("Pool", &["spec", "pool", "name"]),
             AGE,
         ],
+        strategy: &Slices,
         returns_deleted: true,
         ..CLUSTER_KIND
     },
@@ -66,4 +70,39 @@ fn state(o: &Object) -> String {
         }
     }
     states.join(",")
+}
+
+struct Slices;
+
+impl Strategy for Slices {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        match new.str_at(&["spec", "driver"]) {
+            "" => errors.required("spec.driver", ""),
+            driver => errors.all_invalid("spec.driver", driver, dns1123_subdomain(driver)),
+        }
+        if new.str_at(&["spec", "pool", "name"]).is_empty() {
+            errors.required("spec.pool.name", "");
+        }
+        let count = new.i64_at(&["spec", "pool", "resourceSliceCount"]).unwrap_or(0);
+        if count <= 0 {
+            errors.invalid("spec.pool.resourceSliceCount", count, "must be greater than zero");
+        }
+        const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
+        let all = PLACES.map(|p| format!("`{p}`")).join(", ");
+        let set: Vec<String> = PLACES
+            .iter()
+            .filter(|p| new.at(&["spec", p]).is_some_and(|v| !v.is_null() && *v != "" && *v != false))
+            .map(|p| format!("`{p}`"))
+            .collect();
+        match set.len() {
+            0 => errors.required("spec", &format!("exactly one of {all} is required")),
+            1 => {}
+            _ => {
+                let detail = format!("exactly one of {all} is required, but multiple fields are set");
+                errors.invalid("spec", format!("{{{}}}", set.join(", ")), detail);
+            }
+        }
+        errors.0
+    }
 }

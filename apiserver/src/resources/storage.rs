@@ -7,6 +7,7 @@ use super::columns::{AGE, NAME, NAME_AND_CREATED_AT, of_kind, or, path, rule, si
 use super::defaulting::{fill, object};
 use super::validation::Errors;
 use crate::field::FieldError;
+use crate::field_names::{dns1123_subdomain, qualified_name};
 use crate::resource::{CLUSTER, Column, NAMESPACED, Row, Strategy, WriteContext};
 
 const GROUP: &str = "storage.k8s.io";
@@ -17,7 +18,6 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "CSIDriver",
         plural: "csidrivers",
-        generation: true,
         columns: DRIVER,
         strategy: &Drivers,
         returns_deleted: true,
@@ -41,6 +41,7 @@ pub(super) static ROWS: &[Row] = &[
         kind: "CSIStorageCapacity",
         plural: "csistoragecapacities",
         columns: NAME_AND_CREATED_AT,
+        strategy: &Capacities,
         conditional_update: true,
         ..NAMESPACED
     },
@@ -65,6 +66,7 @@ pub(super) static ROWS: &[Row] = &[
             of_kind("boolean", path("Attached", &["status", "attached"])),
             AGE,
         ],
+        strategy: &Attachments,
         returns_deleted: true,
         conditional_update: true,
         ..KIND
@@ -74,6 +76,7 @@ pub(super) static ROWS: &[Row] = &[
         plural: "volumeattributesclasses",
         short: &["vac"],
         columns: &[NAME, path("DriverName", &["driverName"]), AGE],
+        strategy: &AttributesClasses,
         returns_deleted: true,
         ..KIND
     },
@@ -156,5 +159,92 @@ impl Strategy for Drivers {
         ] {
             fill(spec, key, value);
         }
+    }
+}
+
+struct Capacities;
+
+impl Strategy for Capacities {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let class = new.str_at(&["storageClassName"]);
+        errors.all_invalid("storageClassName", class, dns1123_subdomain(class));
+        if let Some(old) = old {
+            for key in ["nodeTopology", "storageClassName"] {
+                errors.immutable(key, new.at(&[key]), old.at(&[key]));
+            }
+        }
+        errors.0
+    }
+}
+
+struct Attachments;
+
+impl Strategy for Attachments {
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        if let Some(old) = old {
+            if cx.subresource.is_empty() {
+                errors.immutable("spec", new.at(&["spec"]), old.at(&["spec"]));
+            }
+            return errors.0;
+        }
+        driver("spec.attacher", new.str_at(&["spec", "attacher"]), &mut errors);
+        let source = |key: &str| new.at(&["spec", "source", key]).filter(|v| !v.is_null());
+        match (source("inlineVolumeSpec"), source("persistentVolumeName")) {
+            (None, None) | (Some(_), Some(_)) => errors.required(
+                "spec.source",
+                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+            ),
+            (None, Some(name)) => {
+                let (at, name) = ("spec.source.persistentVolumeName", name.as_str().unwrap_or_default());
+                if name.is_empty() {
+                    errors.required(at, "must specify non empty persistentVolumeName");
+                }
+                errors.all_invalid(at, name, dns1123_subdomain(name));
+            }
+            (Some(_), None) => {}
+        }
+        let node = new.str_at(&["spec", "nodeName"]);
+        errors.all_invalid("spec.nodeName", node, dns1123_subdomain(node));
+        errors.0
+    }
+}
+
+struct AttributesClasses;
+
+impl Strategy for AttributesClasses {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        if let Some(old) = old {
+            for key in ["driverName", "parameters"] {
+                if new.at(&[key]) != old.at(&[key]) {
+                    errors.forbidden(key, format!("updates to {key} are forbidden."));
+                }
+            }
+        }
+        match new.str_at(&["driverName"]) {
+            "" => errors.required("driverName", ""),
+            name => {
+                let name = name.to_lowercase();
+                errors.all_invalid("driverName", &*name, qualified_name(&name));
+            }
+        }
+        let parameters = new.at(&["parameters"]).and_then(Value::as_object);
+        if parameters.is_none_or(serde_json::Map::is_empty) {
+            errors.required("parameters", "must contain at least one key/value pair");
+        }
+        if parameters.is_some_and(|p| p.contains_key("")) {
+            errors.invalid("parameters", "", "field can not be empty.");
+        }
+        errors.0
+    }
+}
+
+/// The name of a CSI driver.
+fn driver(at: &str, name: &str, errors: &mut Errors) {
+    match name {
+        "" => errors.required(at, ""),
+        name => errors.all_invalid(at, name, dns1123_subdomain(&name.to_lowercase())),
     }
 }

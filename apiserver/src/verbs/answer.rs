@@ -264,6 +264,7 @@ pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
 pub fn status(failure: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(failure.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, &failure.to_json());
+    super::serve::add_warnings(&mut response, &failure.0.warnings);
     let retry = failure.0.details.as_ref().and_then(|d| d.get("retryAfterSeconds")).and_then(Value::as_u64);
     if let Some(seconds) = retry {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

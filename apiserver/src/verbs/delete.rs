@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_api::Object;
+use coracle_api::{Gvk, Gvr, Object};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use super::inner::Deletion;
 use super::metadata;
 use super::write::{Ask, converted, failed, put, remove, unsaved};
 use crate::Server;
+use crate::field::FieldError;
 use crate::status::{Result, Status};
 use crate::store::{CommitError, Expect, Stored};
 
@@ -40,20 +41,22 @@ impl Deletion {
             o.bool_at(&["orphanDependents"]).or_else(|| param("orphanDependents").map(|v| v == "true"));
         let propagation = text(&["propagationPolicy"]).or_else(|| param("propagationPolicy"));
         if orphan.is_some() && propagation.is_some() {
-            return Err(invalid_options(
-                "metadata.propagationPolicy: Invalid value: ",
-                "orphanDependents and deletionPropagation cannot be both set",
-            ));
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            let value = json!(propagation.unwrap_or_default());
+            return Err(invalid_options(FieldError::invalid("propagationPolicy", &value, why)));
         }
         if let Some(p) =
             propagation.as_deref().filter(|p| !matches!(*p, "Orphan" | "Background" | "Foreground"))
         {
-            return Err(invalid_options(
-                &format!("propagationPolicy: Unsupported value: {p:?}: "),
-                "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"",
-            ));
+            let mut error = FieldError::not_supported("propagationPolicy", &json!(p), &[]);
+            error.detail = "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"".to_owned();
+            return Err(invalid_options(error));
         }
-        let dry_run = !o.items_at(&["dryRun"]).is_empty() || param("dryRun").is_some_and(|v| !v.is_empty());
+        let dry_run = match (o.items_at(&["dryRun"]), param("dryRun").filter(|v| !v.is_empty())) {
+            ([], None) => false,
+            ([], Some(asked)) => all_dry(&json!([asked]))?,
+            (asked, _) => all_dry(&json!(asked))?,
+        };
         Ok(Deletion {
             grace_period_seconds: o.i64_at(&["gracePeriodSeconds"]).or(number("gracePeriodSeconds")?),
             uid: text(&["preconditions", "uid"]),
@@ -84,8 +87,16 @@ fn bad_number(value: &str) -> Status {
     Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
 }
 
-fn invalid_options(what: &str, why: &str) -> Status {
-    Status::new(422, "Invalid", format!("DeleteOptions.meta.k8s.io \"\" is invalid: {what}{why}"))
+/// `dryRun` is nothing or all.
+fn all_dry(asked: &Value) -> Result<bool> {
+    match asked.as_array().is_some_and(|a| a.iter().all(|v| v == "All")) {
+        true => Ok(true),
+        false => Err(invalid_options(FieldError::not_supported("dryRun", asked, &["All"]))),
+    }
+}
+
+fn invalid_options(error: FieldError) -> Status {
+    Status::invalid(&Gvk::new("meta.k8s.io", "v1", "DeleteOptions"), "", &[error])
 }
 
 /// What a delete does to an object it has found.
@@ -210,16 +221,24 @@ fn mark(new: &mut Object, now: jiff::Timestamp, seconds: i64) {
 }
 
 fn check_preconditions(ask: &Ask<'_>, how: &Deletion, old: &Object) -> Result<()> {
+    let revision = old.str_at(&["metadata", "resourceVersion"]);
     let checks = [
-        ("UID", how.uid.as_deref(), old.uid()),
-        ("ResourceVersion", how.resource_version.as_deref(), old.str_at(&["metadata", "resourceVersion"])),
+        ("UID", how.uid.as_deref(), old.uid(), "deleted and then recreated"),
+        ("ResourceVersion", how.resource_version.as_deref(), revision, "modified"),
     ];
-    for (what, wanted, found) in checks {
+    for (what, wanted, found, fate) in checks {
         if let Some(wanted) = wanted.filter(|w| *w != found) {
             let why = format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). \
+                 The object might have been {fate}"
             );
-            return Err(Status::conflict(&ask.resource.gvr, ask.name, &why));
+            // Upstream names the kind where others name the resource.
+            let kind = &ask.resource.gvk;
+            return Err(Status::conflict(
+                &Gvr::new(&*kind.group, &*kind.version, &*kind.kind),
+                ask.name,
+                &why,
+            ));
         }
     }
     Ok(())

@@ -167,8 +167,18 @@ fn encode(token: &Token) -> String {
 }
 
 fn decode(text: &str) -> Result<Token> {
-    let token = BASE64.decode(text).ok().and_then(|json| serde_json::from_slice(&json).ok());
-    token.ok_or_else(|| Status::bad_request("continue key is not valid: illegal base64 data or unknown form"))
+    let refused = |why: String| {
+        Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+    };
+    let json = BASE64.decode(text).map_err(|e| {
+        let at = match e {
+            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+            _ => text.len() / 4 * 4,
+        };
+        refused(format!("illegal base64 data at input byte {at}"))
+    })?;
+    serde_json::from_slice(&json)
+        .map_err(|_| refused("server does not recognize this encoded version".to_owned()))
 }
 
 /// The 410 that lets a client go on with what is there now.
@@ -250,7 +260,8 @@ fn version(info: &RequestInfo, continues: bool) -> Result<Option<Version>> {
     if revision.is_empty() {
         return Ok(None);
     }
-    let number = parse_revision(&revision)?;
+    let number = parse_revision(&revision)
+        .map_err(|e| Status::bad_request(format!("invalid resource version: {}", e.0.message)))?;
     // Upstream's rule from before the match parameter: a limit and a version other than 0 mean exactly that version.
     let limited = info.param("limit").is_some_and(|l| !l.is_empty() && l != "0");
     let exact = rule == "Exact" || rule.is_empty() && limited && number != 0;
@@ -261,9 +272,9 @@ pub fn parse_revision(text: &str) -> Result<u64> {
     match text {
         "" => Ok(0),
         _ => text.parse().map_err(|_| {
-            Status::bad_request(format!(
-                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-            ))
+            // Upstream gives it no reason.
+            let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            Status::new(500, "", format!("resourceVersion: Invalid value: {text:?}: {why}"))
         }),
     }
 }

@@ -11,6 +11,9 @@ use crate::resource::Resource;
 /// Upstream's limit on all annotations of an object together.
 const ANNOTATION_BYTES: usize = 256 * 1024;
 
+/// Finalizers whose names need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
 /// The wire form of a time in metadata.
 pub fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
@@ -95,7 +98,7 @@ pub fn validate(new: &Object, resource: &Resource) -> Vec<FieldError> {
     }
     validate_maps(new, &mut errors);
     validate_owners(new.owner_references(), &mut errors);
-    validate_finalizers(new, &mut errors);
+    validate_finalizers(new, resource, &mut errors);
     errors
 }
 
@@ -158,10 +161,17 @@ fn validate_owners(owners: &[Value], errors: &mut Vec<FieldError>) {
     }
 }
 
-fn validate_finalizers(new: &Object, errors: &mut Vec<FieldError>) {
+fn validate_finalizers(new: &Object, resource: &Resource, errors: &mut Vec<FieldError>) {
     for finalizer in new.finalizers() {
         for why in field_names::qualified_name(finalizer) {
             errors.push(FieldError::invalid("metadata.finalizers", &json!(finalizer), why));
+        }
+    }
+    for (i, finalizer) in new.finalizers().enumerate() {
+        if !resource.free_finalizers && !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer)
+        {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(format!("metadata.finalizers[{i}]"), &json!(finalizer), why));
         }
     }
     let has = |name: &str| new.finalizers().any(|f| f == name);

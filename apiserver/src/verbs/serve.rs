@@ -49,9 +49,26 @@ enum Validation {
 // === impl Request ===
 
 impl Request<'_> {
+    /// The answer, with the warning that a deprecated version gets whatever comes of the request.
     pub async fn serve(self) -> Result<Response<Body>> {
+        let deprecated = self.resource.deprecated;
+        let mut answer = self.dispatch().await;
+        if !deprecated.is_empty() {
+            match &mut answer {
+                Ok(response) => prepend_warning(response, deprecated),
+                Err(failure) => failure.0.warnings.insert(0, deprecated.to_owned()),
+            }
+        }
+        answer
+    }
+
+    async fn dispatch(self) -> Result<Response<Body>> {
         let (verb, sub) = (self.info.verb.as_str(), self.info.subresource.as_str());
         self.check_served()?;
+        if matches!(verb, "create" | "update" | "patch") {
+            self.dry_run()?;
+            self.validation()?;
+        }
         match (verb, sub) {
             ("get", "" | "status") => self.get(),
             ("list", "") => self.list().await,
@@ -130,9 +147,7 @@ impl Request<'_> {
         match self.info.param("dryRun").as_deref() {
             None | Some("") => Ok(false),
             Some("All") => Ok(true),
-            Some(other) => Err(Status::bad_request(format!(
-                "invalid dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            ))),
+            Some(other) => Err(self.unsupported_option("dryRun", &serde_json::json!([other]), &["All"])),
         }
     }
 
@@ -142,14 +157,21 @@ impl Request<'_> {
             Some("Strict") => Ok(Validation::Strict),
             Some("Ignore") => Ok(Validation::Ignore),
             Some(other) => {
-                let error = crate::field::FieldError::not_supported(
-                    "fieldValidation",
-                    &other.into(),
-                    &["", "Ignore", "Strict", "Warn"],
-                );
-                Err(Status::invalid(&Gvk::new("meta.k8s.io", "v1", "CreateOptions"), "", &[error]))
+                let words = ["", "Ignore", "Strict", "Warn"];
+                Err(self.unsupported_option("fieldValidation", &other.into(), &words))
             }
         }
+    }
+
+    /// The 422 for a query parameter whose value is none of the known ones.
+    fn unsupported_option(&self, option: &str, value: &serde_json::Value, words: &[&str]) -> Status {
+        let kind = match self.info.verb.as_str() {
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            _ => "CreateOptions",
+        };
+        let error = crate::field::FieldError::not_supported(option, value, words);
+        Status::invalid(&Gvk::new("meta.k8s.io", "v1", kind), "", &[error])
     }
 
     /// The body as an object of `gvk`, and what was noticed in it that is not of the kind.
@@ -215,8 +237,10 @@ impl Request<'_> {
                 "the server does not allow this method on the requested resource",
             ));
         }
-        let written = write::create(self.server, &self.ask(self.dry_run()?), object).await?;
-        Ok(self.written(style, &written, &warnings))
+        match write::create(self.server, &self.ask(self.dry_run()?), object).await {
+            Ok(written) => Ok(self.written(style, &written, &warnings)),
+            Err(failure) => Err(failure.with_warnings(warnings)),
+        }
     }
 
     async fn call(
@@ -253,11 +277,14 @@ impl Request<'_> {
     async fn update(&self) -> Result<Response<Body>> {
         let style = self.style(false)?;
         let (object, warnings) = self.decode(&self.resource.gvk)?;
+        write::check_name(&object, &self.info.name)?;
         let rules = UpdateRules { creates: true };
         // Without a revision the client means "whatever is there": then a lost race is tried again.
         let mut edit = |_: &Object| Ok(object.clone());
-        let written = write::update(self.server, &self.ask(self.dry_run()?), rules, &mut edit).await?;
-        Ok(self.written(style, &written, &warnings))
+        match write::update(self.server, &self.ask(self.dry_run()?), rules, &mut edit).await {
+            Ok(written) => Ok(self.written(style, &written, &warnings)),
+            Err(failure) => Err(failure.with_warnings(warnings)),
+        }
     }
 
     async fn patch(&self) -> Result<Response<Body>> {
@@ -396,6 +423,18 @@ impl Request<'_> {
             // The chain has sent connections their own way.
             (SubresourceHandler::Part | SubresourceHandler::Connect(_), _) => Err(Status::no_such_path()),
         }
+    }
+}
+
+/// A warning before those that a response has already.
+fn prepend_warning(response: &mut Response<Body>, warning: &str) {
+    let later: Vec<HeaderValue> = match response.headers_mut().entry(header::WARNING) {
+        header::Entry::Occupied(entry) => entry.remove_entry_mult().1.collect(),
+        header::Entry::Vacant(_) => vec![],
+    };
+    add_warnings(response, &[warning.to_owned()]);
+    for value in later {
+        response.headers_mut().append(header::WARNING, value);
     }
 }
 

@@ -12,6 +12,7 @@ use super::metadata;
 use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
+use crate::field::FieldError;
 use crate::resource::{Resource, SubresourceHandler, WriteContext};
 use crate::status::{Result, Status};
 use crate::store::{Change, CommitError, Expect, Stored};
@@ -107,9 +108,7 @@ pub async fn create(server: &Server, ask: &Ask<'_>, new: Object) -> Result<Writt
 async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<Written> {
     let resource = ask.resource;
     match_namespace(&mut new, ask)?;
-    if !new.str_at(&["metadata", "resourceVersion"]).is_empty() {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
-    }
+    let revision = new.remove(&["metadata", "resourceVersion"]).filter(|r| r != "");
     resource.strategy.default(&mut new);
     if new.name().is_empty() && !new.generate_name().is_empty() {
         let name = generated_name(new.generate_name());
@@ -125,16 +124,21 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     }
     let context = ask.context();
     resource.strategy.prepare(&context, &mut new, None);
-    let mut errors = metadata::validate(&new, resource);
-    errors.extend(resource.strategy.validate(&context, &new, None));
+    let errors = validate(&context, &new, None);
     if !errors.is_empty() {
-        return Err(Status::invalid(&resource.gvk, new.name(), &errors));
+        return Err(Status::invalid(&resource.stored_kind(), new.name(), &errors));
     }
     warnings.extend(resource.strategy.warnings(&new, None));
     warnings.extend(server.access.admission.validate(server, &attributes, Some(&new), None).await?);
+    if revision.is_some() && !ask.dry_run {
+        return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+    }
     resource.strategy.commit(server, &mut new, None)?;
     if ask.dry_run {
         resource.strategy.rollback(server, &new, None);
+        if let Some(revision) = revision {
+            new.set(&["metadata", "resourceVersion"], revision);
+        }
         if server.store.get(&resource.storage, &ask.key(new.name())).is_some() {
             return Err(Status::already_exists(&resource.gvr, new.name()));
         }
@@ -153,6 +157,22 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     }
 }
 
+/// Everything wrong with an object.
+fn validate(cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = old.map(|old| metadata::validate_update(new, old)).unwrap_or_default();
+    let own = cx.resource.strategy.validate(cx, new, old);
+    if cx.resource.strategy.validates_metadata() {
+        errors.extend(own);
+        if errors.is_empty() {
+            errors = metadata::validate(new, cx.resource);
+        }
+    } else {
+        errors.extend(metadata::validate(new, cx.resource));
+        errors.extend(own);
+    }
+    errors
+}
+
 /// The object's namespace is the request's; a contradiction is an error.
 fn match_namespace(new: &mut Object, ask: &Ask<'_>) -> Result<()> {
     let namespace = if ask.resource.namespaced() { ask.namespace } else { "" };
@@ -160,8 +180,10 @@ fn match_namespace(new: &mut Object, ask: &Ask<'_>) -> Result<()> {
         "" if namespace.is_empty() => {}
         "" => new.set(&["metadata", "namespace"], namespace),
         same if same == namespace => {}
-        // An object of a cluster-wide kind that names a namespace fails validation instead.
-        _ if !ask.resource.namespaced() => {}
+        // What is of the whole cluster forgets a namespace that its author gave it.
+        _ if !ask.resource.namespaced() => {
+            new.remove(&["metadata", "namespace"]);
+        }
         _ => {
             return Err(Status::bad_request(
                 "the namespace of the provided object does not match the namespace sent on the request",
@@ -243,11 +265,9 @@ async fn update_once(
     let context = ask.context();
     resource.strategy.prepare(&context, &mut new, Some(&old));
     count_generation(&mut new, &old, ask);
-    let mut errors = metadata::validate_update(&new, &old);
-    errors.extend(metadata::validate(&new, resource));
-    errors.extend(resource.strategy.validate(&context, &new, Some(&old)));
+    let errors = validate(&context, &new, Some(&old));
     if !errors.is_empty() {
-        return Err(Status::invalid(&resource.gvk, ask.name, &errors));
+        return Err(Status::invalid(&resource.stored_kind(), ask.name, &errors));
     }
     warnings.extend(resource.strategy.warnings(&new, Some(&old)));
     warnings.extend(server.access.admission.validate(server, &attributes, Some(&new), Some(&old)).await?);
@@ -281,21 +301,20 @@ async fn update_once(
 }
 
 fn match_name(new: &Object, ask: &Ask<'_>) -> Result<()> {
-    if new.name().is_empty() {
-        let mut status = Status::bad_request(
-            "the name of the object (, name was not found, and could not be determined from the request) does not match",
-        );
-        status.0.message = format!("name must be provided: {}", ask.name);
-        return if ask.name.is_empty() { Err(status) } else { Ok(()) };
+    if new.name().is_empty() { Ok(()) } else { check_name(new, ask.name) }
+}
+
+/// What replaces an object must name it.
+pub fn check_name(new: &Object, asked: &str) -> Result<()> {
+    match new.name() {
+        same if same == asked => Ok(()),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
+        ))),
+        other => Err(Status::bad_request(format!(
+            "the name of the object ({other}) does not match the name on the URL ({asked})"
+        ))),
     }
-    if new.name() != ask.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            new.name(),
-            ask.name
-        )));
-    }
-    Ok(())
 }
 
 /// Optimistic concurrency: a new object that names its revision or uid must have been made from the old one.
@@ -453,6 +472,14 @@ pub(super) fn failed(e: &CommitError) -> Status {
 /// Refuses a body of another kind or version than the endpoint's.
 pub fn check_gvk(object: &Object, expected: &Gvk) -> Result<()> {
     let got = object.gvk();
+    if got != *expected && crate::schema::Schema::builtin(&got).is_none() {
+        let (kind, version) = (&got.kind, got.api_version());
+        return Err(Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: no kind {kind:?} is registered for version \
+             {version:?} in scheme \"pkg/runtime/scheme.go:111\"",
+            expected.kind
+        )));
+    }
     if got.api_version() != expected.api_version() {
         return Err(Status::bad_request(format!(
             "the API version in the data ({}) does not match the expected API version ({})",

@@ -1,8 +1,11 @@
 //! Two answers, made alike in what servers may choose, and what then still differs.
 
+use std::borrow::Cow;
 use std::path::Path;
+use std::sync::LazyLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use regex::Regex;
 use serde_json::Value;
 
 use crate::wire::Answer;
@@ -40,7 +43,7 @@ pub(super) fn answers(ours: &Answer, theirs: &Answer) -> Comparison {
         (Ok(mut a), Ok(mut b)) => {
             alike(&mut a);
             alike(&mut b);
-            found.values("$", &a, &b);
+            found.bodies(&a, &b);
         }
         _ if ours.body == theirs.body => {}
         _ => found.add("body", &String::from_utf8_lossy(&ours.body), &String::from_utf8_lossy(&theirs.body)),
@@ -54,6 +57,27 @@ impl Comparison {
     fn add(&mut self, place: &str, ours: &str, theirs: &str) {
         let short = |text: &str| text.chars().take(400).collect::<String>().replace('\n', " ");
         self.differences.push(format!("{place}: {} is {}", short(ours), short(theirs)));
+    }
+
+    /// Two answers of different kinds differ once, not in every field; so do two lists of what is invalid.
+    fn bodies(&mut self, ours: &Value, theirs: &Value) {
+        let (ours_failed, theirs_failed) = (failure(ours), failure(theirs));
+        match (ours_failed, theirs_failed) {
+            (None, None) => self.values("$", ours, theirs),
+            (Some(a), Some(b)) if a != b && ours["reason"] == "Invalid" && theirs["reason"] == "Invalid" => {
+                let only = |x: &[String], y: &[String]| {
+                    x.iter().filter(|c| !y.contains(c)).cloned().collect::<Vec<_>>().join("; ")
+                };
+                match (only(&a, &b), only(&b, &a)) {
+                    (x, y) if x.is_empty() && y.is_empty() => {
+                        self.add("order of causes", &a.join("; "), &b.join("; "));
+                    }
+                    (x, y) => self.add("causes", &x, &y),
+                }
+            }
+            (Some(_), Some(_)) => self.values("$", ours, theirs),
+            _ => self.add("answer", &summary(ours), &summary(theirs)),
+        }
     }
 
     /// Where two JSON values differ.
@@ -76,6 +100,22 @@ impl Comparison {
             (a, b) if std::ptr::eq(b, &raw const MISSING) => self.add(place, &a.to_string(), "missing"),
             (a, b) => self.add(place, &a.to_string(), &b.to_string()),
         }
+    }
+}
+
+/// What is wrong according to a `Status` that is a failure: field and message of each cause.
+fn failure(answer: &Value) -> Option<Vec<String>> {
+    (answer["kind"] == "Status" && answer["status"] == "Failure").then(|| {
+        let causes = answer["details"]["causes"].as_array().into_iter().flatten();
+        let text = |c: &Value, key: &str| c[key].as_str().unwrap_or_default().to_owned();
+        causes.map(|c| format!("{}: {}", text(c, "field"), text(c, "message"))).collect()
+    })
+}
+
+fn summary(answer: &Value) -> String {
+    match failure(answer) {
+        Some(_) => answer["message"].to_string(),
+        None => answer["kind"].to_string(),
     }
 }
 
@@ -116,9 +156,28 @@ fn alike(value: &mut Value) {
             projected_token(fields);
         }
         Value::Array(items) => items.iter_mut().for_each(alike),
+        Value::String(text) => {
+            for (made, word) in MADE_TEXTS.iter() {
+                if let Cow::Owned(changed) = made.replace_all(text, *word) {
+                    *text = changed;
+                }
+            }
+        }
         _ => {}
     }
 }
+
+/// What servers make up, inside of messages: ids, times, endings of names.
+static MADE_TEXTS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+    [
+        ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uid>"),
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
+        (r#"\ba-[bcdfghjklmnpqrstvwxz2456789]{5}\b"#, "a-<made>"),
+        (r#"resourceVersion\\":\\"\d+"#, r#"resourceVersion\":\"<made>"#),
+    ]
+    .map(|(pattern, word)| (Regex::new(pattern).expect("a pattern of ours"), word))
+    .into()
+});
 
 /// `kube-api-access-x7k2p` of every pod's token volume and its mounts.
 fn projected_token(fields: &mut serde_json::Map<String, Value>) {
@@ -129,24 +188,25 @@ fn projected_token(fields: &mut serde_json::Map<String, Value>) {
     }
 }
 
-/// Differences we mean: lines of `text that occurs in the difference<TAB>reason`.
+/// Differences we mean: lines of `pattern that is found in the difference<TAB>reason`.
 #[derive(Debug, Default)]
-pub(super) struct Meant(Vec<String>);
+pub(super) struct Meant(Vec<Regex>);
 
 impl Meant {
     pub(super) fn load(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         let lines = text.lines().filter(|l| !l.starts_with('#') && !l.trim().is_empty());
-        let meant = lines
-            .map(|l| {
-                l.split_once('\t').map(|(t, _)| t.to_owned()).with_context(|| format!("{l:?} has no reason"))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Meant(meant))
+        let meant = lines.map(|line| {
+            let (pattern, reason) =
+                line.split_once('\t').with_context(|| format!("{line:?} has no reason"))?;
+            ensure!(!reason.trim().is_empty(), "{line:?} has no reason");
+            Regex::new(pattern).with_context(|| format!("{pattern:?}"))
+        });
+        Ok(Meant(meant.collect::<Result<_>>()?))
     }
 
     pub(super) fn covers(&self, difference: &str) -> bool {
-        self.0.iter().any(|text| difference.contains(text.as_str()))
+        self.0.iter().any(|pattern| pattern.is_match(difference))
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) const ROW: Row = Row {
     columns: &[NAME, rule("Endpoints", |o, _| json!(addresses(o))), AGE],
     strategy: &Endpoints,
     create_on_update: true,
+    deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     ..NAMESPACED
 };
 
@@ -37,10 +38,6 @@ impl Strategy for Endpoints {
             check_subset(&format!("subsets[{i}]"), subset, &mut errors);
         }
         errors.0
-    }
-
-    fn warnings(&self, _new: &Object, _old: Option<&Object>) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
     }
 }
 

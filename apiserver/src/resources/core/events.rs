@@ -55,9 +55,14 @@ impl Strategy for Events {
             placed(new, &["", "default"], &mut errors);
         }
         if newer && old.is_none() {
+            errors.0.extend(crate::verbs::metadata::validate(new, cx.resource));
             strict(new, &mut errors);
         }
         errors.0
+    }
+
+    fn validates_metadata(&self) -> bool {
+        true
     }
 
     /// Names of events came before the rule for names.

@@ -36,6 +36,13 @@ pub(super) const RESOURCE_QUOTA: Row = Row {
 struct LimitRanges;
 
 impl Strategy for LimitRanges {
+    /// One without a name gets one that nobody else has.
+    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+        if old.is_none() && new.name().is_empty() {
+            new.set(&["metadata", "name"], uuid::Uuid::new_v4().to_string());
+        }
+    }
+
     /// For containers, defaults follow from what is given: max -> default -> defaultRequest, then min.
     fn default(&self, new: &mut Object) {
         each(object(&mut new.0, "spec"), "limits", |item| {

@@ -131,7 +131,7 @@ fn addresses(new: &Object, errors: &mut Errors) {
         errors.invalid("spec.clusterIPs", list.clone(), "must be empty when `clusterIP` is not specified");
     }
     let policy = new.str_at(&["spec", "ipFamilyPolicy"]);
-    errors.one_of("spec.ipFamilyPolicy", policy, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
+    errors.supported("spec.ipFamilyPolicy", policy, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
     for (i, ip) in ips.iter().enumerate() {
         let ip = ip.as_str().unwrap_or_default();
         if i == 0 && ip == "None" {
@@ -153,7 +153,10 @@ fn single_stack(new: &Object, policy: &str, errors: &mut Errors) {
     let no_selector = new.at(&["spec", "selector"]).is_none_or(|s| *s == json!({}));
     for (i, family) in new.items_at(&["spec", "ipFamilies"]).iter().enumerate() {
         let name = family.as_str().unwrap_or_default();
-        errors.one_of(format!("spec.ipFamilies[{i}]"), name, &["IPv4", "IPv6"]);
+        errors.supported(format!("spec.ipFamilies[{i}]"), name, &["IPv4", "IPv6"]);
+        if new.items_at(&["spec", "ipFamilies"])[..i].contains(family) {
+            errors.duplicate(format!("spec.ipFamilies[{i}]"), name);
+        }
         if name == "IPv6" && !(is_headless(new) && no_selector) {
             errors.invalid(format!("spec.ipFamilies[{i}]"), name, "not configured on this cluster");
         }

@@ -216,11 +216,8 @@ fn capacity(given: &Value, errors: &mut Errors) {
         errors.required("spec.capacity", "");
     }
     if !amounts.contains_key("storage") || amounts.len() > 1 {
-        errors.0.push(FieldError::not_supported(
-            "spec.capacity",
-            &Value::Object(amounts.clone()),
-            &["storage"],
-        ));
+        let shown = if amounts.is_empty() { Value::Null } else { Value::Object(amounts.clone()) };
+        errors.0.push(FieldError::not_supported("spec.capacity", &shown, &["storage"]));
     }
     for (name, amount) in &amounts {
         positive(&format!("spec.capacity[{name}]"), amount, errors);

@@ -181,7 +181,7 @@ pub(super) fn spread(at: &str, spec: &Value, errors: &mut Errors) {
         if let Some(domains) = c["minDomains"].as_i64() {
             let at = format!("{at}.minDomains");
             if domains <= 0 {
-                errors.invalid(&*at, domains, "must be greater than 0");
+                errors.invalid(&*at, domains, "must be greater than zero");
             }
             if action != "DoNotSchedule" {
                 let detail =
