@@ -20,6 +20,7 @@ const LIST: Parameters = &[
     ("resourceVersion", "string"),
     ("resourceVersionMatch", "string"),
     ("sendInitialEvents", "boolean"),
+    ("shardSelector", "string"),
     ("timeoutSeconds", "integer"),
     ("watch", "boolean"),
 ];
@@ -29,6 +30,7 @@ const PATCH: Parameters =
 const DELETE: Parameters = &[
     ("dryRun", "string"),
     ("gracePeriodSeconds", "integer"),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
     ("orphanDependents", "boolean"),
     ("propagationPolicy", "string"),
 ];
@@ -37,12 +39,15 @@ const DELETE_COLLECTION: Parameters = &[
     ("dryRun", "string"),
     ("fieldSelector", "string"),
     ("gracePeriodSeconds", "integer"),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
     ("labelSelector", "string"),
     ("limit", "integer"),
     ("orphanDependents", "boolean"),
     ("propagationPolicy", "string"),
     ("resourceVersion", "string"),
     ("resourceVersionMatch", "string"),
+    ("sendInitialEvents", "boolean"),
+    ("shardSelector", "string"),
     ("timeoutSeconds", "integer"),
 ];
 
@@ -58,6 +63,8 @@ struct Action {
 
 const LISTING: Action =
     Action { name: "list", method: "get", word: "list", parameters: LIST, statuses: &["200"] };
+const WATCHING_ALL: Action = Action { name: "watchlist", word: "watch", ..LISTING };
+const WATCHING: Action = Action { name: "watch", word: "watch", ..LISTING };
 const CREATING: Action = Action {
     name: "post",
     method: "post",
@@ -101,14 +108,41 @@ pub(super) fn of_group_version(
     );
     if let Some(answer) = definitions.kind(&meta("APIResourceList")) {
         let operation = json!({"tags": [tag], "description": "get available resources",
-            "operationId": format!("get{prefix}APIResources"), "responses": responses(&["200"], &answer)});
+            "operationId": format!("get{prefix}APIResources"), "responses": responses(&READING, &answer)});
         paths.insert(format!("/{root}/"), json!({"get": operation}));
     }
-    definitions.kind(&meta("WatchEvent"));
+    let event = definitions.kind(&meta("WatchEvent")).unwrap_or_default();
     for resource in resources {
-        Endpoints { prefix: &prefix, tag: &tag, resource, definitions, paths: &mut paths }.add(&root);
+        let mut endpoints =
+            Endpoints { prefix: &prefix, tag: &tag, resource, definitions, paths: &mut paths };
+        endpoints.add(&root);
+        endpoints.add_watches(&root, &event);
     }
+    paths.values_mut().for_each(hoist);
     paths
+}
+
+/// Parameters that all operations of an endpoint have are the endpoint's.
+fn hoist(endpoint: &mut Value) {
+    let Value::Object(endpoint) = endpoint else { return };
+    let of = |operation: &Value| operation["parameters"].as_array().cloned().unwrap_or_default();
+    let mut operations: Vec<&mut Value> =
+        endpoint.iter_mut().filter(|(key, _)| *key != "parameters").map(|(_, o)| o).collect();
+    let Some(first) = operations.first() else { return };
+    let mut shared = of(first);
+    shared.retain(|p| operations.iter().all(|o| of(o).contains(p)));
+    for operation in &mut operations {
+        let mut own = of(operation);
+        own.retain(|p| !shared.contains(p));
+        match (own.is_empty(), operation.as_object_mut()) {
+            (true, Some(operation)) => drop(operation.remove("parameters")),
+            (_, Some(operation)) => drop(operation.insert("parameters".to_owned(), own.into())),
+            (_, None) => {}
+        }
+    }
+    if let Some(Value::Array(parameters)) = endpoint.get_mut("parameters") {
+        parameters.extend(shared);
+    }
 }
 
 struct Endpoints<'a> {
@@ -166,8 +200,10 @@ impl Endpoints<'_> {
         self.operation(&here, &READING, "get", &object, gvk);
         self.operation(&here, &REPLACING, "update", &object, gvk);
         self.operation(&here, &PATCHING, "patch", &object, gvk);
-        if let Some(status) = self.definitions.kind(&meta("Status")) {
-            self.operation(&here, &DELETING, "delete", &status, gvk);
+        let status = self.definitions.kind(&meta("Status"));
+        let answer = if resource.returns_deleted { Some(object.clone()) } else { status };
+        if let Some(answer) = answer {
+            self.operation(&here, &DELETING, "delete", &answer, gvk);
         }
         let mut parts = vec![];
         const PART: &[&str] = &["get", "update", "patch"];
@@ -193,6 +229,34 @@ impl Endpoints<'_> {
                     self.write(&here, action, &schema, &gvk);
                 }
             }
+        }
+    }
+
+    /// The older paths of watches.
+    fn add_watches(&mut self, root: &str, event: &Value) {
+        let (resource, gvk) = (self.resource, &self.resource.gvk);
+        let plural = &resource.gvr.resource;
+        let namespaced = resource.scope == Scope::Namespaced;
+        let (scope, collection) = match namespaced {
+            true => ("Namespaced", format!("/{root}/watch/namespaces/{{namespace}}/{plural}")),
+            false => ("", format!("/{root}/watch/{plural}")),
+        };
+        let mut places = vec![
+            (&WATCHING, format!("{collection}/{{name}}"), scope, "", true),
+            (&WATCHING_ALL, collection, scope, "List", false),
+        ];
+        if namespaced {
+            places.push((
+                &WATCHING_ALL,
+                format!("/{root}/watch/{plural}"),
+                "",
+                "ListForAllNamespaces",
+                false,
+            ));
+        }
+        for (action, path, scope, suffix, named) in places {
+            let place = Place { path, scope, suffix: suffix.to_owned(), named };
+            self.operation(&place, action, "watch", event, gvk);
         }
     }
 
@@ -224,7 +288,7 @@ impl Endpoints<'_> {
         let mut operation = json!({
             "tags": [self.tag],
             "operationId": id,
-            "responses": responses(action.statuses, answer),
+            "responses": responses(action, answer),
             "x-kubernetes-action": action.name,
             "x-kubernetes-group-version-kind": {"group": gvk.group, "version": gvk.version, "kind": gvk.kind},
         });
@@ -271,14 +335,17 @@ fn parameter(place: &str, name: &str, ty: &str) -> Value {
     parameter
 }
 
-fn responses(statuses: &[&str], answer: &Value) -> Value {
-    let content: Map<String, Value> =
-        ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]
-            .into_iter()
-            .map(|media| (media.to_owned(), json!({"schema": answer})))
-            .collect();
+fn responses(action: &Action, answer: &Value) -> Value {
+    let plain = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+    let streams = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+    let may_stream = matches!(action.name, "list" | "watch" | "watchlist");
+    let content: Map<String, Value> = plain
+        .into_iter()
+        .chain(streams.into_iter().filter(|_| may_stream))
+        .map(|media| (media.to_owned(), json!({"schema": answer})))
+        .collect();
     let mut responses = json!({"401": {"description": "Unauthorized"}});
-    for status in statuses {
+    for status in action.statuses {
         let description = match *status {
             "201" => "Created",
             "202" => "Accepted",

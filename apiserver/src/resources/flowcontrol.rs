@@ -4,7 +4,7 @@ use coracle_api::{Object, conditions};
 use serde_json::{Value, json};
 
 use super::columns::{AGE, NAME, count, or, path, rule};
-use super::defaulting::{fill, object, within};
+use super::defaulting::{fill, fill_zero, object, within};
 use super::validation::Errors;
 use crate::field::FieldError;
 use crate::field_names::dns1123_subdomain;
@@ -69,7 +69,7 @@ struct FlowSchemas;
 
 impl Strategy for FlowSchemas {
     fn default(&self, new: &mut Object) {
-        fill(object(&mut new.0, "spec"), "matchingPrecedence", 1000);
+        fill_zero(object(&mut new.0, "spec"), "matchingPrecedence", 1000);
     }
 
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {

@@ -17,7 +17,7 @@ pub(super) struct Comparison {
 }
 
 /// Headers that clients read.
-const HEADERS: [&str; 4] = ["content-type", "warning", "retry-after", "location"];
+pub(super) const HEADERS: [&str; 4] = ["content-type", "warning", "retry-after", "location"];
 
 /// Code, the headers clients read, and the body.
 pub(super) fn answers(ours: &Answer, theirs: &Answer) -> Comparison {
@@ -26,29 +26,33 @@ pub(super) fn answers(ours: &Answer, theirs: &Answer) -> Comparison {
         found.add("code", &ours.code.to_string(), &theirs.code.to_string());
     }
     for name in HEADERS {
-        let text = |a: &Answer| {
-            a.headers
-                .get_all(name)
-                .iter()
-                .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
-                .collect::<Vec<_>>()
-                .join(" | ")
-        };
-        let (a, b) = (text(ours), text(theirs));
+        let (a, b) = (header(ours, name).join(" | "), header(theirs, name).join(" | "));
         if a != b {
             found.add(name, &a, &b);
         }
     }
-    match (serde_json::from_slice(&ours.body), serde_json::from_slice(&theirs.body)) {
-        (Ok(mut a), Ok(mut b)) => {
-            alike(&mut a);
-            alike(&mut b);
-            found.bodies(&a, &b);
+    match (values_of(&ours.body), values_of(&theirs.body)) {
+        (Some(mut a), Some(mut b)) => {
+            a.iter_mut().chain(&mut b).for_each(alike);
+            match (&a[..], &b[..]) {
+                ([a], [b]) => found.bodies(a, b),
+                _ => found.values("$", &a.into(), &b.into()),
+            }
         }
         _ if ours.body == theirs.body => {}
         _ => found.add("body", &String::from_utf8_lossy(&ours.body), &String::from_utf8_lossy(&theirs.body)),
     }
     found
+}
+
+pub(super) fn header(answer: &Answer, name: &str) -> Vec<String> {
+    let values = answer.headers.get_all(name).iter();
+    values.map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).collect()
+}
+
+/// The JSON values of a body: one, or the events of a watch.
+pub(super) fn values_of(body: &[u8]) -> Option<Vec<Value>> {
+    serde_json::Deserializer::from_slice(body).into_iter().collect::<Result<_, _>>().ok()
 }
 
 // === impl Comparison ===
@@ -138,7 +142,7 @@ const MADE: [&str; 12] = [
 ];
 
 /// Replaces what servers choose for themselves by words.
-fn alike(value: &mut Value) {
+pub(super) fn alike(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.remove("managedFields");

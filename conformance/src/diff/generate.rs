@@ -1,31 +1,18 @@
 //! Scripts for every kind that is served, made from discovery: what can be asked of any kind.
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use http::Method;
 use serde_json::{Value, json};
 
 use super::script::{Request, Script};
-use crate::wire::Connection;
+use super::server::Server;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const METADATA: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
 
 /// One script a kind that can be created and listed.
-pub(super) async fn scripts(server: &mut Connection) -> Result<Vec<Script>> {
+pub(super) async fn scripts(server: &mut Server) -> Result<Vec<Script>> {
     let mut scripts = vec![];
-    let groups = get(server, "/apis").await?;
-    let mut versions = vec![("/api/v1".to_owned(), "v1".to_owned())];
-    for version in groups["groups"]
-        .as_array()
-        .context("groups")?
-        .iter()
-        .flat_map(|g| g["versions"].as_array().into_iter().flatten())
-    {
-        let name = version["groupVersion"].as_str().context("groupVersion")?;
-        versions.push((format!("/apis/{name}"), name.to_owned()));
-    }
-    for (base, api_version) in versions {
+    for (base, api_version) in versions(server).await? {
         for resource in get(server, &base).await?["resources"].as_array().context("resources")? {
             let serves =
                 |verb: &str| resource["verbs"].as_array().is_some_and(|v| v.iter().any(|x| x == verb));
@@ -46,9 +33,22 @@ pub(super) async fn scripts(server: &mut Connection) -> Result<Vec<Script>> {
     Ok(scripts)
 }
 
-async fn get(server: &mut Connection, path: &str) -> Result<Value> {
-    let body = server.call(Method::GET, path, "application/json", Bytes::new()).await?;
-    serde_json::from_slice(&body).with_context(|| path.to_owned())
+/// The path and name of every group version.
+pub(super) async fn versions(server: &mut Server) -> Result<Vec<(String, String)>> {
+    let groups = get(server, "/apis").await?;
+    let mut versions = vec![("/api/v1".to_owned(), "v1".to_owned())];
+    for group in groups["groups"].as_array().context("groups")? {
+        for version in group["versions"].as_array().into_iter().flatten() {
+            let name = version["groupVersion"].as_str().context("groupVersion")?;
+            versions.push((format!("/apis/{name}"), name.to_owned()));
+        }
+    }
+    Ok(versions)
+}
+
+pub(super) async fn get(server: &mut Server, path: &str) -> Result<Value> {
+    let answer = server.answer(&Request::new("GET", path, "")).await?;
+    serde_json::from_slice(&answer.body).with_context(|| path.to_owned())
 }
 
 fn requests(collection: &str, api_version: &str, kind: &str) -> Vec<Request> {

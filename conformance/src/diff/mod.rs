@@ -6,13 +6,13 @@
 mod compare;
 mod generate;
 mod script;
+mod server;
 mod whole;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +20,10 @@ use crate::cluster::{self, Cluster};
 use crate::kept;
 use crate::suite::home;
 use crate::upstream::{Upstream, free_port};
-use crate::wire::{Connection, Endpoint};
+use crate::wire::Endpoint;
 use compare::{Comparison, Meant};
 use script::{Request, Script};
+use server::{Recording, Server};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -32,6 +33,9 @@ pub struct Options {
     /// Keep the figures in conformance/diff.json, from which the status page is made
     #[arg(long)]
     keep: bool,
+    /// Keep upstream's answers in conformance/recorded.json.gz, to which tests compare without upstream
+    #[arg(long)]
+    record: bool,
     /// Only scripts whose name contains this
     #[arg(default_value = "")]
     filter: String,
@@ -63,19 +67,49 @@ pub fn run(options: &Options) -> Result<()> {
     cluster.up()?;
     let mut upstream = Upstream::start(&scratch.path().join("upstream"))?;
     upstream.controllers()?;
-    let report = runtime.block_on(async {
-        let ours = Endpoint::of(&cluster.kubeconfig())?.connect().await?;
-        let theirs = Endpoint::of(&upstream.kubeconfig())?.connect().await?;
-        Both { ours, theirs, meant: Meant::load(&home().join("scripts/meant.txt"))? }
-            .play_all(&options.filter)
-            .await
+    let (report, recording) = runtime.block_on(async {
+        let ours = Server::Wire(Endpoint::of(&cluster.kubeconfig())?.connect().await?);
+        let theirs = Server::Wire(Endpoint::of(&upstream.kubeconfig())?.connect().await?);
+        play_all(ours, theirs, &options.filter).await
     })?;
     cluster.purge()?;
     print(&report);
+    if options.record {
+        ensure!(options.filter.is_empty(), "a recording holds all scripts: name none");
+        recording.save(&recorded())?;
+    }
     if options.keep {
         kept::save(&report, &home().join("diff.json"))?;
     }
     Ok(())
+}
+
+/// Compares a server with what upstream answered when it was recorded.
+pub async fn to_recording(client: kube::Client, filter: &str) -> Result<Report> {
+    let theirs = Server::Recorded(Recording::load(&recorded())?);
+    Ok(play_all(Server::InProcess(client), theirs, filter).await?.0)
+}
+
+fn recorded() -> PathBuf {
+    home().join("recorded.json.gz")
+}
+
+/// What was kept of the last full run.
+pub fn kept() -> Result<Report> {
+    Ok(kept::load(&home().join("diff.json"))?.unwrap_or_default())
+}
+
+// === impl Report ===
+
+impl Report {
+    /// Differences that another report has not.
+    pub fn beyond(&self, other: &Report) -> Vec<String> {
+        let known = |name: &str, difference: &String| {
+            other.scripts.get(name).is_some_and(|tally| tally.differences.contains(difference))
+        };
+        let all = self.scripts.iter().flat_map(|(name, t)| t.differences.iter().map(move |d| (name, d)));
+        all.filter(|(name, d)| !known(name, d)).map(|(name, d)| format!("{name}: {d}")).collect()
+    }
 }
 
 fn print(report: &Report) {
@@ -91,34 +125,33 @@ fn print(report: &Report) {
     println!("{requests} requests tried, {differences} differences found, {meant} differences meant");
 }
 
-/// Both servers.
+/// Both servers, and what upstream's answered.
 struct Both {
-    ours: Connection,
-    theirs: Connection,
+    ours: Server,
+    theirs: Server,
     meant: Meant,
+    recording: Recording,
+}
+
+async fn play_all(ours: Server, theirs: Server, filter: &str) -> Result<(Report, Recording)> {
+    let meant = Meant::load(&home().join("scripts/meant.txt"))?;
+    let mut both = Both { ours, theirs, meant, recording: Recording::default() };
+    let date = jiff::Zoned::now().date().to_string();
+    let mut report = Report { date, ..Report::default() };
+    both.prepare().await?;
+    let mut scripts = script::load(&home().join("scripts"))?;
+    scripts.extend(generate::scripts(&mut both.ours).await?);
+    scripts.extend(whole::scripts(&mut both.ours).await?);
+    for script in scripts.iter().filter(|s| s.name.contains(filter)) {
+        let tally = both.play(script).await.with_context(|| format!("script {}", script.name))?;
+        report.scripts.insert(script.name.clone(), tally);
+    }
+    Ok((report, both.recording))
 }
 
 // === impl Both ===
 
 impl Both {
-    async fn play_all(mut self, filter: &str) -> Result<Report> {
-        let date = jiff::Zoned::now().date().to_string();
-        let mut report = Report { date, ..Report::default() };
-        self.prepare().await?;
-        let mut scripts = script::load(&home().join("scripts"))?;
-        scripts.extend(generate::scripts(&mut self.ours).await?);
-        for script in scripts.iter().filter(|s| s.name.contains(filter)) {
-            let tally = self.play(script).await.with_context(|| format!("script {}", script.name))?;
-            report.scripts.insert(script.name.clone(), tally);
-        }
-        for (name, path) in whole::DOCUMENTS.iter().filter(|(name, _)| name.contains(filter)) {
-            report
-                .scripts
-                .insert((*name).to_owned(), self.whole(path).await.with_context(|| (*name).to_owned())?);
-        }
-        Ok(report)
-    }
-
     /// The namespace of all scripts, on both sides, with its service account.
     async fn prepare(&mut self) -> Result<()> {
         for (path, body) in [
@@ -130,8 +163,11 @@ impl Both {
         ] {
             let request = Request::new("POST", path, body);
             for server in [&mut self.ours, &mut self.theirs] {
+                if matches!(server, Server::Recorded(_)) {
+                    continue;
+                }
                 // A controller may have made the account already.
-                let answer = send(server, &request).await?;
+                let answer = server.answer(&request).await?;
                 ensure!(
                     [201, 409].contains(&answer.code),
                     "{path}: {}",
@@ -145,19 +181,16 @@ impl Both {
     async fn play(&mut self, script: &Script) -> Result<Tally> {
         let mut tally = Tally::default();
         for request in &script.requests {
-            let ours = send(&mut self.ours, request).await?;
-            let theirs = send(&mut self.theirs, request).await?;
+            let ours = self.ours.answer(request).await?;
+            let theirs = self.theirs.answer(request).await?;
+            self.recording.add(request, &theirs);
             tally.requests += 1;
-            self.tally(&mut tally, &request.title(), compare::answers(&ours, &theirs));
+            let comparison = match request.whole {
+                true => whole::compare(&ours.body, &theirs.body)?,
+                false => compare::answers(&ours, &theirs),
+            };
+            self.tally(&mut tally, &request.title(), comparison);
         }
-        Ok(tally)
-    }
-
-    async fn whole(&mut self, path: &str) -> Result<Tally> {
-        let request = Request::new("GET", path, "");
-        let (ours, theirs) = (send(&mut self.ours, &request).await?, send(&mut self.theirs, &request).await?);
-        let mut tally = Tally { requests: 1, ..Tally::default() };
-        self.tally(&mut tally, &request.title(), whole::compare(&ours.body, &theirs.body)?);
         Ok(tally)
     }
 
@@ -171,9 +204,4 @@ impl Both {
             }
         }
     }
-}
-
-async fn send(server: &mut Connection, request: &Request) -> Result<crate::wire::Answer> {
-    let method = request.method.parse()?;
-    server.exchange(method, &request.path, &request.headers, Bytes::from(request.body.clone())).await
 }

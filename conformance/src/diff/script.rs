@@ -27,6 +27,8 @@ pub(super) struct Request {
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub body: String,
+    /// Whether the answer is a document compared as a whole.
+    pub whole: bool,
 }
 
 // === impl Request ===
@@ -39,7 +41,18 @@ impl Request {
             ("accept".to_owned(), "application/json".to_owned()),
             ("content-type".to_owned(), content.to_owned()),
         ];
-        Request { method: method.to_owned(), path: path.to_owned(), headers, body: body.to_owned() }
+        Request {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers,
+            body: body.to_owned(),
+            whole: false,
+        }
+    }
+
+    /// A request for a document that is compared as a whole.
+    pub(super) fn whole(path: &str) -> Self {
+        Request { whole: true, ..Request::new("GET", path, "") }
     }
 
     pub(super) fn with(mut self, name: &str, value: &str) -> Self {

@@ -6,31 +6,40 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::compare::Comparison;
+use super::generate;
+use super::script::{Request, Script};
+use super::server::Server;
 
-/// Name and path of each.
-pub(super) const DOCUMENTS: &[(&str, &str)] = &[
-    ("whole: /api", "/api"),
-    ("whole: /apis", "/apis"),
-    ("whole: core/v1", "/api/v1"),
-    ("whole: apps/v1", "/apis/apps/v1"),
-    ("whole: batch/v1", "/apis/batch/v1"),
-    ("whole: networking", "/apis/networking.k8s.io/v1"),
-    ("whole: rbac", "/apis/rbac.authorization.k8s.io/v1"),
-    ("whole: policy", "/apis/policy/v1"),
-    ("whole: storage", "/apis/storage.k8s.io/v1"),
-    ("whole: autoscaling/v2", "/apis/autoscaling/v2"),
-    ("whole: version", "/version"),
-    ("whole: cluster roles", "/apis/rbac.authorization.k8s.io/v1/clusterroles"),
-    ("whole: cluster role bindings", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"),
-    ("whole: roles", "/apis/rbac.authorization.k8s.io/v1/roles"),
-    ("whole: role bindings", "/apis/rbac.authorization.k8s.io/v1/rolebindings"),
-    ("whole: flow schemas", "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"),
-    ("whole: priority levels", "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations"),
-    ("whole: priority classes", "/apis/scheduling.k8s.io/v1/priorityclasses"),
-    ("whole: openapi core", "/openapi/v3/api/v1"),
-    ("whole: openapi apps", "/openapi/v3/apis/apps/v1"),
-    ("whole: openapi batch", "/openapi/v3/apis/batch/v1"),
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Name and path of what is no part of a group version.
+const DOCUMENTS: &[(&str, &str)] = &[
+    ("/api", "/api"),
+    ("/apis", "/apis"),
+    ("version", "/version"),
+    ("cluster roles", "/apis/rbac.authorization.k8s.io/v1/clusterroles"),
+    ("cluster role bindings", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"),
+    ("roles", "/apis/rbac.authorization.k8s.io/v1/roles"),
+    ("role bindings", "/apis/rbac.authorization.k8s.io/v1/rolebindings"),
+    ("flow schemas", "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"),
+    ("priority levels", "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations"),
+    ("priority classes", "/apis/scheduling.k8s.io/v1/priorityclasses"),
 ];
+
+/// One script a document.
+pub(super) async fn scripts(server: &mut Server) -> Result<Vec<Script>> {
+    let script = |name: &str, request| Script { name: format!("whole: {name}"), requests: vec![request] };
+    let mut scripts: Vec<Script> =
+        DOCUMENTS.iter().map(|(name, path)| script(name, Request::whole(path))).collect();
+    for path in ["/api", "/apis"] {
+        scripts.push(script(&format!("{path} aggregated"), Request::whole(path).with("accept", AGGREGATED)));
+    }
+    for (path, name) in generate::versions(server).await? {
+        scripts.push(script(&format!("discovery of {name}"), Request::whole(&path)));
+        scripts.push(script(&format!("openapi of {name}"), Request::whole(&format!("/openapi/v3{path}"))));
+    }
+    Ok(scripts)
+}
 
 /// Where two documents differ once lists of named things are maps and descriptions are gone.
 pub(super) fn compare(ours: &[u8], theirs: &[u8]) -> Result<Comparison> {
@@ -61,7 +70,7 @@ const LEFT_OUT: [&str; 12] = [
     "serverAddressByClientCIDRs",
 ];
 
-fn in_order(value: &mut Value) {
+pub(super) fn in_order(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|key, inner| !LEFT_OUT.contains(&key.as_str()) || inner.is_object());
