@@ -284,7 +284,10 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
             let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
             let address = server.config.advertise.to_string();
             let document = discovery::document(&catalog, path, accept, &address);
-            let document = document.ok_or_else(Status::no_such_path)?;
+            let Some(document) = document else {
+                let text = "404 page not found\n";
+                return Ok(answer::bytes(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", text.into()));
+            };
             let body = serde_json::to_vec(&document.body).map_err(Status::internal)?;
             let tag = discovery::etag(&body);
             return Ok(tagged(body.into(), document.content_type, &tag, headers));

@@ -128,7 +128,7 @@ impl Status {
     }
 
     pub fn method_not_allowed(message: impl Into<String>) -> Self {
-        Status::new(405, "MethodNotAllowed", message)
+        Status::generic(405, "MethodNotAllowed", message)
     }
 
     pub fn not_acceptable(message: impl Into<String>) -> Self {

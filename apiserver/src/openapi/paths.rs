@@ -102,10 +102,7 @@ pub(super) fn of_group_version(
     let mut paths = Map::new();
     let root = super::path(group, version);
     let prefix = camel_group(group, version);
-    let tag = format!(
-        "{}_{version}",
-        if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) }
-    );
+    let tag = format!("{}_{version}", uncapital(&camel_group(group, "")));
     if let Some(answer) = definitions.kind(&meta("APIResourceList")) {
         let operation = json!({"tags": [tag], "description": "get available resources",
             "operationId": format!("get{prefix}APIResources"), "responses": responses(&READING, &answer)});
@@ -364,6 +361,11 @@ fn meta(kind: &str) -> Gvk {
 fn camel_group(group: &str, version: &str) -> String {
     let group = if group.is_empty() { "core" } else { group.trim_end_matches(".k8s.io") };
     group.split('.').chain([version]).map(capital).collect()
+}
+
+fn uncapital(word: &str) -> String {
+    let mut chars = word.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 fn capital(word: &str) -> String {

@@ -215,7 +215,7 @@ fn job(at: &str, spec: &Value, errors: &mut Errors) {
         errors.non_negative(format!("{at}.{key}"), spec[key].as_i64());
     }
     if let Some(mode) = spec["completionMode"].as_str() {
-        errors.one_of(format!("{at}.completionMode"), mode, &["Indexed", "NonIndexed"]);
+        errors.one_of(format!("{at}.completionMode"), mode, &["NonIndexed", "Indexed"]);
         if mode == "Indexed" && spec["completions"].is_null() {
             errors.required(format!("{at}.completions"), "when completion mode is Indexed");
         }

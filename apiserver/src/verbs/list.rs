@@ -239,11 +239,9 @@ fn version(info: &RequestInfo, continues: bool) -> Result<Option<Version>> {
             return forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
         }
         if !matches!(&*rule, "Exact" | "NotOlderThan") {
-            let error = crate::field::FieldError::not_supported(
-                "resourceVersionMatch",
-                &rule.clone().into(),
-                &["Exact", "NotOlderThan", ""],
-            );
+            let mut error =
+                crate::field::FieldError::not_supported("resourceVersionMatch", &rule.clone().into(), &[]);
+            error.detail = "supported values: \"Exact\", \"NotOlderThan\", \"\"".to_owned();
             return Err(Status::invalid(
                 &coracle_api::Gvk::new("meta.k8s.io", "v1", "ListOptions"),
                 "",

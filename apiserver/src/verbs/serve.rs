@@ -27,6 +27,8 @@ use crate::status::{Result, Status};
 /// Objects that a `deletecollection` deletes at once.
 const DELETES_AT_ONCE: usize = 16;
 
+const NOT_ALLOWED: &str = "the server does not allow this method on the requested resource";
+
 /// A request that may go ahead, its body read.
 pub struct Request<'a> {
     pub server: &'a Arc<Server>,
@@ -65,6 +67,9 @@ impl Request<'_> {
     async fn dispatch(self) -> Result<Response<Body>> {
         let (verb, sub) = (self.info.verb.as_str(), self.info.subresource.as_str());
         self.check_served()?;
+        if matches!(verb, "update" | "patch" | "delete") && self.info.name.is_empty() {
+            return Err(Status::method_not_allowed(NOT_ALLOWED));
+        }
         if matches!(verb, "create" | "update" | "patch") {
             self.dry_run()?;
             self.validation()?;
@@ -86,9 +91,7 @@ impl Request<'_> {
     /// 404 for a subresource that does not exist, 405 for a verb that the endpoint has not.
     fn check_served(&self) -> Result<()> {
         let (verb, r) = (self.info.verb.as_str(), &self.resource);
-        let not_allowed = || {
-            Err(Status::method_not_allowed("the server does not allow this method on the requested resource"))
-        };
+        let not_allowed = || Err(Status::method_not_allowed(NOT_ALLOWED));
         match self.info.subresource.as_str() {
             "" if r.serves(verb) => Ok(()),
             "" => not_allowed(),
@@ -127,7 +130,11 @@ impl Request<'_> {
         }
         let include = IncludeObject::parse(&self.info.param("includeObject").unwrap_or_default());
         let include = include
-            .ok_or_else(|| Status::bad_request("includeObject must be 'Object', 'Metadata', or 'None'"))?;
+            .ok_or_else(|| Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {:?}: must be 'Metadata', \
+                 'Object', 'None', or empty",
+                self.info.param("includeObject").unwrap_or_default()
+            )))?;
         Ok(Style { accepted, include, now: self.now })
     }
 
@@ -233,9 +240,7 @@ impl Request<'_> {
             return self.call(style, *call, object, warnings).await;
         }
         if !self.info.name.is_empty() {
-            return Err(Status::method_not_allowed(
-                "the server does not allow this method on the requested resource",
-            ));
+            return Err(Status::method_not_allowed(NOT_ALLOWED));
         }
         match write::create(self.server, &self.ask(self.dry_run()?), object).await {
             Ok(written) => Ok(self.written(style, &written, &warnings)),

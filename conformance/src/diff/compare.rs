@@ -177,6 +177,10 @@ static MADE_TEXTS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         ("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uid>"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
         (r#"\ba-[bcdfghjklmnpqrstvwxz2456789]{5}\b"#, "a-<made>"),
+        ("^[0-9]+[smh]$", "<age>"),
+        (r"^10\.96\.\d+\.\d+$", "<ip>"),
+        ("X509SHA256=[0-9a-f]{64}", "<certificate>"),
+        (r"current: \d+", "current: <made>"),
         (r#"resourceVersion\\":\\"\d+"#, r#"resourceVersion\":\"<made>"#),
     ]
     .map(|(pattern, word)| (Regex::new(pattern).expect("a pattern of ours"), word))

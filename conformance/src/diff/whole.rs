@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::compare::Comparison;
+use super::compare::{Comparison, alike};
 use super::generate;
 use super::script::{Request, Script};
 use super::server::Server;
@@ -47,6 +47,7 @@ pub(super) fn compare(ours: &[u8], theirs: &[u8]) -> Result<Comparison> {
         let mut value =
             serde_json::from_slice(body).with_context(|| String::from_utf8_lossy(body).into_owned())?;
         in_order(&mut value);
+        alike(&mut value);
         Ok(value)
     };
     let mut found = Comparison::default();

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::super::columns::{AGE, NAME, path};
 use super::{field, part};
+use crate::field::FieldError;
 use crate::resource::{CLUSTER, Row, Strategy, WriteContext};
 
 /// Namespaces cannot be deleted as a collection.
@@ -59,6 +60,24 @@ impl Strategy for Namespaces {
 
     fn validate_name(&self, name: &str) -> Vec<String> {
         crate::field_names::dns1123_label(name)
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        if cx.subresource == "status" {
+            return vec![];
+        }
+        let mut errors = vec![];
+        for (i, finalizer) in new.items_at(&["spec", "finalizers"]).iter().enumerate() {
+            let (at, name) = (format!("spec.finalizers[{i}]"), finalizer.as_str().unwrap_or_default());
+            let bad = crate::field_names::qualified_name(name).into_iter();
+            errors.extend(bad.map(|why| FieldError::invalid(&*at, finalizer, why)));
+            if !name.contains('/') && !matches!(name, FINALIZER_KUBERNETES | "orphan" | "foregroundDeletion")
+            {
+                let why = "name is neither a standard finalizer name nor is it fully qualified";
+                errors.push(FieldError::invalid(&*at, finalizer, why));
+            }
+        }
+        errors
     }
 
     fn isolate(&self, _subresource: &str, new: &mut Object, old: &Object) {

@@ -102,6 +102,8 @@ impl Strategy for Pods {
         match (cx.subresource, old) {
             ("", None) => pod_spec::validate_pod(new),
             ("", Some(old)) => pod_spec::validate_pod_update(new, old),
+            ("status", Some(_)) => addresses(new),
+            ("ephemeralcontainers", Some(_)) => ephemeral(new),
             _ => vec![],
         }
     }
@@ -139,14 +141,59 @@ impl Strategy for Pods {
         let spec = old.i64_at(&["spec", "terminationGracePeriodSeconds"]);
         let seconds = requested.or(spec).unwrap_or(30);
         if coracle_api::pod::node_name(old).is_empty() || coracle_api::pod::is_terminal(old) {
-            return None;
+            return Some(0);
         }
         match seconds {
-            0 => None,
             negative if negative < 0 => Some(1),
             seconds => Some(seconds),
         }
     }
+}
+
+/// What a node says of a pod's addresses.
+fn addresses(pod: &Object) -> Vec<FieldError> {
+    let all = pod.items_at(&["status", "podIPs"]).iter().map(|ip| ip["ip"].as_str().unwrap_or_default());
+    let only = Some(pod.str_at(&["status", "podIP"])).filter(|ip| !ip.is_empty());
+    let all: Vec<&str> = all.collect();
+    let all = if all.is_empty() { only.into_iter().collect() } else { all };
+    let bad = all.iter().enumerate().filter(|(_, ip)| ip.parse::<std::net::IpAddr>().is_err());
+    bad.map(|(i, ip)| {
+        let rule = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        FieldError::invalid(format!("status.podIPs[{i}]"), &json!(ip), rule)
+    })
+    .collect()
+}
+
+/// Names of ephemeral containers are their own; what they aim at is there.
+fn ephemeral(pod: &Object) -> Vec<FieldError> {
+    let name = |c: &serde_json::Value, key: &str| c[key].as_str().unwrap_or_default().to_owned();
+    let mut names: Vec<String> = ["containers", "initContainers"]
+        .iter()
+        .flat_map(|list| pod.items_at(&["spec", list]))
+        .map(|c| name(c, "name"))
+        .collect();
+    let targets = names.clone();
+    let mut errors = vec![];
+    for (i, container) in pod.items_at(&["spec", "ephemeralContainers"]).iter().enumerate() {
+        let at = format!("spec.ephemeralContainers[{i}]");
+        let (own, target) = (name(container, "name"), name(container, "targetContainerName"));
+        if own.is_empty() {
+            errors.push(FieldError::required(format!("{at}.name"), ""));
+        } else if names.contains(&own) {
+            errors.push(FieldError::duplicate(format!("{at}.name"), &json!(own)));
+        } else {
+            let bad = crate::field_names::dns1123_label(&own).into_iter();
+            errors.extend(bad.map(|why| FieldError::invalid(format!("{at}.name"), &json!(own), why)));
+        }
+        names.push(own);
+        if name(container, "image").is_empty() {
+            errors.push(FieldError::required(format!("{at}.image"), ""));
+        }
+        if !target.is_empty() && !targets.contains(&target) {
+            errors.push(FieldError::not_found(format!("{at}.targetContainerName"), &json!(target)));
+        }
+    }
+    errors
 }
 
 /// Resources and resize policies of the containers the new object names; nothing else.

@@ -92,6 +92,13 @@ impl Strategy for Services {
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         match cx.subresource {
             "" => super::service_validation::service(new, old),
+            "status"
+                if !new.items_at(&["status", "loadBalancer", "ingress"]).is_empty()
+                    && new.str_at(&["spec", "type"]) != "LoadBalancer" =>
+            {
+                let why = "may only be used when `spec.type` is 'LoadBalancer'";
+                vec![FieldError::forbidden("status.loadBalancer.ingress", why)]
+            }
             _ => vec![],
         }
     }
