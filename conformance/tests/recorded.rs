@@ -32,7 +32,7 @@ async fn a_planted_difference_is_found() -> Result<()> {
     server.stop().await?;
     let new = report.beyond(&diff::kept()?);
     ensure!(!new.is_empty(), "the planted difference was not found");
-    ensure!(new.iter().all(|d| d.contains("not_found") && d.contains("\"not found\"")), "{}", new.join("\n"));
+    ensure!(new.iter().all(|d| d.contains("not_found") && d.contains(" not found\"")), "{}", new.join("\n"));
     Ok(())
 }
 
