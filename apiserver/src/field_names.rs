@@ -121,6 +121,18 @@ pub fn port_name(name: &str) -> Vec<String> {
     errors
 }
 
+/// What may stand in a URL between two slashes: the least that a name must be.
+pub fn path_segment(name: &str) -> Vec<String> {
+    match name {
+        "." | ".." => vec![format!("may not be '{name}'")],
+        _ => ['/', '%']
+            .into_iter()
+            .filter(|c| name.contains(*c))
+            .map(|c| format!("may not contain '{c}'"))
+            .collect(),
+    }
+}
+
 /// A number of a TCP or UDP port.
 pub fn port_number(port: i64) -> Vec<String> {
     match port {

@@ -272,6 +272,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// A warning where a delete says nothing of dependents; mostly empty.
+    fn delete_warning(&self) -> &'static str {
+        ""
+    }
+
     /// `propagationPolicy` when the client names none: `background` for most kinds.
     fn default_orphan(&self) -> bool {
         false

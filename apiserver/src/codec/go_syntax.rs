@@ -1,7 +1,7 @@
 //! What Go's JSON scanner says of malformed text. Runs only when parsing has already failed.
 
 /// Go's message, or `None` where Go would have found nothing wrong.
-pub(super) fn error(text: &[u8]) -> Option<String> {
+pub(crate) fn error(text: &[u8]) -> Option<String> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.document().err()
 }

@@ -10,6 +10,7 @@ pub(crate) mod table;
 pub(crate) mod yaml;
 
 pub use decode::{Decoded, decode, merge_noticed};
+pub(crate) use go_syntax::error as json_error;
 pub use negotiate::{Accepted, Encoding, Form, negotiate, negotiate_plain, negotiate_stream};
 pub use row::Row;
 pub use table::{IncludeObject, partial_metadata, table};

@@ -3,8 +3,9 @@
 use coracle_api::Object;
 use serde_json::{Value, json};
 
+use super::autoscaling_metrics::{behavior, metrics};
 use super::columns::{AGE, NAME, count, rule};
-use super::defaulting::{fill, object};
+use super::defaulting::{fill, object, within};
 use super::validation::Errors;
 use crate::field::FieldError;
 use crate::resource::{Column, Conversion, NAMESPACED, Row, Strategy, WriteContext};
@@ -144,6 +145,16 @@ impl Strategy for Autoscalers {
         } else if spec["metrics"].as_array().is_none_or(Vec::is_empty) {
             spec["metrics"] = json!([cpu(&json!(CPU_PERCENT))]);
         }
+        within(spec, "behavior", |behavior| {
+            let all = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
+            let four = json!({"type": "Pods", "value": 4, "periodSeconds": 15});
+            fill(object(behavior, "scaleUp"), "stabilizationWindowSeconds", 0);
+            for (direction, policies) in [("scaleUp", json!([four, all])), ("scaleDown", json!([all]))] {
+                let rules = object(behavior, direction);
+                fill(rules, "selectPolicy", "Max");
+                fill(rules, "policies", policies);
+            }
+        });
     }
 
     fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
@@ -186,6 +197,14 @@ impl Strategy for Autoscalers {
         if !version.contains('/') && (version != "v1" || target("kind") != "ReplicationController") {
             let detail = "apiVersion must specify API group";
             errors.invalid("spec.scaleTargetRef.apiVersion", version, detail);
+        }
+        match new.at(&["spec", "targetCPUUtilizationPercentage"]) {
+            Some(percent) => metrics(&[cpu(percent)], min, &mut errors),
+            None => metrics(new.items_at(&["spec", "metrics"]), min, &mut errors),
+        }
+        for direction in ["scaleUp", "scaleDown"] {
+            let rules = new.at(&["spec", "behavior", direction]).unwrap_or(&Value::Null);
+            behavior(&format!("spec.behavior.{direction}"), rules, &mut errors);
         }
         errors.0
     }

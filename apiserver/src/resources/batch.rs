@@ -206,6 +206,11 @@ impl Strategy for Jobs {
     fn default_orphan(&self) -> bool {
         true
     }
+
+    fn delete_warning(&self) -> &'static str {
+        "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them \
+         or set propagationPolicy=Orphan to suppress this warning"
+    }
 }
 
 fn job(at: &str, spec: &Value, errors: &mut Errors) {

@@ -6,6 +6,7 @@ use coracle_api::Object;
 use serde_json::{Value, json};
 
 use crate::field::FieldError;
+use crate::field_names::path_segment;
 use crate::resource::{
     CLUSTER, Cell, Column, Row, SelectableField, Strategy, Subresource, SubresourceHandler, WriteContext,
 };
@@ -91,6 +92,10 @@ fn date_conditions(new: &mut Object, old: &Object, now: &str) {
 struct Request;
 
 impl Strategy for Request {
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        path_segment(name)
+    }
+
     /// The requestor is whoever sends the request, whatever the body says; later nothing of the spec changes.
     fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
         if let Some(old) = old {

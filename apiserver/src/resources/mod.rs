@@ -9,6 +9,7 @@ mod apps;
 mod authentication;
 mod authorization;
 mod autoscaling;
+mod autoscaling_metrics;
 mod batch;
 mod certificates;
 mod columns;

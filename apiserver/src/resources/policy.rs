@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::columns::{AGE, NAME, integer, rule};
 use super::validation::{Errors, label_selector};
 use crate::field::FieldError;
+use crate::field_names::path_segment;
 use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) static ROWS: &[Row] = &[Row {
@@ -31,6 +32,10 @@ pub(super) static ROWS: &[Row] = &[Row {
 struct Budgets;
 
 impl Strategy for Budgets {
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        path_segment(name)
+    }
+
     fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
         if old.is_none() {
             let zero =

@@ -4,6 +4,7 @@ use coracle_api::Object;
 use serde_json::{Value, json};
 
 use crate::field::FieldError;
+use crate::field_names::path_segment;
 use crate::resource::{CLUSTER, Cell, Column, NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) const GROUP: &str = "rbac.authorization.k8s.io";
@@ -109,18 +110,6 @@ fn subjects(binding: &Object, kind: &str) -> Value {
         })
     };
     binding.items_at(&["subjects"]).iter().filter_map(shown).collect::<Vec<_>>().join(", ").into()
-}
-
-/// Role names are path segments: upstream's own hold colons.
-fn path_segment(name: &str) -> Vec<String> {
-    match name {
-        "." | ".." => vec![format!("may not be '{name}'")],
-        _ => ["/", "%"]
-            .iter()
-            .filter(|c| name.contains(**c))
-            .map(|c| format!("may not contain '{c}'"))
-            .collect(),
-    }
 }
 
 struct Role;

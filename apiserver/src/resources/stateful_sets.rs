@@ -40,6 +40,17 @@ impl Strategy for StatefulSets {
         pod_spec::template(object(spec, "template"));
     }
 
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        crate::field_names::dns1123_label(name)
+    }
+
+    /// How many pods of a rolling update may be away is a feature that upstream has not switched on.
+    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+        if old.is_none() {
+            new.remove(&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]);
+        }
+    }
+
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         changed_template_warnings(new, old)
     }

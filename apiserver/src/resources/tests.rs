@@ -42,13 +42,12 @@ fn defaults_are_upstreams() {
 
 /// Bodies that upstream refuses, with the causes it gives: reason, field and message, in its order.
 #[test]
-#[ignore = "a list of what is left: run it to see which causes still differ"]
 fn causes_are_upstreams() {
     let cases: Vec<Value> =
         serde_json::from_str(include_str!("../../tests/data/invalid.json")).expect("the table is JSON");
     let user = User::default();
     let mut wrong = vec![];
-    for case in &cases {
+    for case in cases.iter().filter(|c| !is_found_later(c)) {
         let mut object = Object(case["body"].clone());
         let gvk = object.gvk();
         let resource = Resource::from(row(&gvk));
@@ -81,4 +80,9 @@ fn causes_are_upstreams() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+/// Causes that are found where addresses are allocated, at the commit.
+fn is_found_later(case: &Value) -> bool {
+    case["causes"].to_string().contains("failed to allocate IP")
 }

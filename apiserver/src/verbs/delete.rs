@@ -67,6 +67,11 @@ impl Deletion {
         })
     }
 
+    /// Whether the client has said what becomes of dependents.
+    pub fn says_propagation(&self) -> bool {
+        self.propagation.is_some()
+    }
+
     /// The finalizers an object gets for the garbage collector, from those it has.
     fn finalizers(&self, old: &Object, default_orphan: bool) -> Vec<String> {
         let has = |name: &str| old.finalizers().any(|f| f == name);

@@ -342,9 +342,18 @@ impl Request<'_> {
     async fn delete(&self) -> Result<Response<Body>> {
         let style = self.style(false)?;
         let how = self.deletion()?;
-        let deleted = delete::delete(self.server, &self.ask(how.dry_run), &how).await?;
+        let mut noticed = vec![];
+        if !how.says_propagation() {
+            noticed
+                .extend(Some(self.resource.strategy.delete_warning().to_owned()).filter(|w| !w.is_empty()));
+        }
+        let deleted = match delete::delete(self.server, &self.ask(how.dry_run), &how).await {
+            Ok(deleted) => deleted,
+            Err(failure) => return Err(failure.with_warnings(noticed)),
+        };
         let code = if !deleted.gone && how.cascades_asked { StatusCode::ACCEPTED } else { StatusCode::OK };
         let mut response = style.value(&self.resource, Object(deleted.body), code);
+        add_warnings(&mut response, &noticed);
         add_warnings(&mut response, &deleted.warnings);
         Ok(response)
     }

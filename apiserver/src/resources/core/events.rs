@@ -10,7 +10,7 @@ use super::super::columns::{NAME, path, rule, since, wide};
 use super::super::validation::Errors;
 use super::field;
 use crate::field::FieldError;
-use crate::field_names::qualified_name;
+use crate::field_names::{dns1123_subdomain, path_segment, qualified_name};
 use crate::resource::{Column, NAMESPACED, Row, SelectableField, Strategy, WriteContext};
 
 /// How long an event is kept.
@@ -55,6 +55,9 @@ impl Strategy for Events {
             placed(new, &["", "default"], &mut errors);
         }
         if newer && old.is_none() {
+            if !new.name().is_empty() {
+                errors.all_invalid("metadata.name", new.name(), dns1123_subdomain(new.name()));
+            }
             errors.0.extend(crate::verbs::metadata::validate(new, cx.resource));
             strict(new, &mut errors);
         }
@@ -67,14 +70,7 @@ impl Strategy for Events {
 
     /// Names of events came before the rule for names.
     fn validate_name(&self, name: &str) -> Vec<String> {
-        let mut wrong = vec![];
-        if matches!(name, "." | "..") {
-            wrong.push(format!("may not be '{name}'"));
-        }
-        wrong.extend(
-            ['/', '%'].into_iter().filter(|c| name.contains(*c)).map(|c| format!("may not contain '{c}'")),
-        );
-        wrong
+        path_segment(name)
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::columns::{AGE, NAME, NAME_AND_CREATED_AT, rule};
 use super::super::defaulting::{each, fill, object};
-use crate::resource::{NAMESPACED, Row, Strategy};
+use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) const LIMIT_RANGE: Row = Row {
     kind: "LimitRange",

@@ -246,6 +246,10 @@ pub(in super::super) fn claim_spec(at: &str, spec: &Value, errors: &mut Errors) 
     for key in ["dataSource", "dataSourceRef"] {
         data_source(&format!("{at}.{key}"), &spec[key], errors);
     }
+    let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    if source.is_object() && reference.is_object() && source != reference {
+        errors.invalid(at, Value::Object(serde_json::Map::new()), "must match dataSourceRef");
+    }
     let class = text("volumeAttributesClassName");
     if !class.is_empty() {
         errors.all_invalid(format!("{at}.volumeAttributesClassName"), class, dns1123_subdomain(class));
