@@ -8,6 +8,7 @@ pub mod names;
 pub mod object;
 pub mod pod;
 pub mod quantity;
+pub mod query;
 pub mod quota;
 pub mod resources;
 pub mod selector;

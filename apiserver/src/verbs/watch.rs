@@ -59,7 +59,7 @@ pub async fn watch(
     style: Style,
 ) -> Result<Response<Body>> {
     let selection = Selection::parse(info, resource)?;
-    let flag = |name: &str| info.param(name).is_some_and(|v| v == "true" || v == "1");
+    let flag = |name: &str| info.param(name).is_some_and(|v| coracle_api::query::flag(&v));
     let bookmarks = flag("allowWatchBookmarks");
     let stream_list = flag("sendInitialEvents");
     let rule = info.param("resourceVersionMatch").unwrap_or_default();

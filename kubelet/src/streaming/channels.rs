@@ -217,9 +217,10 @@ async fn pump(
                 None => break,
             },
             message = source.next() => {
+                // Clients send what they hold as text in a text message, whatever the protocol.
                 let data = match message {
-                    Some(Ok(Message::Binary(data))) => data,
-                    Some(Ok(Message::Text(text))) => decode(&text),
+                    Some(Ok(Message::Binary(data))) => decode(data, base64),
+                    Some(Ok(Message::Text(text))) => decode(Bytes::copy_from_slice(text.as_bytes()), base64),
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                     Some(Ok(Message::Close(_)) | Err(_)) | None => {
                         // The client is gone: what the process still says goes nowhere.
@@ -255,12 +256,15 @@ fn encode(channel: u8, data: &Bytes, base64: bool) -> Message {
     Message::Binary(message.into())
 }
 
-/// A base64 message: the channel as a digit, then the encoded data.
-fn decode(text: &str) -> Bytes {
+/// A message as the number of its channel and the data. In base64 protocols the number is a digit.
+fn decode(message: Bytes, base64: bool) -> Bytes {
+    if !base64 {
+        return message;
+    }
     let mut data = vec![];
-    if let Some(digit) = text.chars().next().and_then(|c| c.to_digit(10)) {
-        data.push(digit as u8);
-        data.extend(STANDARD.decode(&text[1..]).unwrap_or_default());
+    if let Some((digit @ b'0'..=b'9', text)) = message.split_first() {
+        data.push(digit - b'0');
+        data.extend(STANDARD.decode(text).unwrap_or_default());
     }
     data.into()
 }
@@ -289,8 +293,10 @@ mod tests {
     #[test]
     fn base64_channels_carry_the_number_as_a_digit() {
         assert_eq!(encode(1, &Bytes::from_static(b"hi"), true), Message::Text("1aGk=".into()));
-        assert_eq!(decode("0aGk="), Bytes::from_static(b"\0hi"));
-        assert_eq!(decode(""), Bytes::new());
+        let decoded = |text: &'static [u8]| decode(Bytes::from_static(text), true);
+        assert_eq!(decoded(b"0aGk="), Bytes::from_static(b"\0hi"));
+        assert_eq!(decoded(b""), Bytes::new());
+        assert_eq!(decode(Bytes::from_static(b"\0hi"), false), Bytes::from_static(b"\0hi"));
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl LogOptions {
         let get = |name: &str| {
             query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
         };
-        let flag = |name: &str| get(name).is_some_and(|v| v == "true" || v == "1");
+        let flag = |name: &str| get(name).is_some_and(coracle_api::query::flag);
         let number = |name: &str| {
             let parse = |v: &str| {
                 v.parse::<u64>().map_err(|_| format!("{name}: {v:?} must be a number of 0 or more"))

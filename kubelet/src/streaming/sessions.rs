@@ -57,7 +57,7 @@ pub(super) async fn attach(State(node): State<Node>, target: Target, request: Re
 /// The kubelet's own names of these parameters, and those of the API server's `PodExecOptions`.
 fn wanted(pairs: &[(String, String)]) -> Wanted {
     let flag = |names: [&str; 2]| {
-        pairs.iter().any(|(n, v)| names.contains(&n.as_str()) && (v == "1" || v == "true"))
+        pairs.iter().any(|(n, v)| names.contains(&n.as_str()) && coracle_api::query::flag(v))
     };
     Wanted {
         stdin: flag(["input", "stdin"]),
