@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Kubernetes you can carry: the real Kubernetes API from one file, pods run by the same program.
 #[derive(Debug, Parser)]
@@ -44,19 +44,45 @@ pub struct DataDir {
 #[derive(Debug, Clone, Args)]
 pub struct Up {
     #[command(flatten)]
-    pub data: DataDir,
+    pub node: Node,
 
     /// Serve the control plane alone; run no pods (this is also what happens without root)
     #[arg(long)]
     pub no_node: bool,
 
-    /// Address the API server listens on
-    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
-    pub bind_address: IpAddr,
+    /// Leave these parts out, so that other programs can do their work
+    #[arg(long, value_enum, value_name = "PART", value_delimiter = ',')]
+    pub without: Vec<Part>,
 
     /// Port of the API server
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     pub port: u16,
+
+    /// Further addresses for the API server's certificate
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    pub tls_san: Vec<IpAddr>,
+
+    /// Where to write the administrator's kubeconfig [default: DATA_DIR/kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// What can be left out of `up` because upstream has a program for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    Scheduler,
+    Controllers,
+}
+
+/// This machine as a node, and the ranges of the cluster it is in.
+#[derive(Debug, Clone, Args)]
+pub struct Node {
+    #[command(flatten)]
+    pub data: DataDir,
+
+    /// Address the API server and the node listen on
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    pub bind_address: IpAddr,
 
     /// Port of the node's own HTTPS endpoints (logs, exec, metrics)
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
@@ -69,10 +95,6 @@ pub struct Up {
     /// Address other machines and pods reach this node at [default: that of the default route]
     #[arg(long, value_name = "IP")]
     pub node_ip: Option<IpAddr>,
-
-    /// Further addresses for the API server's certificate
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    pub tls_san: Vec<IpAddr>,
 
     /// Range of ClusterIPs
     #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
@@ -89,10 +111,6 @@ pub struct Up {
     /// DNS domain of the cluster
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
-
-    /// Where to write the administrator's kubeconfig [default: DATA_DIR/kubeconfig]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
 
     /// Registry mirrors, as YAML: `mirrors: {docker.io: [https://mirror.example.com]}`
     #[arg(long, value_name = "FILE")]
@@ -153,7 +171,32 @@ pub enum Component {
     /// Run the scheduler alone
     Scheduler(Client),
     /// Run the controllers alone
-    Controllers(Client),
+    Controllers(Controllers),
+    /// Run this machine as a node alone
+    Kubelet(Box<Kubelet>),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Controllers {
+    #[command(flatten)]
+    pub client: Client,
+
+    /// CA that pods find beside their tokens [default: none is published]
+    #[arg(long, value_name = "FILE")]
+    pub root_ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Kubelet {
+    #[command(flatten)]
+    pub client: Client,
+
+    #[command(flatten)]
+    pub node: Node,
+
+    /// CA of the certificates by which the API server may use the node's endpoints (logs, exec)
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: PathBuf,
 }
 
 /// How a component that runs alone reaches the API server.

@@ -9,6 +9,7 @@ pub mod image;
 pub mod kubeconfig;
 pub mod log;
 mod node;
+mod place;
 pub mod preflight;
 pub mod progress;
 mod shutdown;

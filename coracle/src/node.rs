@@ -1,4 +1,4 @@
-//! The node of `coracle up`: the kubelet with this machine's directories and certificates.
+//! The node, as part of `coracle up` or alone: the kubelet with this machine's directories and certificates.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -17,62 +17,92 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::Kubelet;
+use crate::component::{client, read};
+use crate::place::Place;
 use crate::progress::Progress;
-use crate::up::{Plan, cidr, in_process};
+use crate::shutdown;
+use crate::up::{cidr, in_process};
 
 /// How long a node may take to be ready before the user is told and the start goes on.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) async fn start(
     parts: &mut JoinSet<Result<()>>,
-    plan: &Plan,
+    place: &Place,
     running: &Running,
     pki: &Arc<Pki>,
     progress: &Progress,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let user = format!("system:node:{}", plan.node_name);
+    let user = format!("system:node:{}", place.node_name);
     let client = in_process(running, &user, &[names::GROUP_NODES]);
     let proxy_client = in_process(running, names::USER_KUBE_PROXY, &[]);
-    let config = coracle_kubelet::Config { proxy_client, ..config(plan, client.clone(), pki)? };
+    let ips = [place.node_ip];
+    let serving = pki.issue(&Leaf::kubelet_server(&place.node_name, &ips), Timestamp::now())?;
+    let certificate = Some((serving.certificate, serving.key));
+    let config = coracle_kubelet::Config {
+        proxy_client,
+        ..config(place, client.clone(), certificate, pki.ca().to_owned())?
+    };
     let token = stop.child_token();
     parts.spawn(async move { coracle_kubelet::run(config, token).await.context("node") });
-    match tokio::time::timeout(READY_WITHIN, ready(client, &plan.node_name)).await {
+    match tokio::time::timeout(READY_WITHIN, ready(client, &place.node_name)).await {
         Ok(ready) => {
             ready?;
-            progress.step(format_args!("node {} is Ready", plan.node_name));
+            progress.step(format_args!("node {} is Ready", place.node_name));
         }
         Err(_) if stop.is_cancelled() => {}
         Err(_) => progress
-            .step(format_args!("node {} is not Ready yet; kubectl describe node tells why", plan.node_name)),
+            .step(format_args!("node {} is not Ready yet; kubectl describe node tells why", place.node_name)),
     }
     Ok(())
 }
 
-fn config(plan: &Plan, client: Client, pki: &Pki) -> Result<coracle_kubelet::Config> {
-    let serving = pki.issue(&Leaf::kubelet_server(&plan.node_name, &[plan.node_ip]), Timestamp::now())?;
-    let node = plan.layout.node();
+/// The node alone, for whatever API server a kubeconfig names.
+pub(crate) async fn alone(options: Kubelet) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let progress = Progress::begin();
+    let place = Place::of(options.node, true)?;
+    place.layout.open()?;
+    place.facts.keep(&place.layout)?;
+    let client = client(&options.client).await?;
+    let client_ca = read(&options.client_ca)?;
+    // Nobody has signed for this node: it makes a certificate of its own.
+    let config = config(&place, client, None, client_ca)?;
+    progress.step(format_args!("node {} works for {}", place.node_name, options.client.kubeconfig.display()));
+    coracle_kubelet::run(config, stop).await.context("node")
+}
+
+fn config(
+    place: &Place,
+    client: Client,
+    certificate: Option<(String, String)>,
+    client_ca: String,
+) -> Result<coracle_kubelet::Config> {
+    let Place { layout, node_name, node_ip, facts, options } = place;
+    let node = layout.node();
     Ok(coracle_kubelet::Config {
         state_dir: node.clone(),
-        run_dir: plan.layout.run.clone(),
+        run_dir: layout.run.clone(),
         log_dir: node.join("logs"),
-        cgroup_root: plan.layout.cgroup_root(),
-        pod_cidr: first_24(&plan.options.cluster_cidr)?,
-        cluster_cidr: plan.facts.cluster_cidr.clone(),
-        service_cidr: plan.facts.service_cidr.clone(),
-        cluster_dns: Some(plan.facts.cluster_dns),
-        cluster_domain: plan.facts.cluster_domain.clone(),
+        cgroup_root: layout.cgroup_root(),
+        pod_cidr: first_24(&options.cluster_cidr)?,
+        cluster_cidr: facts.cluster_cidr.clone(),
+        service_cidr: facts.service_cidr.clone(),
+        cluster_dns: Some(facts.cluster_dns),
+        cluster_domain: facts.cluster_domain.clone(),
         serving: Serving {
-            port: plan.options.kubelet_port,
-            listen: plan.options.bind_address,
-            certificate: Some((serving.certificate, serving.key)),
-            client_ca: Some(pki.ca().to_owned()),
+            port: options.kubelet_port,
+            listen: options.bind_address,
+            certificate,
+            client_ca: Some(client_ca),
         },
-        images_dir: plan.layout.images(),
-        registries: plan.options.registries.clone(),
-        insecure_loopback_registries: plan.options.insecure_loopback_registry.clone(),
+        images_dir: layout.images(),
+        registries: options.registries.clone(),
+        insecure_loopback_registries: options.insecure_loopback_registry.clone(),
         version: crate::VERSION.to_owned(),
-        ..coracle_kubelet::Config::new(client, plan.node_name.clone(), plan.node_ip)
+        ..coracle_kubelet::Config::new(client, node_name.clone(), *node_ip)
     })
 }
 

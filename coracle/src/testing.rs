@@ -24,7 +24,7 @@ impl ControlPlane {
         let running =
             Server::start(Config::default(), CancellationToken::new()).await.context("API server")?;
         let mut loops = tokio::task::JoinSet::new();
-        start_loops(&mut loops, &running, "testing", None, &stop);
+        start_loops(&mut loops, &running, "testing", None, &[], &stop);
         Ok(ControlPlane { running, stop, loops })
     }
 

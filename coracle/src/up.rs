@@ -16,20 +16,16 @@ use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Up;
-use crate::cluster_facts::ClusterFacts;
-use crate::data_dir::Layout;
+use crate::cli::{Part, Up};
+use crate::place::Place;
 use crate::progress::Progress;
 use crate::{node, preflight, shutdown};
 
 /// Everything decided before the first step: what the user asked for, with the gaps filled in and checked.
 pub(crate) struct Plan {
-    pub layout: Layout,
+    pub place: Place,
     pub options: Up,
-    pub node_name: String,
-    pub node_ip: IpAddr,
     pub service_cidr: (Ipv4Addr, u8),
-    pub facts: ClusterFacts,
     /// Why no node runs; `None` when one does.
     pub no_node: Option<String>,
 }
@@ -44,10 +40,16 @@ pub async fn run(options: Up) -> Result<()> {
     let (pki, running) = control_plane(&plan, &progress).await?;
 
     let mut parts: JoinSet<Result<()>> = JoinSet::new();
-    start_loops(&mut parts, &running, &plan.node_name, Some(pki.ca()), &stop);
-    progress.step("scheduler and controllers started");
+    let without = &plan.options.without;
+    start_loops(&mut parts, &running, &plan.place.node_name, Some(pki.ca()), without, &stop);
+    progress.step(match (without.contains(&Part::Scheduler), without.contains(&Part::Controllers)) {
+        (false, false) => "scheduler and controllers started",
+        (true, false) => "controllers started; the scheduler is left out",
+        (false, true) => "scheduler started; the controllers are left out",
+        (true, true) => "scheduler and controllers are left out",
+    });
     match &plan.no_node {
-        None => node::start(&mut parts, &plan, &running, &pki, &progress, &stop).await?,
+        None => node::start(&mut parts, &plan.place, &running, &pki, &progress, &stop).await?,
         Some(why) => progress.step(format_args!("no node: {why}; this is the control plane alone")),
     }
     advise(&plan, &progress);
@@ -71,33 +73,30 @@ pub(crate) async fn control_plane_without_loops(mut options: Up) -> Result<()> {
 }
 
 async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Running)> {
-    let known = plan.layout.open()?;
-    plan.facts.keep(&plan.layout)?;
+    let Place { layout, node_name, node_ip, facts, options } = &plan.place;
+    let known = layout.open()?;
+    facts.keep(layout)?;
     let found = if known { "found" } else { "made" };
-    progress.step(format_args!("data directory {} {found}", plan.layout.data.display()));
+    progress.step(format_args!("data directory {} {found}", layout.data.display()));
 
     let now = Timestamp::now();
-    let pki = Arc::new(Pki::open(&plan.layout.pki(), now).context("certificates")?);
+    let pki = Arc::new(Pki::open(&layout.pki(), now).context("certificates")?);
     let kubeconfig = write_kubeconfig(plan, &pki, now)?;
     progress.step(format_args!("certificates ready, kubeconfig {}", kubeconfig.display()));
 
     let mut addresses = plan.options.tls_san.clone();
-    addresses.extend([
-        plan.node_ip,
-        plan.options.bind_address,
-        IpAddr::V4(service_address(plan.service_cidr)),
-    ]);
-    let leaf = Leaf::api_server(&plan.node_name, &addresses, &plan.options.cluster_domain);
+    addresses.extend([*node_ip, options.bind_address, IpAddr::V4(service_address(plan.service_cidr))]);
+    let leaf = Leaf::api_server(node_name, &addresses, &options.cluster_domain);
     let certificate = ServingCertificate::new(&pki.issue(&leaf, now)?)?;
     let config = coracle_apiserver::Config {
-        data_dir: Some(plan.layout.data.clone()),
+        data_dir: Some(layout.data.clone()),
         pki: Some(pki.clone()),
         listen: Some(Listen {
-            addr: SocketAddr::new(plan.options.bind_address, plan.options.port),
+            addr: SocketAddr::new(options.bind_address, plan.options.port),
             tls: pki::server_config(&pki, certificate)?,
         }),
         service_cidr: plan.service_cidr,
-        advertise: SocketAddr::new(plan.node_ip, plan.options.port),
+        advertise: SocketAddr::new(*node_ip, plan.options.port),
         ..coracle_apiserver::Config::default()
     };
     let running = Server::start(config, CancellationToken::new()).await.context("API server")?;
@@ -112,9 +111,9 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
 fn write_kubeconfig(plan: &Plan, pki: &Pki, now: Timestamp) -> Result<PathBuf> {
     let admin = pki.issue(&Leaf::admin(), now)?;
     let text = pki::kubeconfig("coracle", &plan.server_url(), pki.ca(), &admin);
-    let file = plan.options.kubeconfig.clone().unwrap_or_else(|| plan.layout.kubeconfig());
-    pki::write_private(&plan.layout.kubeconfig(), &text)?;
-    if file != plan.layout.kubeconfig() {
+    let file = plan.options.kubeconfig.clone().unwrap_or_else(|| plan.place.layout.kubeconfig());
+    pki::write_private(&plan.place.layout.kubeconfig(), &text)?;
+    if file != plan.place.layout.kubeconfig() {
         pki::write_private(&file, &text)?;
     }
     Ok(file)
@@ -126,20 +125,24 @@ pub(crate) fn start_loops(
     running: &Running,
     host: &str,
     root_ca: Option<&str>,
+    without: &[Part],
     stop: &CancellationToken,
 ) {
-    let scheduler = coracle_scheduler::Config::new(in_process(running, names::USER_SCHEDULER, &[]), host);
-    let token = stop.child_token();
-    parts.spawn(async move { coracle_scheduler::run(scheduler, token).await.context("scheduler") });
-
-    let mut controllers = coracle_controllers::Config::new(in_process(
-        running,
-        names::USER_CONTROLLER_MANAGER,
-        &[names::GROUP_MASTERS],
-    ));
-    controllers.root_ca = root_ca.map(str::to_owned);
-    let token = stop.child_token();
-    parts.spawn(async move { coracle_controllers::run(controllers, token).await.context("controllers") });
+    if !without.contains(&Part::Scheduler) {
+        let user = in_process(running, names::USER_SCHEDULER, &[]);
+        let config = coracle_scheduler::Config::new(user, host);
+        let token = stop.child_token();
+        parts.spawn(async move { coracle_scheduler::run(config, token).await.context("scheduler") });
+    }
+    if !without.contains(&Part::Controllers) {
+        let user = in_process(running, names::USER_CONTROLLER_MANAGER, &[names::GROUP_MASTERS]);
+        let config = coracle_controllers::Config {
+            root_ca: root_ca.map(str::to_owned),
+            ..coracle_controllers::Config::new(user)
+        };
+        let token = stop.child_token();
+        parts.spawn(async move { coracle_controllers::run(config, token).await.context("controllers") });
+    }
 }
 
 /// A client of the server in this process, as the given user.
@@ -151,7 +154,7 @@ pub(crate) fn in_process(running: &Running, user: &str, groups: &[&str]) -> Clie
 
 /// What the user needs next.
 fn advise(plan: &Plan, progress: &Progress) {
-    let kubeconfig = plan.options.kubeconfig.clone().unwrap_or_else(|| plan.layout.kubeconfig());
+    let kubeconfig = plan.options.kubeconfig.clone().unwrap_or_else(|| plan.place.layout.kubeconfig());
     progress.line(format_args!("\nserver:  {}", plan.server_url()));
     progress.line(format_args!("export KUBECONFIG={}", kubeconfig.display()));
     progress.line("kubectl get nodes,pods -A");
@@ -187,47 +190,26 @@ async fn finish(mut parts: JoinSet<Result<()>>, running: Running) {
 
 impl Plan {
     fn of(options: Up) -> Result<Self> {
-        let layout = Layout::of(options.data.data_dir.as_deref())?;
         let no_node = if options.no_node { Some("--no-node".to_owned()) } else { preflight::why_no_node() };
-        let node_ip = match (options.node_ip, preflight::node_ip()) {
-            (Some(ip), _) => ip,
-            (None, Ok(ip)) => ip,
-            // Without pods nobody but this machine needs to reach it.
-            (None, Err(_)) if no_node.is_some() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            (None, Err(error)) => return Err(error),
-        };
-        let node_name = options.node_name.clone().map_or_else(preflight::host_name, Ok)?;
-        let service_cidr = cidr(&options.service_cidr).context("--service-cidr")?;
-        cidr(&options.cluster_cidr).context("--cluster-cidr")?;
-        ensure!(service_cidr.1 <= 24, "--service-cidr {}: at least a /24 is needed", options.service_cidr);
-        let cluster_dns = options.cluster_dns.unwrap_or_else(|| tenth(service_cidr));
-        preflight::port_is_free("API server", "--port", SocketAddr::new(options.bind_address, options.port))?;
-        if no_node.is_none() {
-            preflight::nft()?;
-            let kubelet = SocketAddr::new(options.bind_address, options.kubelet_port);
-            preflight::port_is_free("node", "--kubelet-port", kubelet)?;
-        }
-        let facts = ClusterFacts {
-            service_cidr: options.service_cidr.clone(),
-            cluster_cidr: options.cluster_cidr.clone(),
-            cluster_dns,
-            cluster_domain: options.cluster_domain.clone(),
-        };
-        Ok(Plan { layout, node_name, node_ip, service_cidr, facts, no_node, options })
+        let service_cidr = cidr(&options.node.service_cidr).context("--service-cidr")?;
+        ensure!(
+            service_cidr.1 <= 24,
+            "--service-cidr {}: at least a /24 is needed",
+            options.node.service_cidr
+        );
+        let listen = SocketAddr::new(options.node.bind_address, options.port);
+        preflight::port_is_free("API server", "--port", listen)?;
+        let place = Place::of(options.node.clone(), no_node.is_none())?;
+        Ok(Plan { place, service_cidr, no_node, options })
     }
 
     fn server_url(&self) -> String {
-        let host = match self.options.bind_address {
+        let host = match self.options.node.bind_address {
             ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
             ip => ip,
         };
         format!("https://{}", SocketAddr::new(host, self.options.port))
     }
-}
-
-/// The tenth address of a range: where upstream's installers put the cluster's DNS.
-fn tenth((network, _): (Ipv4Addr, u8)) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from(u32::from(network) + 10))
 }
 
 /// An IPv4 range in CIDR notation, its host bits cleared.
@@ -248,7 +230,6 @@ mod tests {
     #[test]
     fn ranges_are_parsed_and_refused() {
         assert_eq!(cidr("10.96.3.0/16").unwrap(), (Ipv4Addr::new(10, 96, 0, 0), 16));
-        assert_eq!(tenth(cidr("10.96.0.0/16").unwrap()), IpAddr::from([10, 96, 0, 10]));
         for bad in ["", "10.96.0.0", "10.96.0.0/0", "10.96.0.0/33", "fd00::/64", "x/8"] {
             assert!(format!("{:#}", cidr(bad).unwrap_err()).contains("is no IPv4 range"), "{bad}");
         }
