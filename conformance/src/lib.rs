@@ -2,16 +2,19 @@
 
 pub mod acceptance;
 pub mod bench;
+pub mod clients;
 pub mod cluster;
 pub mod diff;
 pub mod kept;
 pub mod kubectl;
 pub mod netns;
 pub mod operator;
+pub mod outcome;
 pub mod pod_starts;
 pub mod registry;
 pub mod report;
 pub mod status_page;
 pub mod suite;
+pub mod swap;
 pub mod upstream;
 mod wire;

@@ -1,7 +1,7 @@
 //! `conformance`: one command for each proof.
 
 use clap::{Parser, Subcommand};
-use coracle_conformance::{acceptance, bench, diff, netns, status_page, suite};
+use coracle_conformance::{acceptance, bench, clients, diff, netns, status_page, suite, swap};
 
 /// Checks what Coracle claims.
 #[derive(Parser)]
@@ -17,6 +17,10 @@ enum Command {
     Acceptance(acceptance::Options),
     /// Run upstream's conformance suite, or part of it, against Coracle or any cluster (needs Go once)
     Suite(suite::Options),
+    /// Run what client-go, Python, Helm and kube-rs programs do against Coracle or any cluster
+    Clients(clients::Options),
+    /// Exchange scheduler and controllers with upstream's, both ways (needs Go once)
+    Swap(swap::Options),
     /// Send the same requests to Coracle and to upstream and show every difference
     Diff(diff::Options),
     /// Write STATUS.md from the results that were kept
@@ -31,6 +35,16 @@ fn main() -> anyhow::Result<()> {
             // Threads cannot change the network of a whole process, so this comes first.
             let _namespace = netns::enter_new()?;
             acceptance::run(&options)
+        }
+        Command::Clients(options) => {
+            // Building needs the network of the machine; afterwards nothing does.
+            let tools = clients::Tools::prepare(&options);
+            let _namespace = if options.starts_node() { Some(netns::enter_new()?) } else { None };
+            clients::run(&options, &tools)
+        }
+        Command::Swap(options) => {
+            let _namespace = netns::enter_new()?;
+            swap::run(&options)
         }
         Command::Diff(options) => diff::run(&options),
         Command::Status => status_page::write(),

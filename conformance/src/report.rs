@@ -19,6 +19,12 @@ pub struct Report {
     pub skipped: usize,
 }
 
+/// Runs something; a panic is a failure of it alone.
+pub fn quietly<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("panicked (the message is above)")))
+}
+
 // === impl Report ===
 
 impl Report {
@@ -29,8 +35,7 @@ impl Report {
             return;
         }
         let begun = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(check.run))
-            .unwrap_or_else(|_| Err(anyhow::anyhow!("panicked (the message is above)")));
+        let outcome = quietly(check.run);
         let seconds = begun.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => {

@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result};
 
+use crate::outcome::{self, Ran};
 use crate::suite::{Outcome, Results, Test, home, tests};
-use crate::{bench, diff, kept};
+use crate::{bench, clients, diff, kept, swap};
 
 /// Writes the page from `results.json` and, where there is one, `bench.json`.
 pub fn write() -> Result<()> {
@@ -14,7 +15,8 @@ pub fn write() -> Result<()> {
     let bench: Option<bench::Run> = kept::load(&home().join("bench.json"))?;
     let diff: Option<diff::Report> = kept::load(&home().join("diff.json"))?;
     let upstream: Option<Results> = kept::load(&home().join("results-upstream.json"))?;
-    let page = page(&tests()?, &results, upstream.as_ref(), bench.as_ref(), diff.as_ref());
+    let mut page = page(&tests()?, &results, upstream.as_ref(), bench.as_ref(), diff.as_ref());
+    page.push_str(&others()?);
     let file = home().join("STATUS.md");
     std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))?;
     println!("{}", file.display());
@@ -96,6 +98,20 @@ fn runner_checked(out: &mut String, tests: &[Test], upstream: &Results) -> std::
         writeln!(out, "- {name}: `{}`", outcome.error.replace('`', "'"))?;
     }
     writeln!(out)
+}
+
+/// What client programs and exchanged parts say, where they have been run.
+fn others() -> Result<String> {
+    let mut out = String::new();
+    let clients: Option<BTreeMap<clients::Suite, Ran>> = kept::load(&home().join(clients::FILE))?;
+    if let Some(ran) = &clients {
+        outcome::section(&mut out, "Clients", &ran.values().collect::<Vec<_>>())?;
+    }
+    let swaps: Option<Vec<Ran>> = kept::load(&home().join(swap::FILE))?;
+    if let Some(ran) = &swaps {
+        outcome::section(&mut out, "Parts exchanged with upstream's", &ran.iter().collect::<Vec<_>>())?;
+    }
+    Ok(out)
 }
 
 /// Requests tried, differences found, differences meant; by script where there are any.

@@ -23,6 +23,9 @@ pub struct Upstream {
     pub dir: PathBuf,
     children: Vec<(&'static str, Child)>,
     pub port: u16,
+    /// The API server that controllers and scheduler work for, and the CA of its certificate.
+    kubeconfig: PathBuf,
+    root_ca: PathBuf,
 }
 
 const SERVICE_CIDR: &str = "10.96.0.0/16";
@@ -32,14 +35,15 @@ const SERVICE_CIDR: &str = "10.96.0.0/16";
 impl Upstream {
     /// Starts etcd and kube-apiserver and waits until it is ready.
     pub fn start(dir: &Path) -> Result<Self> {
-        let programs = upstream_programs().context("no cache directory: set CORACLE_CACHE")?;
-        for needed in ["etcd", "kube-apiserver"] {
-            ensure!(programs.join(needed).is_file(), "{needed} is not built: conformance/upstream/build all");
-        }
         let port = free_port()?;
-        fs::create_dir_all(dir)?;
+        let (kubeconfig, root_ca) = (dir.join("admin.kubeconfig"), dir.join("ca.crt"));
+        let mut upstream = Self::beside(dir, &kubeconfig, &root_ca)?;
+        upstream.port = port;
+        for needed in ["etcd", "kube-apiserver"] {
+            let built = upstream.programs.join(needed).is_file();
+            ensure!(built, "{needed} is not built: conformance/upstream/build all");
+        }
         certificates(dir, port)?;
-        let mut upstream = Upstream { programs, dir: dir.to_owned(), children: vec![], port };
         let (client, peer) = (free_port()?, free_port()?);
         let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
         upstream.spawn(
@@ -64,6 +68,8 @@ impl Upstream {
                 "--tls-cert-file=server.crt",
                 "--tls-private-key-file=server.key",
                 "--client-ca-file=ca.crt",
+                "--kubelet-client-certificate=admin.crt",
+                "--kubelet-client-key=admin.key",
                 "--authorization-mode=Node,RBAC",
                 "--enable-admission-plugins=NodeRestriction",
                 "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
@@ -77,21 +83,34 @@ impl Upstream {
         Ok(upstream)
     }
 
+    /// Nothing yet: a place for upstream's controllers and scheduler to work for another API server.
+    pub fn beside(dir: &Path, kubeconfig: &Path, root_ca: &Path) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        Ok(Upstream {
+            programs: upstream_programs().context("no cache directory: set CORACLE_CACHE")?,
+            dir: dir.to_owned(),
+            children: vec![],
+            port: 0,
+            kubeconfig: kubeconfig.to_owned(),
+            root_ca: root_ca.to_owned(),
+        })
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
-        self.dir.join("admin.kubeconfig")
+        self.kubeconfig.clone()
     }
 
     pub fn controllers(&mut self) -> Result<()> {
-        let cidr = format!("--service-cluster-ip-range={SERVICE_CIDR}");
-        self.client_program(
-            "kube-controller-manager",
-            &[
-                "--root-ca-file=ca.crt",
-                "--service-account-private-key-file=sa.key",
-                "--use-service-account-credentials=true",
-                &cidr,
-            ],
-        )
+        let mut args = vec![
+            format!("--root-ca-file={}", self.root_ca.display()),
+            format!("--service-cluster-ip-range={SERVICE_CIDR}"),
+            "--use-service-account-credentials=true".to_owned(),
+        ];
+        if self.dir.join("sa.key").is_file() {
+            args.push("--service-account-private-key-file=sa.key".to_owned());
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.client_program("kube-controller-manager", &args)
     }
 
     pub fn scheduler(&mut self) -> Result<()> {
@@ -99,12 +118,9 @@ impl Upstream {
     }
 
     fn client_program(&mut self, name: &'static str, more: &[&str]) -> Result<()> {
-        let mut args = vec![
-            "--kubeconfig=admin.kubeconfig",
-            "--bind-address=127.0.0.1",
-            "--secure-port=0",
-            "--leader-elect=false",
-        ];
+        let kubeconfig = format!("--kubeconfig={}", self.kubeconfig.display());
+        let mut args =
+            vec![kubeconfig.as_str(), "--bind-address=127.0.0.1", "--secure-port=0", "--leader-elect=false"];
         args.extend(more);
         self.spawn(name, &args)
     }

@@ -28,7 +28,7 @@ impl Query {
     }
 
     pub(super) fn flag(&self, name: &str, default: bool) -> bool {
-        self.get(name).map_or(default, |v| coracle_api::query::flag(v))
+        self.get(name).map_or(default, coracle_api::query::flag)
     }
 
     /// The query of the given names alone.

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::results::Outcome;
 
 /// Name, outcome and element of every test that ran; those that were merely not selected are left out.
-pub(super) fn parse(xml: &str) -> Result<Vec<(String, Outcome, String)>> {
+pub(crate) fn parse(xml: &str) -> Result<Vec<(String, Outcome, String)>> {
     let document = roxmltree::Document::parse(xml).context("a junit file")?;
     let cases = document.descendants().filter(|n| n.has_tag_name("testcase"));
     Ok(cases

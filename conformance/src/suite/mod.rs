@@ -6,7 +6,7 @@
 
 mod console;
 mod e2e;
-mod junit;
+pub(crate) mod junit;
 mod results;
 mod schedule;
 mod selection;
@@ -220,7 +220,7 @@ fn built() -> Result<PathBuf> {
     Ok(programs)
 }
 
-fn git_head() -> String {
+pub(crate) fn git_head() -> String {
     let output = Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).current_dir(home()).output();
     output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
 }
