@@ -90,7 +90,7 @@ make_image() {
   local name=$1 file key root config owned=() part exclude=()
   for file in ${inputs[$name]}; do [ -e "$file" ] || die "$file is missing: hack/deps tests"; done
   # shellcheck disable=SC2086 # a list of files
-  key=$( { cat "$0" "${BASH_SOURCE[0]}"; echo "$name ${refs[$name]}"; sha256sum ${inputs[$name]}; } | sha256sum | cut -c1-16)
+  key=$( { cat "$0"; declare -f program base fill_nginx make_image; echo "$name ${refs[$name]}"; sha256sum ${inputs[$name]}; } | sha256sum | cut -c1-16)
   made=$cache/$name-$key
   [ ! -d "$made" ] || return 0
   mkdir -p "$cache"
@@ -143,9 +143,9 @@ serve() {
   command -v docker-registry >/dev/null || die "docker-registry is missing: hack/deps tests"
   [ ${#served[@]} -gt 0 ] || served=("${names[@]}")
   for name in "${served[@]}"; do make_image "$name"; done
-  # In memory, and ended by the kernel with this script: whatever ends it, nothing is left.
+  # Ended by the kernel with this script, whatever ends that. What was pushed once is kept beside the images.
   setpriv --pdeathsig KILL docker-registry serve <(
-    printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {inmemory: {}, maintenance: {uploadpurging: {enabled: false}}}\nhttp: {addr: "%s"}\n' "$address"
+    printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: "%s"}, maintenance: {uploadpurging: {enabled: false}}}\nhttp: {addr: "%s"}\n' "$cache/registry" "$address"
   ) >/dev/null 2>&1 &
   registry=$!
   for ((try = 0; ; try++)); do
