@@ -43,8 +43,8 @@ fn outcome(case: roxmltree::Node<'_, '_>) -> Option<(String, Outcome)> {
     let child = |tag: &str| case.children().find(|n| n.has_tag_name(tag));
     let broken = child("failure").or_else(|| child("error"));
     if let Some(node) = broken {
-        let message = node.attribute("message").or_else(|| node.text()).unwrap_or("failed");
-        return Some((name, Outcome::failed(seconds, message)));
+        let message = node.attribute("message").filter(|m| !m.is_empty()).or_else(|| node.text());
+        return Some((name, Outcome::failed(seconds, &cause(message.unwrap_or_default()))));
     }
     match child("skipped") {
         // A skip with a message was decided by the test; without one the test was not selected.
@@ -56,9 +56,29 @@ fn outcome(case: roxmltree::Node<'_, '_>) -> Option<(String, Outcome)> {
     }
 }
 
+/// What went wrong, on one line: ginkgo says first that it did, then what, then where and more.
+fn cause(message: &str) -> String {
+    let lines = message.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("In ["));
+    let lines =
+        lines.take_while(|l| !l.starts_with("Full Stack Trace") && !l.starts_with("There were additional"));
+    let text = lines.take(4).collect::<Vec<_>>().join(" ");
+    match text.split_once("] ") {
+        Some(("[FAILED" | "[PANICKED" | "[INTERRUPTED" | "[TIMEDOUT", rest)) => rest.to_owned(),
+        _ => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_says_what_went_wrong() {
+        let panicked = "[PANICKED] Test Panicked\nIn [It] at: rand.go:180\n\ninvalid argument to Intn\n\nFull Stack Trace\n  math";
+        assert_eq!(cause(panicked), "Test Panicked invalid argument to Intn");
+        let late = "[FAILED] Timed out after 300.000s.\nExpected pod to be ready\nIn [It] at: x.go:1\n";
+        assert_eq!(cause(late), "Timed out after 300.000s. Expected pod to be ready");
+    }
 
     #[test]
     fn passed_failed_skipped_and_not_selected_are_told_apart() {

@@ -37,7 +37,7 @@ impl Outcome {
 
     pub(super) fn failed(seconds: f64, error: &str) -> Self {
         let first = error.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("failed");
-        Outcome { result: "failed".to_owned(), seconds, error: first.chars().take(300).collect() }
+        Outcome { result: "failed".to_owned(), seconds, error: first.chars().take(400).collect() }
     }
 
     pub(super) fn skipped(why: &str) -> Self {
