@@ -26,7 +26,7 @@ programs=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/upstream/$ver
 if [ -x "$programs/e2e.test" ] && [ -x "$programs/kubectl" ]; then
   out=$(mktemp -d)
   step "upstream's suite, step 1, against passing.txt" \
-    cargo run -q -p coracle-conformance -- suite --check --no-node --step 1 --out "$out"
+    cargo run -q -p coracle-conformance -- suite --check --no-node --step 1 --within 60 --out "$out"
   rm -rf "$out"
 else
   echo "upstream's suite is skipped: it is not built (conformance/upstream/build, needs Go 1.26)"

@@ -35,6 +35,7 @@ impl Place {
         cidr(&options.cluster_cidr).context("--cluster-cidr")?;
         if runs_pods {
             preflight::nft()?;
+            preflight::cgroups()?;
             let kubelet = SocketAddr::new(options.bind_address, options.kubelet_port);
             preflight::port_is_free("node", "--kubelet-port", kubelet)?;
         }

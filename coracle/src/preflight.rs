@@ -36,6 +36,15 @@ pub fn nft() -> Result<PathBuf> {
         .context("nft was not found: install your distribution's nftables package (or start with --no-node)")
 }
 
+/// Pods are held to their limits by cgroups, whichever version the machine has.
+pub fn cgroups() -> Result<()> {
+    const AT: &str = "/sys/fs/cgroup";
+    match std::fs::read_dir(AT).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => Ok(()),
+        _ => bail!("no cgroups at {AT}: mount them there (or start with --no-node)"),
+    }
+}
+
 /// The address of the default route's interface: what others reach this machine at.
 pub fn node_ip() -> Result<IpAddr> {
     // Connecting a datagram socket sends nothing: it only asks the kernel which address it would send from.

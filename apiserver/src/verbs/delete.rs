@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_api::{Gvk, Gvr, Object};
+use coracle_api::{Gvk, Gvr, Object, query};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ impl Deletion {
             param(name).map(|v| v.parse().map_err(|_| bad_number(&v))).transpose()
         };
         let orphan =
-            o.bool_at(&["orphanDependents"]).or_else(|| param("orphanDependents").map(|v| v == "true"));
+            o.bool_at(&["orphanDependents"]).or_else(|| param("orphanDependents").map(|v| query::flag(&v)));
         let propagation = text(&["propagationPolicy"]).or_else(|| param("propagationPolicy"));
         if orphan.is_some() && propagation.is_some() {
             let why = "orphanDependents and deletionPropagation cannot be both set";

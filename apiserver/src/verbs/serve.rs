@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_api::{Gvk, Object};
+use coracle_api::{Gvk, Object, query};
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
@@ -125,7 +125,7 @@ impl Request<'_> {
             false if self.is_computed() => codec::negotiate_plain(accept)?,
             false => codec::negotiate(accept)?,
         };
-        if self.info.param("pretty").is_some_and(|p| p == "true" || p == "1") {
+        if self.info.param("pretty").is_some_and(|p| query::flag(&p)) {
             accepted.pretty = true;
         }
         let include = IncludeObject::parse(&self.info.param("includeObject").unwrap_or_default());

@@ -46,6 +46,9 @@ pub struct Options {
     /// Only tests that failed in the last run
     #[arg(long)]
     failed: bool,
+    /// Only tests that take upstream no longer than this
+    #[arg(long, value_name = "SECONDS")]
+    within: Option<f64>,
     /// Serve the control plane alone: for tests that need no node
     #[arg(long)]
     no_node: bool,
@@ -84,6 +87,7 @@ impl Options {
         (self.step.is_empty() || self.step.contains(&test.step))
             && self.sig.as_ref().is_none_or(|sig| test.sig() == sig)
             && (!self.failed || last.failed(&test.name))
+            && self.within.is_none_or(|most| test.upstream_seconds.is_none_or(|took| took <= most))
             && test.name.contains(&self.filter)
     }
 
