@@ -96,7 +96,7 @@ mod tests {
             seen,
             [
                 ("a", "passed", ""),
-                ("b", "failed", "first line"),
+                ("b", "failed", "first line second"),
                 ("d", "skipped", "skipped - needs two nodes")
             ]
         );
