@@ -6,6 +6,7 @@ use std::sync::Arc;
 use coracle_api::names::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::judge::Dependents;
 use crate::discovery::Served;
 
 /// The metadata of one object, as far as garbage collection needs it.
@@ -70,8 +71,11 @@ impl Graph {
         self.resources.insert(key, resource.clone());
     }
 
-    pub(super) fn has_dependents(&self, uid: &str) -> bool {
-        self.dependents.get(uid).is_some_and(|d| !d.is_empty())
+    pub(super) fn dependents_of(&self, node: &Node) -> Dependents {
+        let Some(uids) = self.dependents.get(&node.uid) else { return Dependents::None };
+        let blocks = node.owners.iter().any(|o| o.block_owner_deletion == Some(true));
+        let circle = blocks && uids.iter().any(|uid| self.nodes.get(uid).is_some_and(Node::waits));
+        if circle { Dependents::Circle } else { Dependents::Some }
     }
 
     pub(super) fn dependents(&self, uid: &str) -> Vec<Node> {
@@ -160,6 +164,18 @@ mod tests {
     }
 
     #[test]
+    fn a_circle_is_seen_where_it_closes() {
+        let mut graph = Graph::default();
+        graph.apply(node("a", &["c"], true, &[FINALIZER_FOREGROUND]));
+        graph.apply(node("b", &["a"], true, &[FINALIZER_FOREGROUND]));
+        let last = node("c", &["b"], false, &[]);
+        graph.apply(last.clone());
+        assert_eq!(graph.dependents_of(&last), Dependents::Circle);
+        let unblocking = Node { owners: vec![], ..last };
+        assert_eq!(graph.dependents_of(&unblocking), Dependents::Some);
+    }
+
+    #[test]
     fn changes_name_the_objects_worth_a_look() {
         let mut graph = Graph::default();
         assert_eq!(
@@ -173,6 +189,11 @@ mod tests {
         assert_eq!(graph.remove("child"), ["owner"], "the foreground deletion goes on");
         graph.apply(node("child", &["owner"], false, &[]));
         assert_eq!(graph.remove("owner"), ["child"]);
-        assert!(graph.has_dependents("owner"), "so that the child is found if the owner comes back");
+        let owner = node("owner", &[], false, &[]);
+        assert_eq!(
+            graph.dependents_of(&owner),
+            Dependents::Some,
+            "so that the child is found if it comes back"
+        );
     }
 }

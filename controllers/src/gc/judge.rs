@@ -15,6 +15,8 @@ pub(super) enum Verdict {
     /// Some owners remain: drop the references to the rest.
     Release,
     DeleteForeground,
+    /// A dependent waits for it in turn, so that none would ever go: stop blocking the owners, then look again.
+    Unblock,
     /// As the object's own finalizers say, else in the background.
     Delete,
 }
@@ -25,7 +27,16 @@ impl OwnerState {
     }
 }
 
-pub(super) fn verdict(owners: &[OwnerState], has_dependents: bool) -> Verdict {
+/// Those an object owns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Dependents {
+    None,
+    Some,
+    /// One of them waits for this object, which blocks its own owner.
+    Circle,
+}
+
+pub(super) fn verdict(owners: &[OwnerState], dependents: Dependents) -> Verdict {
     let any = |state| owners.contains(&state);
     if any(OwnerState::Solid) {
         return if any(OwnerState::Absent) || any(OwnerState::Waiting) {
@@ -34,10 +45,11 @@ pub(super) fn verdict(owners: &[OwnerState], has_dependents: bool) -> Verdict {
             Verdict::Keep
         };
     }
-    if any(OwnerState::Waiting) && has_dependents {
-        return Verdict::DeleteForeground;
+    match dependents {
+        Dependents::Some if any(OwnerState::Waiting) => Verdict::DeleteForeground,
+        Dependents::Circle if any(OwnerState::Waiting) => Verdict::Unblock,
+        _ => Verdict::Delete,
     }
-    Verdict::Delete
 }
 
 #[cfg(test)]
@@ -47,11 +59,12 @@ mod tests {
 
     #[test]
     fn an_object_lives_while_one_owner_is_solid() {
-        assert_eq!(verdict(&[Solid, Solid], true), Verdict::Keep);
-        assert_eq!(verdict(&[Solid, Absent], false), Verdict::Release);
-        assert_eq!(verdict(&[Solid, Waiting], true), Verdict::Release);
-        assert_eq!(verdict(&[Absent, Waiting], true), Verdict::DeleteForeground);
-        assert_eq!(verdict(&[Waiting], false), Verdict::Delete);
-        assert_eq!(verdict(&[Absent], true), Verdict::Delete);
+        assert_eq!(verdict(&[Solid, Solid], Dependents::Some), Verdict::Keep);
+        assert_eq!(verdict(&[Solid, Absent], Dependents::None), Verdict::Release);
+        assert_eq!(verdict(&[Solid, Waiting], Dependents::Circle), Verdict::Release);
+        assert_eq!(verdict(&[Absent, Waiting], Dependents::Some), Verdict::DeleteForeground);
+        assert_eq!(verdict(&[Waiting], Dependents::Circle), Verdict::Unblock);
+        assert_eq!(verdict(&[Waiting], Dependents::None), Verdict::Delete);
+        assert_eq!(verdict(&[Absent], Dependents::Some), Verdict::Delete);
     }
 }

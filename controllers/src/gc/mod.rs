@@ -70,10 +70,16 @@ impl Controller {
         for owner in &node.owners {
             states.push(self.owner_state(node, owner).await?);
         }
-        let has_dependents = self.shared.graph.read().has_dependents(&node.uid);
-        match judge::verdict(&states, has_dependents) {
+        let dependents = self.shared.graph.read().dependents_of(node);
+        match judge::verdict(&states, dependents) {
             Verdict::Keep => Ok(Next::Done),
             Verdict::Release => self.release(node, &states).await,
+            Verdict::Unblock => {
+                let mut owners = node.owners.clone();
+                owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
+                self.patch(node, json!({"ownerReferences": owners})).await?;
+                Ok(Next::Done)
+            }
             Verdict::DeleteForeground => self.delete(node, PropagationPolicy::Foreground).await,
             Verdict::Delete => {
                 let how = if node.has_finalizer(FINALIZER_ORPHAN) {
