@@ -4,7 +4,7 @@ use coracle_api::Object;
 use coracle_api::names::{TAINT_NOT_READY, TAINT_UNREACHABLE};
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, gvr};
+use super::{Attributes, gvr};
 use crate::cluster::Cluster;
 use crate::status::Result;
 
@@ -42,7 +42,7 @@ pub(super) fn toleration_seconds(
             let text = |field: &str| t.get(field).and_then(Value::as_str).unwrap_or_default();
             (text("key") == key || text("key").is_empty()) && matches!(text("effect"), "" | "NoExecute")
         });
-        if !tolerated && what.operation == Operation::Create {
+        if !tolerated {
             let toleration =
                 json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
             push(pod, &["spec", "tolerations"], toleration);
