@@ -103,7 +103,7 @@ fn onward(target: &Target, path: &str, request: Request<Body>) -> Result<Request
     Ok(onward)
 }
 
-fn authority(target: &Target) -> String {
+pub(super) fn authority(target: &Target) -> String {
     match target.host.contains(':') {
         true => format!("[{}]:{}", target.host, target.port),
         false => format!("{}:{}", target.host, target.port),

@@ -17,6 +17,7 @@ use crate::resource::Connect;
 use crate::status::{Result, Status};
 
 mod dial;
+mod links;
 mod proxy;
 mod query;
 
@@ -33,7 +34,12 @@ pub async fn serve(
     let cluster: &dyn Cluster = &**server;
     if kind == Connect::Proxy {
         let (target, path) = proxy::target(cluster, info, request.uri().path())?;
-        return dial::forward(server, &target, &with_query(&path, &info.query), request).await;
+        if let Some(moved) = proxy::to_directory(info, &request) {
+            return Ok(moved);
+        }
+        let mounted = links::Mounted::of(&target, &path, &request);
+        let answer = dial::forward(server, &target, &with_query(&path, &info.query), request).await?;
+        return Ok(mounted.apply(answer));
     }
     let pod = server.get(&core("pods"), &info.namespace, &info.name)?;
     let query = Query::parse(&info.query);

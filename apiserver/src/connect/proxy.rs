@@ -1,6 +1,9 @@
 //! `proxy`: HTTP to a pod, to one of a Service's endpoints, or to a kubelet.
 
+use axum::body::Body;
 use coracle_api::{Gvr, Object};
+use http::header::LOCATION;
+use http::{Method, Request, Response, StatusCode};
 use rand::seq::IndexedRandom;
 use serde_json::Value;
 
@@ -28,6 +31,18 @@ pub(super) fn target(cluster: &dyn Cluster, info: &RequestInfo, raw_path: &str) 
     let marker = format!("/{}/{}/proxy", info.resource, info.name);
     let rest = raw_path.split_once(&marker).map_or("", |(_, rest)| rest);
     Ok((target, if rest.is_empty() { "/".to_owned() } else { rest.to_owned() }))
+}
+
+/// `.../proxy` is answered with the way to `.../proxy/`, or the page's relative links would lead astray.
+pub(super) fn to_directory(info: &RequestInfo, request: &Request<Body>) -> Option<Response<Body>> {
+    let (method, path) = (request.method(), request.uri().path());
+    let at_root = path.ends_with(&format!("/{}/{}/proxy", info.resource, info.name));
+    if !at_root || !(method == Method::GET || method == Method::HEAD) {
+        return None;
+    }
+    let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
+    let answer = Response::builder().status(StatusCode::MOVED_PERMANENTLY);
+    answer.header(LOCATION, format!("{path}/{query}")).body(Body::empty()).ok()
 }
 
 fn singular(resource: &str) -> &str {
