@@ -132,12 +132,13 @@ impl Worker {
         let Some(v) = self.view.containers.get_mut(name) else { return };
         v.backoff_told = true;
         if v.pull_failed_at.take().is_some() {
-            let image = find_container(spec_of(&pod), name).and_then(|(_, c)| c.image).unwrap_or_default();
+            let failed = v.waiting.take();
+            let image = failed.as_ref().and_then(|w| w.image.clone()).unwrap_or_default();
             let told = format!("Back-off pulling image {image:?}");
             self.node.recorder.normal(about, "BackOff", told.clone());
-            let why =
-                v.waiting.take().map(|w| format!("{told}: {}: {}", w.reason, w.message)).unwrap_or(told);
-            v.waiting = Some(Waiting { reason: "ImagePullBackOff".to_owned(), message: why });
+            let why = failed.map(|w| format!("{told}: {}: {}", w.reason, w.message)).unwrap_or(told);
+            let image = Some(image);
+            v.waiting = Some(Waiting { reason: "ImagePullBackOff".to_owned(), message: why, image });
         } else {
             v.waiting = None;
             let pod_name = format!("{}_{}({})", name_of(&pod), namespace_of(&pod), uid_of(&pod));

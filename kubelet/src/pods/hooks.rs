@@ -48,7 +48,7 @@ pub(crate) async fn post_start(h: &Hooked) -> Result<(), Waiting> {
     if let Err(error) = h.node.runtime.stop_container(&h.id, None, left).await {
         tracing::debug!(%error, id = h.id, "container not stopped after its failed hook");
     }
-    Err(Waiting { reason: "PostStartHookError".to_owned(), message })
+    Err(Waiting { reason: "PostStartHookError".to_owned(), message, image: None })
 }
 
 /// Runs the preStop hook, if there is one, for `grace` at most.

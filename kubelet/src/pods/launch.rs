@@ -2,20 +2,21 @@
 
 use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     env::{self, EnvSources, PodFacts},
     node_context::NodeContext,
-    recorder::container_reference,
+    pull::ensure_image,
+    recorder::{container_reference, pod_reference},
     resources, security,
     view::{Role, Waiting, find_container, name_of, namespace_of, spec_of, uid_of},
 };
 use crate::{
-    cri::{ContainerError, ContainerSpec, ImageError, ImageInfo, Mount, Propagation, RegistryCredential},
-    volumes::{Paths, subpath},
+    cri::{ContainerError, ContainerSpec, ImageInfo, Mount, Propagation},
+    volumes::{Paths, image as image_volume, subpath},
 };
 
 /// What a launch needs to know of its pod.
@@ -51,10 +52,17 @@ pub(crate) async fn launch(node: &NodeContext, l: &LaunchInputs) -> Result<Launc
     let ending = || failed("ContainerCreating", "");
     let image = l
         .stop
-        .run_until_cancelled(ensure_image(node, l, &c, &about))
+        .run_until_cancelled(container_image(node, l, &c, &about))
         .await
         .unwrap_or_else(|| Err(ending()))?;
-    let spec = l.stop.run_until_cancelled(container_spec(node, l, &c, &image)).await;
+    let told = |why: Waiting| {
+        let message = if why.message.is_empty() { &why.reason } else { &why.message };
+        node.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
+        why
+    };
+    let mounted = l.stop.run_until_cancelled(image_volumes(node, l, &c)).await;
+    let images = mounted.ok_or_else(ending)?.map_err(told)?;
+    let spec = l.stop.run_until_cancelled(container_spec(node, l, &c, &image, &images)).await;
     let spec = spec.ok_or_else(ending)?.map_err(|message| {
         node.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
         failed("CreateContainerConfigError", message)
@@ -76,104 +84,36 @@ pub(crate) async fn launch(node: &NodeContext, l: &LaunchInputs) -> Result<Launc
 }
 
 fn failed(reason: &str, message: impl Into<String>) -> Waiting {
-    Waiting { reason: reason.to_owned(), message: message.into() }
+    Waiting { reason: reason.to_owned(), message: message.into(), image: None }
 }
 
-async fn ensure_image(
+async fn container_image(
     node: &NodeContext,
     l: &LaunchInputs,
     c: &Container,
-    about: &k8s_openapi::api::core::v1::ObjectReference,
+    about: &ObjectReference,
 ) -> Result<ImageInfo, Waiting> {
-    let image = c.image.clone().unwrap_or_default();
-    let invalid = |e: ImageError| {
-        failed("InvalidImageName", format!("Failed to apply default image tag {image:?}: {e}"))
-    };
-    let present = node.images.get(&image).map_err(invalid)?;
-    let policy = c.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
-    match (policy, present) {
-        ("Never", None) => {
-            let message = format!("Container image {image:?} is not present with pull policy of Never");
-            node.recorder.warning(about.clone(), "ErrImageNeverPull", message.clone());
-            Err(failed("ErrImageNeverPull", message))
-        }
-        ("Never" | "IfNotPresent", Some(info)) => {
-            node.recorder.normal(
-                about.clone(),
-                "Pulled",
-                format!("Container image {image:?} already present on machine"),
-            );
-            Ok(info)
-        }
-        _ => pull(node, l, &image, about).await,
-    }
+    let image = c.image.as_deref().unwrap_or_default();
+    ensure_image(node, l, image, c.image_pull_policy.as_deref(), about).await
 }
 
-async fn pull(
-    node: &NodeContext,
-    l: &LaunchInputs,
-    image: &str,
-    about: &k8s_openapi::api::core::v1::ObjectReference,
-) -> Result<ImageInfo, Waiting> {
-    node.recorder.normal(about.clone(), "Pulling", format!("Pulling image {image:?}"));
-    let begun = std::time::Instant::now();
-    let credentials = credentials(node, l).await;
-    match node.images.pull(image, &credentials, None).await {
-        Ok(info) => {
-            let ms = begun.elapsed().as_millis();
-            let took = if ms < 1000 { format!("{ms}ms") } else { format!("{}.{:03}s", ms / 1000, ms % 1000) };
-            let message = format!(
-                "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {} bytes.",
-                info.size_bytes
-            );
-            node.recorder.normal(about.clone(), "Pulled", message);
-            Ok(info)
-        }
-        Err(error) => {
-            node.recorder.warning(
-                about.clone(),
-                "Failed",
-                format!("Failed to pull image {image:?}: {error}"),
-            );
-            let reason = match error {
-                ImageError::InvalidName(_) => "InvalidImageName",
-                ImageError::Unavailable(_) => "RegistryUnavailable",
-                ImageError::Pull(_) => "ErrImagePull",
-            };
-            node.recorder.warning(about.clone(), "Failed", format!("Error: {reason}"));
-            Err(failed(reason, error.to_string()))
-        }
+/// Where the volumes that are images are, for this container: each container has its own, with its own pull.
+async fn image_volumes(node: &NodeContext, l: &LaunchInputs, c: &Container) -> Result<Paths, Waiting> {
+    let mut paths = Paths::new();
+    for volume in spec_of(&l.pod).volumes.iter().flatten() {
+        let used = c.volume_mounts.iter().flatten().any(|m| m.name == volume.name);
+        let Some(source) = volume.image.as_ref().filter(|_| used) else { continue };
+        let reference = source.reference.as_deref().unwrap_or_default();
+        let about = pod_reference(&l.pod);
+        let image = ensure_image(node, l, reference, source.pull_policy.as_deref(), &about).await?;
+        let target = node.pod_dir(&l.pod).join("volumes/image").join(&c.name).join(&volume.name);
+        let mounted = image_volume::mount(&node.images, &image.id, &target).await;
+        let path = mounted.map_err(|error| {
+            failed("CreateContainerError", format!("ImageVolumeMountFailed: mount image {reference:?}: {error}"))
+        })?;
+        paths.insert(volume.name.clone(), path);
     }
-}
-
-async fn credentials(node: &NodeContext, l: &LaunchInputs) -> Vec<RegistryCredential> {
-    let mut out = Vec::new();
-    for r in spec_of(&l.pod).image_pull_secrets.iter().flatten() {
-        if let Ok(Some(secret)) = node.sources.secret(namespace_of(&l.pod), &r.name, &l.wake).await {
-            out.extend(parse_credentials(&secret));
-        }
-    }
-    out
-}
-
-fn parse_credentials(secret: &Secret) -> Vec<RegistryCredential> {
-    use base64::Engine as _;
-    let data = secret.data.as_ref();
-    let parse = |key: &str| serde_json::from_slice::<serde_json::Value>(&data?.get(key)?.0).ok();
-    let auths =
-        parse(".dockerconfigjson").and_then(|v| v.get("auths").cloned()).or_else(|| parse(".dockercfg"));
-    let entry = |(registry, v): (&String, &serde_json::Value)| {
-        let text = |key: &str| v.get(key).and_then(|s| s.as_str()).map(str::to_owned);
-        let decoded = text("auth")
-            .and_then(|a| base64::engine::general_purpose::STANDARD.decode(a).ok())
-            .and_then(|b| String::from_utf8(b).ok());
-        let (username, password) = match decoded.as_deref().and_then(|d| d.split_once(':')) {
-            Some((user, password)) => (user.to_owned(), password.to_owned()),
-            None => (text("username")?, text("password")?),
-        };
-        Some(RegistryCredential { registry: registry.clone(), username, password })
-    };
-    auths.as_ref().and_then(|a| a.as_object()).into_iter().flatten().filter_map(entry).collect()
+    Ok(paths)
 }
 
 async fn container_spec(
@@ -181,6 +121,7 @@ async fn container_spec(
     l: &LaunchInputs,
     c: &Container,
     image: &ImageInfo,
+    images: &Paths,
 ) -> Result<ContainerSpec, String> {
     let pod = &l.pod;
     let env = environment(node, l, c).await?;
@@ -202,7 +143,7 @@ async fn container_spec(
         image: c.image.clone().unwrap_or_default(),
         command: expand(&c.command),
         args: expand(&c.args),
-        mounts: mounts(node, l, c, &index)?,
+        mounts: mounts(node, l, c, &index, images)?,
         env,
         working_dir: c.working_dir.clone().unwrap_or_default(),
         tty: c.tty.unwrap_or(false),
@@ -253,16 +194,19 @@ fn mounts(
     l: &LaunchInputs,
     c: &Container,
     env: &HashMap<String, String>,
+    images: &Paths,
 ) -> Result<Vec<Mount>, String> {
     let mut out = Vec::new();
     for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
-        let base = l.volumes.get(&m.name).ok_or_else(|| format!("volume {:?} is not mounted", m.name))?;
+        let image = images.get(&m.name);
+        let base = image.or_else(|| l.volumes.get(&m.name));
+        let base = base.ok_or_else(|| format!("volume {:?} is not mounted", m.name))?;
         let sub = match (&m.sub_path_expr, &m.sub_path) {
             (Some(expr), _) if !expr.is_empty() => env::expand_strict(expr, env)?,
             (_, Some(sub)) => sub.clone(),
             _ => String::new(),
         };
-        let readonly = m.read_only.unwrap_or(false);
+        let readonly = image.is_some() || m.read_only.unwrap_or(false);
         let recursive = matches!(m.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
         let propagation = match m.mount_propagation.as_deref() {
             Some("HostToContainer") => Propagation::HostToContainer,
@@ -271,6 +215,7 @@ fn mounts(
         };
         let host_path = match sub.as_str() {
             "" => base.clone(),
+            sub if image.is_some() => image_volume::within(base, sub)?,
             sub => subpath::bind(&node.pod_dir(&l.pod), base, sub, &c.name, index)?,
         };
         out.push(Mount {

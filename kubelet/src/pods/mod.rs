@@ -8,6 +8,7 @@ mod launch;
 mod naming;
 pub(crate) mod node_context;
 mod plan;
+mod pull;
 pub(crate) mod recorder;
 pub(crate) mod resources;
 mod security;

@@ -111,6 +111,8 @@ pub(crate) struct ContainerView {
 pub(crate) struct Waiting {
     pub(crate) reason: String,
     pub(crate) message: String,
+    /// The image that cannot be had, the container's or that of a volume.
+    pub(crate) image: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

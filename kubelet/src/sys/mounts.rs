@@ -18,6 +18,14 @@ pub fn overlay(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> 
     Ok(())
 }
 
+/// Mounts layers alone, newest first, so that nothing can be written.
+pub fn overlay_readonly(layers: &[PathBuf], target: &Path) -> io::Result<()> {
+    let lower: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
+    let options = format!("lowerdir={}", lower.join(":"));
+    mount(Some("overlay"), target, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str()))?;
+    Ok(())
+}
+
 pub fn tmpfs(target: &Path, options: &str) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("shm"), target, Some("tmpfs"), flags, Some(options))?;

@@ -75,7 +75,8 @@ fn view(text: &str) -> PodView {
             ("created", _) => v.current = Some(record(name, attempt, ContainerState::Created { at: at(0) })),
             ("launching", _) => v.launching = true,
             ("pull-failed", _) => {
-                v.waiting = Some(Waiting { reason: "ErrImagePull".to_owned(), message: String::new() });
+                let (reason, message) = ("ErrImagePull".to_owned(), String::new());
+                v.waiting = Some(Waiting { reason, message, image: None });
                 (v.pull_failed_at, v.retry_at) = (Some(at(time)), Some(at(time + 10)));
             }
             other => panic!("{other:?}"),
