@@ -109,7 +109,10 @@ async fn image_volumes(node: &NodeContext, l: &LaunchInputs, c: &Container) -> R
         let target = node.pod_dir(&l.pod).join("volumes/image").join(&c.name).join(&volume.name);
         let mounted = image_volume::mount(&node.images, &image.id, &target).await;
         let path = mounted.map_err(|error| {
-            failed("CreateContainerError", format!("ImageVolumeMountFailed: mount image {reference:?}: {error}"))
+            failed(
+                "CreateContainerError",
+                format!("ImageVolumeMountFailed: mount image {reference:?}: {error}"),
+            )
         })?;
         paths.insert(volume.name.clone(), path);
     }

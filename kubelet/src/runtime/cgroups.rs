@@ -109,7 +109,7 @@ pub(super) fn end(path: &str) -> io::Result<()> {
 }
 
 /// Removes the group and everything below it; processes must be gone.
-pub(super) fn remove(path: &str) -> io::Result<()> {
+pub(crate) fn remove(path: &str) -> io::Result<()> {
     directories(path).iter().filter(|dir| dir.exists()).try_for_each(|dir| remove_tree(dir))
 }
 

@@ -102,9 +102,13 @@ pub struct Runtime(Arc<Inner>);
 impl Runtime {
     /// Opens the directories and takes up the containers a former process left running.
     pub async fn open(config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
-        for dir in
-            [config.state_dir.join("containers"), config.run_dir.join("pods"), config.run_dir.join("c")]
-        {
+        let run_dir = &config.run_dir;
+        let in_memory =
+            std::fs::create_dir_all(run_dir).and_then(|()| crate::sys::mounts::keep_in_memory(run_dir));
+        if let Err(error) = in_memory {
+            tracing::warn!(%error, "{} stays on its disk", run_dir.display());
+        }
+        for dir in [config.state_dir.join("containers"), run_dir.join("pods"), run_dir.join("c")] {
             std::fs::create_dir_all(&dir).map_err(io_error("create the runtime's directories"))?;
         }
         let inner = Inner {
@@ -288,6 +292,8 @@ impl Runtime {
         let mut child = tokio::process::Command::new(&command[0])
             .args(&command[1..])
             .arg(&dir)
+            // An allocator that prefers huge pages has the kernel clear megabytes for a process that needs a few pages.
+            .env("MIMALLOC_ALLOW_THP", "0")
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

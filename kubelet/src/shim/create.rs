@@ -3,13 +3,14 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::unistd::Pid;
 
 use super::confinement::Confiner;
 use super::exec;
@@ -49,8 +50,13 @@ pub(super) struct Streams {
 }
 
 pub(super) struct Running {
-    pub(super) container: Container,
+    pub(super) init: Pid,
     pub(super) streams: Streams,
+}
+
+/// Where libcontainer keeps its record of the container.
+pub(super) fn state_root(config: &ShimConfig) -> PathBuf {
+    config.run_dir.join("oci")
 }
 
 /// Creates and starts. An error's text is for the container's status.
@@ -60,7 +66,7 @@ pub(super) fn start(config: &ShimConfig, confiner: &Arc<Confiner>) -> Result<Run
         pipe().map(|(read, write)| (std::fs::File::from(read), write)).map_err(text)?;
     let builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .with_executor(Program { failure: Arc::new(failure_end), confiner: confiner.clone() })
-        .with_root_path(config.run_dir.join("oci"))
+        .with_root_path(state_root(config))
         .map_err(|error| with_causes(&error))?;
     let console = config.run_dir.join("console");
     let listener = if config.tty {
@@ -97,7 +103,8 @@ pub(super) fn start(config: &ShimConfig, confiner: &Arc<Confiner>) -> Result<Run
     // Ends with execve, or with the process.
     failure.read_to_string(&mut message).map_err(text)?;
     if message.is_empty() {
-        return Ok(Running { container, streams });
+        let init = container.pid().ok_or("the container has no process")?;
+        return Ok(Running { init: Pid::from_raw(init.as_raw()), streams });
     }
     let _ = container.delete(true);
     Err(format!("unable to start container process: error during container init: {message}"))

@@ -40,6 +40,7 @@ pub fn main(args: &[OsString]) -> i32 {
 }
 
 fn run(dir: &Path) -> io::Result<()> {
+    crate::sys::process::allow_huge_pages()?;
     // libcontainer tells causes only to the log; stderr is the container's shim.log. A copy of it, for in the
     // container's first process stderr is the container's own.
     let log = std::fs::File::from(io::stderr().as_fd().try_clone_to_owned()?);

@@ -6,7 +6,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use libcontainer::container::Container;
 use libcontainer::oci_spec::runtime::Spec;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -60,7 +59,6 @@ pub(super) struct Shim {
     config: ShimConfig,
     spec: Spec,
     confiner: Arc<Confiner>,
-    container: Container,
     init: Pid,
     started: String,
     streams: Streams,
@@ -97,8 +95,7 @@ impl Shim {
         mask.add(Signal::SIGCHLD);
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        let init = running.container.pid().ok_or_else(|| io::Error::other("the container has no process"))?;
-        let init = Pid::from_raw(init.as_raw());
+        let init = running.init;
         let started = Timestamp::now().to_string();
         write_file(
             &config.dir.join("state.json"),
@@ -119,7 +116,6 @@ impl Shim {
             config,
             spec,
             confiner,
-            container: running.container,
             init,
             started,
             streams: running.streams,
@@ -402,7 +398,11 @@ impl Shim {
         }
         let _ = std::fs::remove_file(self.config.run_dir.join("s"));
         self.reap();
-        self.container.delete(true).map_err(io::Error::other)
+        // libcontainer's own removal looks for the cgroup in the list of all mounts, once for each controller.
+        if let Err(error) = crate::runtime::cgroups::remove(&self.config.cgroup) {
+            tracing::warn!(%error, "the cgroup is left to the container's removal");
+        }
+        std::fs::remove_dir_all(create::state_root(&self.config).join(&self.config.id))
     }
 }
 

@@ -32,6 +32,16 @@ pub fn tmpfs(target: &Path, options: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Puts a memory file system at an empty directory that is on a disk, so that its files cost no journal and end with the
+/// machine's run.
+pub fn keep_in_memory(directory: &Path) -> io::Result<()> {
+    let kind = nix::sys::statfs::statfs(directory)?.filesystem_type();
+    if kind == nix::sys::statfs::TMPFS_MAGIC || std::fs::read_dir(directory)?.next().is_some() {
+        return Ok(());
+    }
+    tmpfs(directory, "mode=755")
+}
+
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(())

@@ -13,6 +13,13 @@ pub fn become_subreaper() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Lets this process's children have huge pages, whatever its allocator chose for itself at the start.
+pub fn allow_huge_pages() -> io::Result<()> {
+    // SAFETY: no pointers are involved.
+    let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Runs `child` in a copy of this process, which must have one thread only; the copy ends with it.
 pub fn spawn(child: impl FnOnce()) -> io::Result<Pid> {
     // SAFETY: with a single thread the child may do whatever the parent could.
