@@ -65,7 +65,8 @@ pub(crate) async fn launch(node: &NodeContext, l: &LaunchInputs) -> Result<Launc
     let spec = l.stop.run_until_cancelled(container_spec(node, l, &c, &image, &images)).await;
     let spec = spec.ok_or_else(ending)?.map_err(|message| {
         node.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
-        failed("CreateContainerConfigError", message)
+        let runtime = message.starts_with(image_volume::MOUNT_FAILED);
+        failed(if runtime { "CreateContainerError" } else { "CreateContainerConfigError" }, message)
     })?;
     let refuse = |error: ContainerError| {
         let reason = match &error {
@@ -109,10 +110,7 @@ async fn image_volumes(node: &NodeContext, l: &LaunchInputs, c: &Container) -> R
         let target = node.pod_dir(&l.pod).join("volumes/image").join(&c.name).join(&volume.name);
         let mounted = image_volume::mount(&node.images, &image.id, &target).await;
         let path = mounted.map_err(|error| {
-            failed(
-                "CreateContainerError",
-                format!("ImageVolumeMountFailed: mount image {reference:?}: {error}"),
-            )
+            failed("CreateContainerError", format!("{}: {reference:?}: {error}", image_volume::MOUNT_FAILED))
         })?;
         paths.insert(volume.name.clone(), path);
     }

@@ -156,7 +156,10 @@ fn container_status(
     let waiting = state.waiting.is_some();
     let last = if waiting && v.exit_code().is_some() { v.current.as_ref() } else { v.last.as_ref() };
     let succeeded_init = role == Role::Init && v.exit_code() == Some(0);
-    let shown = v.current.as_ref();
+    // One that is about to start is told of when it runs, not twice.
+    let first = v.launching && v.last.is_none();
+    let starting = |r: &&ContainerRecord| first && matches!(r.state, ContainerState::Created { .. });
+    let shown = v.current.as_ref().filter(|r| !starting(r));
     let (allocated, resources) = resources::container_status_resources(&c, running);
     ContainerStatus {
         name: name.to_owned(),

@@ -11,6 +11,9 @@ use crate::{
     sys::{beneath, mounts},
 };
 
+/// What the message of a container begins with whose image volume cannot be mounted.
+pub(crate) const MOUNT_FAILED: &str = "ImageVolumeMountFailed";
+
 /// Mounts the image at `target` anew: what the container's former attempt had may be another image.
 pub(crate) async fn mount(images: &Images, id: &str, target: &Path) -> Result<PathBuf, String> {
     let mut layers = images.layers(id).ok_or_else(|| format!("image {id:?} is not on this node"))?;
@@ -41,5 +44,34 @@ pub(crate) fn within(volume: &Path, sub: &str) -> Result<PathBuf, String> {
         let handle = beneath::open_path(&beneath::open_root(volume)?, path)?;
         fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle)))
     };
-    find().map_err(|error| format!("ImageVolumeMountFailed: subpath {sub:?} of the image: {error}"))
+    find().map_err(|error| format!("{MOUNT_FAILED}: subpath {sub:?} of the image: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sub_path_must_be_in_the_image() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        fs::write(dir.path().join("etc/file"), "").unwrap();
+        for (link, target) in [("within", "etc"), ("out", "/etc"), ("up", "..")] {
+            std::os::unix::fs::symlink(target, dir.path().join(link)).unwrap();
+        }
+        let cases = [
+            ("etc", Some("etc")),
+            ("etc/file", Some("etc/file")),
+            ("within/file", Some("etc/file")),
+            ("missing", None),
+            ("out", None),
+            ("up", None),
+            ("../x", None),
+            ("/etc", None),
+        ];
+        for (sub, expected) in cases {
+            let found = within(dir.path(), sub).ok();
+            assert_eq!(found, expected.map(|path| dir.path().join(path)), "{sub}");
+        }
+    }
 }
