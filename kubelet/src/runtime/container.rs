@@ -61,6 +61,17 @@ pub(super) fn time(text: &str) -> Timestamp {
     text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// Makes the directories for containers and sandboxes; those a reboot may forget cost no disk.
+pub(super) fn make_directories(config: &RuntimeConfig) -> io::Result<()> {
+    let run_dir = &config.run_dir;
+    fs::create_dir_all(run_dir)?;
+    if let Err(error) = mounts::keep_in_memory(run_dir) {
+        tracing::warn!(%error, "{} stays on its disk", run_dir.display());
+    }
+    let all = [config.state_dir.join("containers"), run_dir.join("pods"), run_dir.join("c")];
+    all.iter().try_for_each(fs::create_dir_all)
+}
+
 pub(super) fn dir(config: &RuntimeConfig, id: &str) -> PathBuf {
     config.state_dir.join("containers").join(id)
 }

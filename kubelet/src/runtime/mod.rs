@@ -102,15 +102,7 @@ pub struct Runtime(Arc<Inner>);
 impl Runtime {
     /// Opens the directories and takes up the containers a former process left running.
     pub async fn open(config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
-        let run_dir = &config.run_dir;
-        let in_memory =
-            std::fs::create_dir_all(run_dir).and_then(|()| crate::sys::mounts::keep_in_memory(run_dir));
-        if let Err(error) = in_memory {
-            tracing::warn!(%error, "{} stays on its disk", run_dir.display());
-        }
-        for dir in [config.state_dir.join("containers"), run_dir.join("pods"), run_dir.join("c")] {
-            std::fs::create_dir_all(&dir).map_err(io_error("create the runtime's directories"))?;
-        }
+        container::make_directories(&config).map_err(io_error("create the runtime's directories"))?;
         let inner = Inner {
             config,
             containers: Mutex::default(),
