@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::cork::Corked;
 use super::{Api, Server};
 
 /// Connections at once.
@@ -77,6 +78,8 @@ async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, dr
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
     let api = Api::network(server, certificate.map(AsRef::as_ref));
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stream = Corked::new(stream, http2);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()

@@ -1,6 +1,7 @@
 //! The server as a whole: what all requests share, how it starts, and how it stops.
 
 mod api;
+mod cork;
 mod expiry;
 mod listener;
 
