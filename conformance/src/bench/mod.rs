@@ -134,7 +134,9 @@ pub fn run(options: &Options) -> Result<()> {
         if options.wants("idle") {
             control_plane::measure(&runtime, &program, scratch.path(), &mut run)?;
         }
-        api_servers(&runtime, &program, scratch.path(), options, &mut run)?;
+        if ["requests", "lists", "watch"].iter().any(|step| options.wants(step)) {
+            api_servers(&runtime, &program, scratch.path(), options, &mut run)?;
+        }
         if options.starts_node() {
             run.coracle.pods =
                 Some(pods::on_a_node_of_ours(&runtime, &program, scratch.path(), &run.amounts)?);
@@ -207,8 +209,11 @@ impl Server {
 /// Any cluster: only what can be asked of a running one.
 async fn foreign(kubeconfig: &Path, options: &Options, amounts: &Amounts) -> Result<Figures> {
     let mut servers = [Server::new("server", kubeconfig, None)?];
-    load_all(&mut servers, options, amounts).await?;
+    let loaded = load_all(&mut servers, options, amounts).await;
     let [server] = servers;
+    // It goes on living: leave nothing in it.
+    requests::clear(&server).await?;
+    loaded?;
     let mut figures = server.figures;
     if options.wants("pods") && !options.no_node {
         figures.pods = pods::on_any_cluster(kubeconfig, amounts).await?;

@@ -51,7 +51,9 @@ fn write(out: &mut String, run: &Run) -> std::fmt::Result {
     writeln!(
         out,
         "{}, {} cores, clients and servers on the same machine; HTTP/2 over TLS; the disk does {:.0} fdatasync a second. \
-         Server CPU is that of all its processes: Coracle's one, upstream's kube-apiserver and etcd.\n",
+         Server CPU is that of all its processes: Coracle's one, upstream's kube-apiserver and etcd. Coracle keeps no \
+         `managedFields`: its objects are smaller, and nothing is spent on who owns a field. It keeps what a list has encoded \
+         with the objects: the first list of each form is a row of its own.\n",
         run.date, run.cores, run.fdatasync_per_second
     )?;
     aims(out, run)?;
@@ -92,6 +94,9 @@ fn aims(out: &mut String, run: &Run) -> std::fmt::Result {
 
 /// A row per operation and number of clients; ours and upstream's beside each other.
 fn operations(out: &mut String, run: &Run) -> std::fmt::Result {
+    if run.coracle.measures.is_empty() {
+        return Ok(());
+    }
     writeln!(
         out,
         "| operation | clients | per second | upstream | p50 ms | upstream | p99 ms | upstream | server CPU ms | upstream | client CPU ms | bytes | upstream |\n\
