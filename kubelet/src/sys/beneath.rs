@@ -20,6 +20,11 @@ pub fn open_path(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     open_beneath(root, path, OFlag::O_PATH)
 }
 
+/// As a process whose root directory is `root` would find `path`: an absolute link starts at `root` again.
+pub fn open_in_root(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    open_resolved(root, path, OFlag::O_PATH, ResolveFlag::RESOLVE_IN_ROOT)
+}
+
 pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
     let fd = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
@@ -27,7 +32,11 @@ pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    open_resolved(root, path, flags, ResolveFlag::RESOLVE_BENEATH)
+}
+
+fn open_resolved(root: &OwnedFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> io::Result<OwnedFd> {
+    let resolve = resolve | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
     let fd = openat2(root.as_raw_fd(), path, how)?;
     // SAFETY: as above.

@@ -41,7 +41,7 @@ pub(crate) fn within(volume: &Path, sub: &str) -> Result<PathBuf, String> {
         return Err(format!("subPath {sub:?} must be a relative path inside the volume"));
     }
     let find = || -> io::Result<PathBuf> {
-        let handle = beneath::open_path(&beneath::open_root(volume)?, path)?;
+        let handle = beneath::open_in_root(&beneath::open_root(volume)?, path)?;
         fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle)))
     };
     find().map_err(|error| format!("{MOUNT_FAILED}: subpath {sub:?} of the image: {error}"))
@@ -56,7 +56,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("etc")).unwrap();
         fs::write(dir.path().join("etc/file"), "").unwrap();
-        for (link, target) in [("within", "etc"), ("out", "/etc"), ("up", "..")] {
+        for (link, target) in [("within", "etc"), ("out", "/etc"), ("up", ".."), ("away", "/usr")] {
             std::os::unix::fs::symlink(target, dir.path().join(link)).unwrap();
         }
         let cases = [
@@ -64,8 +64,10 @@ mod tests {
             ("etc/file", Some("etc/file")),
             ("within/file", Some("etc/file")),
             ("missing", None),
-            ("out", None),
-            ("up", None),
+            // Links are the image's own: they start at its root.
+            ("out/file", Some("etc/file")),
+            ("up/etc", Some("etc")),
+            ("away", None),
             ("../x", None),
             ("/etc", None),
         ];
