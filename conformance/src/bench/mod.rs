@@ -48,7 +48,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
     /// Keep the figures in conformance/bench.json, from which the status page is made, and draw the plots
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["only", "kubeconfig"])]
     keep: bool,
 }
 
