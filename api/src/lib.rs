@@ -5,6 +5,7 @@
 pub mod conditions;
 pub mod gvk;
 pub mod names;
+pub mod node_affinity;
 pub mod object;
 pub mod pod;
 pub mod quantity;

@@ -66,6 +66,23 @@ impl LabelSelector {
     }
 }
 
+// === impl Operator ===
+
+impl Operator {
+    /// As API objects write it (`In`, `Gt`).
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "In" => Operator::In,
+            "NotIn" => Operator::NotIn,
+            "Exists" => Operator::Exists,
+            "DoesNotExist" => Operator::DoesNotExist,
+            "Gt" => Operator::GreaterThan,
+            "Lt" => Operator::LessThan,
+            _ => return None,
+        })
+    }
+}
+
 // === impl Requirement ===
 
 impl Requirement {

@@ -1,6 +1,7 @@
 //! Where a DaemonSet wants its pods, and how a pod is tied to its node.
 
 use coracle_api::names::{TAINT_NOT_READY, TAINT_UNREACHABLE, TAINT_UNSCHEDULABLE};
+use coracle_api::node_affinity;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
@@ -9,7 +10,6 @@ use k8s_openapi::api::core::v1::{
 use crate::claims::{controller_ref, name, namespace};
 use crate::pods;
 use crate::revisions::REVISION_HASH;
-use crate::selector::{Labels, contains};
 use crate::taint_eviction::tolerates;
 
 const GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -37,7 +37,10 @@ pub(super) enum Fit {
 /// Whether the node is one the set's pods belong on.
 pub(super) fn fit(set: &DaemonSet, node: &Node) -> Fit {
     let Some(spec) = set.spec.as_ref().and_then(|s| s.template.spec.as_ref()) else { return Fit::No };
-    if spec.node_name.as_deref().is_some_and(|n| !n.is_empty() && n != name(node)) || !selected(spec, node) {
+    if spec.node_name.as_deref().is_some_and(|n| !n.is_empty() && n != name(node)) {
+        return Fit::No;
+    }
+    if !node_affinity::wants(spec, name(node), node.metadata.labels.as_ref()) {
         return Fit::No;
     }
     let tolerations = tolerations(spec);
@@ -49,45 +52,6 @@ pub(super) fn fit(set: &DaemonSet, node: &Node) -> Fit {
         _ if refused.is_empty() => Fit::Runs,
         true => Fit::No,
         false => Fit::Stays,
-    }
-}
-
-fn selected(spec: &PodSpec, node: &Node) -> bool {
-    let labels = node.metadata.labels.as_ref();
-    let by_label = spec.node_selector.as_ref().is_none_or(|wanted| contains(labels, wanted));
-    let required = spec
-        .affinity
-        .as_ref()
-        .and_then(|a| a.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
-    by_label && required.is_none_or(|r| r.node_selector_terms.iter().any(|term| meets(term, node)))
-}
-
-/// A term without requirements selects nothing.
-fn meets(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let labels = node.metadata.labels.as_ref();
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    (!expressions.is_empty() || !fields.is_empty())
-        && expressions.iter().all(|r| holds(r, value(labels, &r.key)))
-        && fields.iter().all(|r| r.key == NAME_FIELD && holds(r, Some(name(node))))
-}
-
-fn value<'a>(labels: Option<&'a Labels>, key: &str) -> Option<&'a str> {
-    labels?.get(key).map(String::as_str)
-}
-
-fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = value.is_some_and(|v| values.iter().any(|w| w == v));
-    let numbers = || Some((value?.parse::<i64>().ok()?, values.first()?.parse::<i64>().ok()?));
-    match requirement.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => numbers().is_some_and(|(have, bound)| have > bound),
-        "Lt" => numbers().is_some_and(|(have, bound)| have < bound),
-        _ => false,
     }
 }
 

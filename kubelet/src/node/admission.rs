@@ -1,8 +1,8 @@
 //! Whether a pod bound to this node may run here: upstream's general predicates, asked once, at its arrival. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ContainerPort, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{ContainerPort, Node, Pod};
 
 use crate::pods::{
     resources::{ResourceList, milli, pod_request},
@@ -21,9 +21,8 @@ pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Result<(), R
     let others: Vec<&Pod> = others.iter().map(|p| &**p).filter(|p| uid_of(p) != uid_of(pod)).collect();
     right_system(pod)?;
     fits(pod, &others, node)?;
-    let labels = node.metadata.labels.clone().unwrap_or_default();
     let name = node.metadata.name.as_deref().unwrap_or_default();
-    if !wants(pod, name, &labels) {
+    if !coracle_api::node_affinity::wants(spec_of(pod), name, node.metadata.labels.as_ref()) {
         return Err(failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
     }
     let taken: Vec<_> = others.iter().flat_map(|p| host_ports(p)).collect();
@@ -134,41 +133,6 @@ fn host_ports(pod: &Pod) -> impl Iterator<Item = HostPort<'_>> {
             port: p.host_port.unwrap_or(0),
         },
     )
-}
-
-/// The pod's node selector and its required node affinity.
-fn wants(pod: &Pod, name: &str, labels: &BTreeMap<String, String>) -> bool {
-    let spec = spec_of(pod);
-    if !spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value)) {
-        return false;
-    }
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    required.is_none_or(|r| r.node_selector_terms.iter().any(|term| term_matches(term, name, labels)))
-}
-
-/// A term without any requirement matches nothing.
-fn term_matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    (!expressions.is_empty() || !fields.is_empty())
-        && expressions.iter().all(|r| holds(r, labels.get(&r.key).map(String::as_str)))
-        && fields.iter().all(|r| r.key == "metadata.name" && holds(r, Some(name)))
-}
-
-fn holds(r: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = r.values.as_deref().unwrap_or_default();
-    let listed = value.is_some_and(|v| values.iter().any(|x| x == v));
-    let numbers = || Some((value?.parse::<i64>().ok()?, values.first()?.parse::<i64>().ok()?));
-    match r.operator.as_str() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => numbers().is_some_and(|(value, bound)| value > bound),
-        "Lt" => numbers().is_some_and(|(value, bound)| value < bound),
-        _ => false,
-    }
 }
 
 fn tolerated(pod: &Pod, taint: &k8s_openapi::api::core::v1::Taint) -> bool {
