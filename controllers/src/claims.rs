@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
-use crate::runtime::{Cache, Key, Kind, Writer, is_not_found, reason_of};
+use crate::runtime::{Cache, Key, Kind, Queue, Writer, is_not_found, reason_of};
 use crate::selector::Labels;
 
 pub(crate) fn controller_of<K: Kind>(object: &K) -> Option<&OwnerReference> {
@@ -155,14 +155,15 @@ async fn write<K: Kind>(object: &K, patch: Value, api: &Writer) -> anyhow::Resul
     }
 }
 
-/// Calls `enqueue` for each owner a changed dependent may matter to: the controller it had, the one it has, or, for
+/// Queues each owner a changed dependent may matter to: the controller it had, the one it has, or, for
 /// an orphan, every owner of its namespace whose selector matches it.
 pub(crate) fn notify_owners<O: Kind, K: Kind>(
     dependents: &Cache<K>,
-    owners: Arc<Cache<O>>,
-    enqueue: impl Fn(Key) + Send + Sync + 'static,
+    owners: &Arc<Cache<O>>,
+    queue: &Queue,
     selects: impl Fn(&O, Option<&Labels>) -> bool + Send + Sync + 'static,
 ) {
+    let (owners, queue) = (owners.clone(), queue.clone());
     dependents.on_change(move |old, new| {
         if let (Some(old), Some(new)) = (old, new)
             && old.meta().resource_version == new.meta().resource_version
@@ -173,16 +174,16 @@ pub(crate) fn notify_owners<O: Kind, K: Kind>(
         let after = new.and_then(|n| owner_key::<O, K>(n));
         let orphan = new.filter(|n| controller_of(&***n).is_none());
         if let Some(key) = before.filter(|key| Some(key) != after.as_ref()) {
-            enqueue(key);
+            queue.add(key);
         }
         if let Some(key) = after {
-            enqueue(key);
+            queue.add(key);
         }
         if let Some(orphan) = orphan {
             let labels = orphan.meta().labels.as_ref();
             for owner in owners.in_namespace(namespace(&**orphan)) {
                 if selects(&owner, labels) {
-                    enqueue(Key::of(&*owner));
+                    queue.add(Key::of(&*owner));
                 }
             }
         }

@@ -19,6 +19,11 @@ pub(crate) fn is_empty(selector: &LabelSelector) -> bool {
         && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
 }
 
+/// Whether an owner's selector picks dependents with these labels; one that is absent or empty picks none.
+pub(crate) fn picks(selector: Option<&LabelSelector>, labels: Option<&Labels>) -> bool {
+    selector.is_some_and(|s| !is_empty(s) && matches(s, labels))
+}
+
 /// All pairs of `wanted` are among `labels`.
 pub(crate) fn contains(labels: Option<&Labels>, wanted: &Labels) -> bool {
     wanted.iter().all(|(key, value)| value_of(labels, key) == Some(value))

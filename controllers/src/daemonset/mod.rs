@@ -47,10 +47,8 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (nodes, history) = (runtime.cache::<Node>(), runtime.cache::<ControllerRevision>());
     let queue = Queue::default();
     sets.queue_each(&queue);
-    let changed = queue.clone();
-    claims::notify_owners(&pods, sets.clone(), move |key| changed.add(key), selects);
-    let changed = queue.clone();
-    claims::notify_owners(&history, sets.clone(), move |key| changed.add(key), selects);
+    claims::notify_owners(&pods, &sets, &queue, selects);
+    claims::notify_owners(&history, &sets, &queue, selects);
     let (all, changed) = (sets.clone(), queue.clone());
     nodes.on_change(move |old, new| {
         for set in all.list() {
@@ -71,8 +69,7 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
 }
 
 fn selects(set: &DaemonSet, labels: Option<&Labels>) -> bool {
-    let selector = set.spec.as_ref().map(|s| &s.selector);
-    selector.is_some_and(|s| !selector::is_empty(s) && selector::matches(s, labels))
+    selector::picks(set.spec.as_ref().map(|s| &s.selector), labels)
 }
 
 impl Reconcile for Controller {

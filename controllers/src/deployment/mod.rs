@@ -41,16 +41,9 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (sets, pods) = (runtime.cache::<ReplicaSet>(), runtime.cache::<Pod>());
     let queue = Queue::default();
     deployments.queue_each(&queue);
-    let changed = queue.clone();
-    claims::notify_owners(
-        &sets,
-        deployments.clone(),
-        move |key| changed.add(key),
-        |d: &Deployment, labels| {
-            let selector = d.spec.as_ref().map(|s| &s.selector);
-            selector.is_some_and(|s| !selector::is_empty(s) && selector::matches(s, labels))
-        },
-    );
+    claims::notify_owners(&sets, &deployments, &queue, |d: &Deployment, labels| {
+        selector::picks(d.spec.as_ref().map(|s| &s.selector), labels)
+    });
     recreate_when_pods_are_gone(&pods, sets.clone(), deployments.clone(), queue.clone());
     let recorder = runtime.recorder(COMPONENT);
     runtime.work(COMPONENT, queue, 5, Controller { deployments, sets, pods, recorder });

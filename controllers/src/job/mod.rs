@@ -42,16 +42,14 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (jobs, pods) = (runtime.cache::<Job>(), runtime.cache::<Pod>());
     let queue = Queue::default();
     jobs.queue_each(&queue);
-    let changed = queue.clone();
-    claims::notify_owners(&pods, jobs.clone(), move |key| changed.add(key), selects);
+    claims::notify_owners(&pods, &jobs, &queue, selects);
     let recorder = runtime.recorder("job-controller");
     runtime.work("job-controller", queue, 5, Controller { jobs: jobs.clone(), pods: pods.clone(), recorder });
     start_untracking(runtime, &jobs, &pods);
 }
 
 fn selects(job: &Job, labels: Option<&Labels>) -> bool {
-    let selector = job.spec.as_ref().and_then(|s| s.selector.as_ref());
-    selector.is_some_and(|s| !selector::is_empty(s) && selector::matches(s, labels))
+    selector::picks(job.spec.as_ref().and_then(|s| s.selector.as_ref()), labels)
 }
 
 fn is_tracked(pod: &Pod) -> bool {

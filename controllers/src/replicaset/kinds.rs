@@ -38,8 +38,7 @@ impl Replicas for ReplicaSet {
     }
 
     fn selects(&self, labels: Option<&Labels>) -> bool {
-        let selector = self.spec.as_ref().map(|s| &s.selector);
-        selector.is_some_and(|s| !selector::is_empty(s) && selector::matches(s, labels))
+        selector::picks(self.spec.as_ref().map(|s| &s.selector), labels)
     }
 
     fn status(&self) -> Status {

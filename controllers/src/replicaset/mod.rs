@@ -33,8 +33,7 @@ pub(crate) fn start<R: Replicas>(runtime: &mut Runtime, _config: &Config) {
     let (owners, pods) = (runtime.cache::<R>(), runtime.cache::<Pod>());
     let queue = Queue::default();
     owners.queue_each(&queue);
-    let changed = queue.clone();
-    claims::notify_owners(&pods, owners.clone(), move |key| changed.add(key), R::selects);
+    claims::notify_owners(&pods, &owners, &queue, R::selects);
     let recorder = runtime.recorder(R::COMPONENT);
     runtime.work(R::COMPONENT, queue, 5, Controller { owners, pods, recorder });
 }

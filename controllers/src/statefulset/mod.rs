@@ -33,17 +33,14 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let (claims, history) = (runtime.cache::<PersistentVolumeClaim>(), runtime.cache::<ControllerRevision>());
     let queue = Queue::default();
     sets.queue_each(&queue);
-    let changed = queue.clone();
-    claims::notify_owners(&pods, sets.clone(), move |key| changed.add(key), selects);
-    let changed = queue.clone();
-    claims::notify_owners(&history, sets.clone(), move |key| changed.add(key), selects);
+    claims::notify_owners(&pods, &sets, &queue, selects);
+    claims::notify_owners(&history, &sets, &queue, selects);
     let recorder = runtime.recorder("statefulset-controller");
     runtime.work("statefulset-controller", queue, 5, Controller { sets, pods, claims, history, recorder });
 }
 
 fn selects(set: &StatefulSet, labels: Option<&Labels>) -> bool {
-    let selector = set.spec.as_ref().map(|s| &s.selector);
-    selector.is_some_and(|s| !selector::is_empty(s) && selector::matches(s, labels))
+    selector::picks(set.spec.as_ref().map(|s| &s.selector), labels)
 }
 
 impl Reconcile for Controller {
