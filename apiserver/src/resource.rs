@@ -223,6 +223,11 @@ pub trait Strategy: Send + Sync {
     /// `old` is `None` on create. Generic metadata, first status, status separation and generation are already done.
     fn prepare(&self, _cx: &WriteContext<'_>, _new: &mut Object, _old: Option<&Object>) {}
 
+    /// Whether [`Strategy::validate`] has rules for writes through this endpoint; most kinds' are about the main one alone.
+    fn validates(&self, subresource: &str) -> bool {
+        subresource.is_empty()
+    }
+
     /// All that is wrong, in upstream's words and order. Types and metadata are already checked.
     fn validate(&self, _cx: &WriteContext<'_>, _new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         vec![]

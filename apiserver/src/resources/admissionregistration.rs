@@ -147,11 +147,8 @@ impl Strategy for Policies {
         within(spec, "matchConstraints", matching);
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         if new.at(&["spec", "matchConstraints"]).is_none() {
             errors.required("spec.matchConstraints", "");
         }

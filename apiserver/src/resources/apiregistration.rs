@@ -52,11 +52,8 @@ impl Strategy for Services {
         vec![]
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         let text = |key: &str| new.str_at(&["spec", key]);
         let (group, version) = (text("group"), text("version"));
         let name = format!("{version}.{group}");

@@ -153,11 +153,8 @@ impl Strategy for Deployments {
         changed_template_warnings(new, old)
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         errors.non_negative("spec.replicas", new.i64_at(&["spec", "replicas"]));
         selected_template(new, "deployment", &mut errors);
         rollout("spec.strategy", new, &mut errors);
@@ -191,11 +188,8 @@ impl Strategy for ReplicaSets {
         changed_template_warnings(new, old)
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         errors.non_negative("spec.replicas", new.i64_at(&["spec", "replicas"]));
         errors.non_negative("spec.minReadySeconds", new.i64_at(&["spec", "minReadySeconds"]));
         selected_template(new, "deployment", &mut errors);
@@ -228,11 +222,8 @@ impl Strategy for DaemonSets {
         changed_template_warnings(new, old)
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         daemon_selector(new, &mut errors);
         let template = new.at(&["spec", "template"]).cloned().unwrap_or_else(|| json!({}));
         pod_spec::replicated_template("spec.template", &template, None, "DaemonSet", &mut errors);

@@ -168,11 +168,8 @@ impl Strategy for Autoscalers {
         }
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         let (min, max) = (new.i64_at(&["spec", "minReplicas"]), new.i64_at(&["spec", "maxReplicas"]));
         if let Some(min) = min.filter(|m| *m < 1) {
             errors.invalid("spec.minReplicas", min, "must be greater than or equal to 1");

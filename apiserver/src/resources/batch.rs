@@ -179,11 +179,8 @@ impl Strategy for Jobs {
         super::apps::changed_template_warnings(new, old)
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         let spec = new.at(&["spec"]).cloned().unwrap_or_default();
         job("spec", &spec, &mut errors);
         let Some(old) = old else { return errors.0 };
@@ -265,11 +262,8 @@ impl Strategy for CronJobs {
         within(object(spec, "jobTemplate"), "spec", job_spec);
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         let schedule = new.str_at(&["spec", "schedule"]);
         if schedule.is_empty() {
             errors.required("spec.schedule", "");

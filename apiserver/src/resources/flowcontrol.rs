@@ -72,11 +72,8 @@ impl Strategy for FlowSchemas {
         fill_zero(object(&mut new.0, "spec"), "matchingPrecedence", 1000);
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         let precedence = new.i64_at(&["spec", "matchingPrecedence"]).unwrap_or(0);
         match precedence {
             ..=0 => errors.invalid("spec.matchingPrecedence", precedence, "must be a positive value"),
@@ -180,11 +177,8 @@ impl Strategy for Levels {
         });
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         let kind = new.str_at(&["spec", "type"]);
         if (kind == "Exempt") != (new.name() == EXEMPT) && !kind.is_empty() && (kind == "Exempt") {
             errors.invalid("spec.type", kind, "must be 'Exempt' if and only if `name` is 'exempt'");

@@ -173,11 +173,8 @@ impl Strategy for IngressClasses {
 struct Ingresses;
 
 impl Strategy for Ingresses {
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         let rules = new.items_at(&["spec", "rules"]);
         if rules.is_empty() && new.at(&["spec", "defaultBackend"]).is_none() {
             let spec = new.at(&["spec"]).filter(|s| **s != json!({})).cloned().unwrap_or_default();

@@ -44,11 +44,8 @@ impl Strategy for Budgets {
         }
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         let (min, max) = (new.at(&["spec", "minAvailable"]), new.at(&["spec", "maxUnavailable"]));
         if min.is_some() && max.is_some() {
             let spec = new.at(&["spec"]).cloned().unwrap_or_default();

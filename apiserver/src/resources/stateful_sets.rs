@@ -55,11 +55,8 @@ impl Strategy for StatefulSets {
         changed_template_warnings(new, old)
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         stateful_rules(new, &mut errors);
         let mut template = new.at(&["spec", "template"]).cloned().unwrap_or_else(|| json!({}));
         let picked = selector(new, "statefulset", &template, &mut errors);

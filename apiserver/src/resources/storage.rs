@@ -181,12 +181,10 @@ impl Strategy for Capacities {
 struct Attachments;
 
 impl Strategy for Attachments {
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         if let Some(old) = old {
-            if cx.subresource.is_empty() {
-                errors.immutable("spec", new.at(&["spec"]), old.at(&["spec"]));
-            }
+            errors.immutable("spec", new.at(&["spec"]), old.at(&["spec"]));
             return errors.0;
         }
         driver("spec.attacher", new.str_at(&["spec", "attacher"]), &mut errors);

@@ -160,8 +160,9 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
 /// Everything wrong with an object.
 fn validate(cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = old.map(|old| metadata::validate_update(new, old)).unwrap_or_default();
-    let own = cx.resource.strategy.validate(cx, new, old);
-    if cx.resource.strategy.validates_metadata() {
+    let strategy = cx.resource.strategy;
+    let own = if strategy.validates(cx.subresource) { strategy.validate(cx, new, old) } else { vec![] };
+    if strategy.validates_metadata() {
         errors.extend(own);
         if errors.is_empty() {
             errors = metadata::validate(new, cx.resource);

@@ -62,10 +62,11 @@ impl Strategy for Namespaces {
         crate::field_names::dns1123_label(name)
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
-        if cx.subresource == "status" {
-            return vec![];
-        }
+    fn validates(&self, subresource: &str) -> bool {
+        matches!(subresource, "" | "finalize")
+    }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = vec![];
         for (i, finalizer) in new.items_at(&["spec", "finalizers"]).iter().enumerate() {
             let (at, name) = (format!("spec.finalizers[{i}]"), finalizer.as_str().unwrap_or_default());

@@ -56,6 +56,10 @@ impl Strategy for Nodes {
         }
     }
 
+    fn validates(&self, subresource: &str) -> bool {
+        matches!(subresource, "" | "status")
+    }
+
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = vec![];
         for (i, taint) in new.items_at(&["spec", "taints"]).iter().enumerate() {

@@ -98,6 +98,10 @@ impl Strategy for Pods {
         }
     }
 
+    fn validates(&self, subresource: &str) -> bool {
+        matches!(subresource, "" | "status" | "ephemeralcontainers")
+    }
+
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         match (cx.subresource, old) {
             ("", None) => pod_spec::validate_pod(new),

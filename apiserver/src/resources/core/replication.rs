@@ -84,11 +84,8 @@ impl Strategy for Controllers {
         super::super::apps::changed_template_warnings(new, old)
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         errors.non_negative("spec.replicas", new.i64_at(&["spec", "replicas"]));
         errors.non_negative("spec.minReadySeconds", new.i64_at(&["spec", "minReadySeconds"]));
         let selector = json!({"matchLabels": new.at(&["spec", "selector"])});

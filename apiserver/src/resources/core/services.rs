@@ -89,6 +89,10 @@ impl Strategy for Services {
         }
     }
 
+    fn validates(&self, subresource: &str) -> bool {
+        matches!(subresource, "" | "status")
+    }
+
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         match cx.subresource {
             "" => super::service_validation::service(new, old),

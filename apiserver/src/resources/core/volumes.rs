@@ -90,13 +90,11 @@ impl Strategy for Claims {
         }
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if cx.subresource.is_empty() {
-            claim_spec("spec", new.at(&["spec"]).unwrap_or(&Value::Null), &mut errors);
-            if let Some(old) = old {
-                claim_update(new, old, &mut errors);
-            }
+        claim_spec("spec", new.at(&["spec"]).unwrap_or(&Value::Null), &mut errors);
+        if let Some(old) = old {
+            claim_update(new, old, &mut errors);
         }
         errors.0
     }
@@ -122,11 +120,8 @@ impl Strategy for Volumes {
         }
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if !cx.subresource.is_empty() {
-            return errors.0;
-        }
         let spec = new.at(&["spec"]).unwrap_or(&Value::Null);
         if items(spec, "accessModes").next().is_none() {
             errors.required("spec.accessModes", "");
