@@ -3,13 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{
-    ByteString,
-    api::{
-        authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-        core::v1::{
-            DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccount, ServiceAccountTokenProjection, Volume,
-        },
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    core::v1::{
+        DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccount, ServiceAccountTokenProjection, Volume,
     },
 };
 use kube::{Api, Client, api::PostParams};
@@ -33,6 +30,15 @@ pub(crate) struct Inputs<'a> {
     pub(crate) tokens: &'a Tokens,
 }
 
+/// Which keys of a ConfigMap or Secret become files, and how.
+struct Keys<'a> {
+    name: &'a str,
+    /// None, or an empty list: every key, under its own name.
+    items: &'a Option<Vec<KeyToPath>>,
+    optional: Option<bool>,
+    mode: u32,
+}
+
 /// The tokens of one pod and when each is to be renewed.
 #[derive(Default)]
 pub(crate) struct Tokens(Mutex<BTreeMap<String, (String, Timestamp)>>);
@@ -47,24 +53,30 @@ impl Tokens {
 pub(crate) async fn payload(pod: &Pod, v: &Volume, inputs: &Inputs<'_>) -> Result<Option<Payload>, String> {
     let namespace = namespace_of(pod);
     let mut out = Payload::new();
-    if let Some(source) = &v.config_map {
-        let mode = mode(source.default_mode);
-        config_map(&mut out, namespace, &source.name, source.items.as_deref(), source.optional, mode, inputs)
+    if let Some(s) = &v.config_map {
+        let mode = mode(s.default_mode);
+        Keys { name: &s.name, items: &s.items, optional: s.optional, mode }
+            .of_config_map(&mut out, namespace, inputs)
             .await?;
-    } else if let Some(source) = &v.secret {
-        let (mode, name) = (mode(source.default_mode), source.secret_name.clone().unwrap_or_default());
-        secret(&mut out, namespace, &name, source.items.as_deref(), source.optional, mode, inputs).await?;
+    } else if let Some(s) = &v.secret {
+        let (name, mode) = (s.secret_name.as_deref().unwrap_or_default(), mode(s.default_mode));
+        Keys { name, items: &s.items, optional: s.optional, mode }
+            .of_secret(&mut out, namespace, inputs)
+            .await?;
     } else if let Some(source) = &v.downward_api {
         downward(&mut out, pod, source.items.as_deref(), mode(source.default_mode), inputs)?;
     } else if let Some(source) = &v.projected {
         let mode = mode(source.default_mode);
         for s in source.sources.iter().flatten() {
             if let Some(s) = &s.config_map {
-                config_map(&mut out, namespace, &s.name, s.items.as_deref(), s.optional, mode, inputs)
+                Keys { name: &s.name, items: &s.items, optional: s.optional, mode }
+                    .of_config_map(&mut out, namespace, inputs)
                     .await?;
             }
             if let Some(s) = &s.secret {
-                secret(&mut out, namespace, &s.name, s.items.as_deref(), s.optional, mode, inputs).await?;
+                Keys { name: &s.name, items: &s.items, optional: s.optional, mode }
+                    .of_secret(&mut out, namespace, inputs)
+                    .await?;
             }
             if let Some(s) = &s.downward_api {
                 downward(&mut out, pod, s.items.as_deref(), mode, inputs)?;
@@ -110,69 +122,49 @@ fn token_file(pod: &Pod, token: String, mode: u32) -> File {
     }
 }
 
-async fn config_map(
-    out: &mut Payload,
-    ns: &str,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    optional: Option<bool>,
-    mode: u32,
-    inputs: &Inputs<'_>,
-) -> Result<(), String> {
-    let Some(map) = inputs.sources.config_map(ns, name, inputs.wake).await? else {
-        return absent("configmap", name, optional);
-    };
-    let mut data: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    data.extend(map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes())));
-    data.extend(
-        map.binary_data.iter().flatten().map(|(k, v): (&String, &ByteString)| (k.clone(), v.0.clone())),
-    );
-    select(out, data, items, optional, mode)
-}
+// === impl Keys ===
 
-async fn secret(
-    out: &mut Payload,
-    ns: &str,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    optional: Option<bool>,
-    mode: u32,
-    inputs: &Inputs<'_>,
-) -> Result<(), String> {
-    let Some(secret) = inputs.sources.secret(ns, name, inputs.wake).await? else {
-        return absent("secret", name, optional);
-    };
-    let data = secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect();
-    select(out, data, items, optional, mode)
-}
-
-fn absent(kind: &str, name: &str, optional: Option<bool>) -> Result<(), String> {
-    if optional == Some(true) { Ok(()) } else { Err(format!("{kind} {name:?} not found")) }
-}
-
-fn select(
-    out: &mut Payload,
-    mut data: BTreeMap<String, Vec<u8>>,
-    items: Option<&[KeyToPath]>,
-    optional: Option<bool>,
-    default_mode: u32,
-) -> Result<(), String> {
-    let Some(items) = items.filter(|i| !i.is_empty()) else {
-        out.extend(data.into_iter().map(|(k, v)| (k, plain(v, default_mode))));
-        return Ok(());
-    };
-    for item in items {
-        let mode = item.mode.map_or(default_mode, |m| mode(Some(m)));
-        match data.remove(&item.key) {
-            Some(value) => {
-                data.insert(item.key.clone(), value.clone());
-                out.insert(item.path.clone(), plain(value, mode));
-            }
-            None if optional == Some(true) => {}
-            None => return Err(format!("references non-existent config key: {}", item.key)),
-        }
+impl Keys<'_> {
+    async fn of_config_map(
+        &self,
+        out: &mut Payload,
+        namespace: &str,
+        inputs: &Inputs<'_>,
+    ) -> Result<(), String> {
+        let Some(map) = inputs.sources.config_map(namespace, self.name, inputs.wake).await? else {
+            return self.absent("configmap");
+        };
+        let texts = map.data.iter().flatten().map(|(k, v)| (k, v.as_bytes()));
+        let binaries = map.binary_data.iter().flatten().map(|(k, v)| (k, v.0.as_slice()));
+        self.select(out, &texts.chain(binaries).collect())
     }
-    Ok(())
+
+    async fn of_secret(&self, out: &mut Payload, namespace: &str, inputs: &Inputs<'_>) -> Result<(), String> {
+        let Some(secret) = inputs.sources.secret(namespace, self.name, inputs.wake).await? else {
+            return self.absent("secret");
+        };
+        self.select(out, &secret.data.iter().flatten().map(|(k, v)| (k, v.0.as_slice())).collect())
+    }
+
+    fn absent(&self, kind: &str) -> Result<(), String> {
+        if self.optional == Some(true) { Ok(()) } else { Err(format!("{kind} {:?} not found", self.name)) }
+    }
+
+    fn select(&self, out: &mut Payload, data: &BTreeMap<&String, &[u8]>) -> Result<(), String> {
+        let Some(items) = self.items.as_ref().filter(|items| !items.is_empty()) else {
+            out.extend(data.iter().map(|(&key, &value)| (key.clone(), plain(value.to_vec(), self.mode))));
+            return Ok(());
+        };
+        for item in items {
+            let mode = item.mode.map_or(self.mode, |m| mode(Some(m)));
+            match data.get(&item.key) {
+                Some(&value) => drop(out.insert(item.path.clone(), plain(value.to_vec(), mode))),
+                None if self.optional == Some(true) => {}
+                None => return Err(format!("references non-existent config key: {}", item.key)),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn downward(
