@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 /// A label selector as in a query string: all requirements must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector(pub Vec<Requirement>);
@@ -48,6 +50,25 @@ impl LabelSelector {
     pub fn parse(text: &str) -> Result<Self> {
         let mut parser = Parser { tokens: lex(text), at: 0 };
         parser.selector().map(LabelSelector)
+    }
+
+    /// A `metav1.LabelSelector` as JSON; what is absent or empty selects everything.
+    pub fn of_json(selector: &Value) -> Self {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let labels = selector["matchLabels"].as_object().into_iter().flatten();
+        let equal = labels.map(|(key, value)| Requirement::new(key, Operator::In, vec![text(value)]));
+        let expression = |e: &Value| {
+            let operator = match e["operator"].as_str() {
+                Some("In") => Operator::In,
+                Some("NotIn") => Operator::NotIn,
+                Some("DoesNotExist") => Operator::DoesNotExist,
+                _ => Operator::Exists,
+            };
+            let values = e["values"].as_array().into_iter().flatten().map(text).collect();
+            Requirement::new(text(&e["key"]), operator, values)
+        };
+        let expressions = selector["matchExpressions"].as_array().into_iter().flatten().map(expression);
+        LabelSelector(equal.chain(expressions).collect())
     }
 
     /// The selector every label of `labels` must equal (`matchLabels` alone).

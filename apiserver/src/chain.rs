@@ -132,6 +132,7 @@ async fn answer(
     if let Some(SubresourceHandler::Connect(kind)) =
         resource.subresource(&info.subresource).map(|s| &s.handler)
     {
+        connect::admit(server, &user, &resource, info).await?;
         return connect::serve(server, *kind, info, request).await;
     }
     let (parts, body) = request.into_parts();

@@ -127,6 +127,12 @@ impl FieldError {
         FieldError { field: field.into(), cause: Cause::TooLong, value: String::new(), detail }
     }
 
+    /// `Too many: N: must have at most M items`
+    pub fn too_many(field: impl Into<String>, count: usize, most: usize) -> Self {
+        let detail = format!("must have at most {most} items");
+        FieldError { field: field.into(), cause: Cause::TooMany, value: count.to_string(), detail }
+    }
+
     /// The `message` of a `StatusCause`: everything but the field.
     pub fn body(&self) -> String {
         let mut s = self.cause.text().to_owned();

@@ -8,6 +8,7 @@ pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
+pub mod cel;
 pub mod chain;
 pub mod cluster;
 pub mod codec;
@@ -30,5 +31,6 @@ pub mod server;
 pub mod status;
 pub mod store;
 pub mod verbs;
+pub mod webhook;
 
 pub use server::{Api, Config, Listen, Running, Server, StartError};

@@ -1,5 +1,7 @@
 //! The only place that makes a Kubernetes `Status`: every error of the server, with upstream's codes, reasons, messages.
 
+use std::borrow::Cow;
+
 use coracle_api::{Gvk, Gvr};
 use serde_json::{Value, json};
 
@@ -13,7 +15,7 @@ pub struct Status(pub Box<Failure>);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     pub code: u16,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
     /// `status.details`, where the failure has any.
     pub details: Option<Value>,
@@ -28,10 +30,10 @@ pub type Result<T, E = Status> = std::result::Result<T, E>;
 // === impl Status ===
 
 impl Status {
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(code: u16, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Status(Box::new(Failure {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: None,
             continue_token: None,
@@ -172,7 +174,7 @@ impl Status {
         let mut v = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                            "message": f.message, "code": f.code});
         if !f.reason.is_empty() {
-            v["reason"] = f.reason.into();
+            v["reason"] = f.reason.as_ref().into();
         }
         if let Some(d) = &f.details {
             v["details"] = d.clone();

@@ -13,13 +13,18 @@ use crate::status::{Result, Status};
 mod certificates;
 mod defaults;
 mod escalation;
+pub mod expressions;
 mod limits;
+mod matching;
 mod namespace;
 mod node_restriction;
 mod pod_security;
 mod priority;
 mod quota;
 mod service_account;
+mod webhooks;
+
+use webhooks::{Rounds, Webhooks};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -63,7 +68,9 @@ const VALIDATORS: &[Validator] =
 
 /// All plugins in their order.
 #[derive(Default)]
-pub struct Chain {}
+pub struct Chain {
+    webhooks: Webhooks,
+}
 
 // === impl Chain ===
 
@@ -79,16 +86,40 @@ impl Chain {
     ) -> Result<Vec<String>> {
         namespace::admit(server, what)?;
         node_restriction::check(server, what, Some(new), old)?;
+        let mut warnings = vec![];
+        let mut rounds = Rounds::default();
         for plugin in MUTATORS {
             plugin(server, what, new, old)?;
         }
-        Ok(vec![])
+        let changed = self.webhooks.mutate(server, what, Some(new), old, &mut rounds, &mut warnings).await;
+        if warned(changed, &mut warnings)? {
+            // What others have changed goes once more through all, that the built-in rules hold for it, too.
+            rounds.again = true;
+            for plugin in MUTATORS {
+                plugin(server, what, new, old)?;
+            }
+            let again = self.webhooks.mutate(server, what, Some(new), old, &mut rounds, &mut warnings).await;
+            warned(again, &mut warnings)?;
+        }
+        Ok(warnings)
     }
 
-    /// For calls (tokens, evictions, bindings), whose body is not an object that is stored.
-    pub fn admit_call(&self, server: &Server, what: &Attributes<'_>, body: &Object) -> Result<()> {
+    /// For calls (tokens, evictions, bindings), whose body is not an object that is stored, and for connections, whose
+    /// body is made of their options.
+    pub async fn admit_call(
+        &self,
+        server: &Server,
+        what: &Attributes<'_>,
+        body: &mut Object,
+    ) -> Result<Vec<String>> {
         namespace::admit(server, what)?;
-        node_restriction::check(server, what, Some(body), None)
+        node_restriction::check(server, what, Some(body), None)?;
+        let (mut warnings, mut rounds) = (vec![], Rounds::default());
+        let changed = self.webhooks.mutate(server, what, Some(body), None, &mut rounds, &mut warnings).await;
+        warned(changed, &mut warnings)?;
+        let judged = self.webhooks.validate(server, what, Some(body), None, &mut warnings).await;
+        warned(judged, &mut warnings)?;
+        Ok(warnings)
     }
 
     /// The last word before the commit; for create, update and (without `new`) delete. Answers warnings for the client.
@@ -99,21 +130,48 @@ impl Chain {
         new: Option<&Object>,
         old: Option<&Object>,
     ) -> Result<Vec<String>> {
+        let mut warnings = vec![];
         if what.operation == Operation::Delete {
             namespace::admit(server, what)?;
             node_restriction::check(server, what, new, old)?;
+            let mut rounds = Rounds::default();
+            let called = self.webhooks.mutate(server, what, None, old, &mut rounds, &mut warnings).await;
+            warned(called, &mut warnings)?;
         }
-        let warnings = match new {
-            Some(new) => pod_security::validate(server, what, new, old)?,
-            None => vec![],
-        };
+        if let Some(new) = new {
+            warnings.extend(pod_security::validate(server, what, new, old)?);
+        }
         for plugin in VALIDATORS {
             plugin(server, what, new, old)?;
         }
+        let judged = self.webhooks.validate(server, what, new, old, &mut warnings).await;
+        warned(judged, &mut warnings)?;
         if let Some(new) = new {
             quota::charge(server, what, new, old).await?;
         }
         Ok(warnings)
+    }
+}
+
+/// A refusal carries the warnings that came before it.
+fn warned<T>(outcome: Result<T>, warnings: &mut Vec<String>) -> Result<T> {
+    outcome.map_err(|mut status| {
+        status.0.warnings.append(warnings);
+        status
+    })
+}
+
+// === impl Operation ===
+
+impl Operation {
+    /// As rules and reviews write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
     }
 }
 

@@ -11,9 +11,11 @@ use http::{Request, Response};
 use serde_json::Value;
 
 use crate::Server;
+use crate::admission::{Attributes, Operation};
+use crate::authn::User;
 use crate::cluster::{Cluster, core};
 use crate::request::RequestInfo;
-use crate::resource::Connect;
+use crate::resource::{Connect, Resource};
 use crate::status::{Result, Status};
 
 mod dial;
@@ -22,7 +24,50 @@ mod proxy;
 mod query;
 
 use dial::Target;
+pub use proxy::endpoint;
 use query::Query;
+
+/// Asks admission about a connection; what it sees is the kind's options. Logs are read, and so not its business.
+pub async fn admit(server: &Arc<Server>, user: &User, resource: &Resource, info: &RequestInfo) -> Result<()> {
+    let Some(sub) = resource.subresource(&info.subresource).filter(|s| s.name != "log") else { return Ok(()) };
+    let (_, version, kind) = sub.kind;
+    let mut options = options(&Query::parse(&info.query));
+    options.set_gvk(&coracle_api::Gvk::new("", version, kind));
+    let attributes = Attributes {
+        user,
+        operation: Operation::Connect,
+        resource,
+        subresource: &info.subresource,
+        namespace: if resource.namespaced() { &info.namespace } else { "" },
+        name: &info.name,
+        dry_run: false,
+    };
+    server.access.admission.admit_call(server, &attributes, &mut options).await.map(|_| ())
+}
+
+/// The options of a connection as an object.
+fn options(query: &Query) -> Object {
+    let mut options = Object(serde_json::json!({}));
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if query.get(flag).is_some() {
+            options.set(&[flag], query.flag(flag, false));
+        }
+    }
+    for text in ["container", "path"] {
+        if let Some(value) = query.get(text) {
+            options.set(&[text], value);
+        }
+    }
+    let command: Vec<&str> = query.all("command").collect();
+    if !command.is_empty() {
+        options.set(&["command"], command);
+    }
+    let ports: Vec<u16> = query.all("ports").flat_map(|p| p.split(',')).filter_map(|p| p.parse().ok()).collect();
+    if !ports.is_empty() {
+        options.set(&["ports"], ports);
+    }
+    options
+}
 
 /// Serves one connection below an object. Authorisation has happened.
 pub async fn serve(

@@ -90,6 +90,12 @@ fn service(
     namespace: &str,
     (scheme, name, port): (&str, &str, &str),
 ) -> Result<Target> {
+    let (host, port) = endpoint(cluster, namespace, name, port)?;
+    Ok(Target { host, port, tls: scheme == "https", kubelet: false })
+}
+
+/// One of the ready ends behind a port of a Service.
+pub fn endpoint(cluster: &dyn Cluster, namespace: &str, name: &str, port: &str) -> Result<(String, u16)> {
     let Some(service) = cluster.get(&core("services"), namespace, name) else {
         return Err(Status::not_found(&core("services"), name));
     };
@@ -99,8 +105,7 @@ fn service(
     let slices = cluster.list(&Gvr::new("discovery.k8s.io", "v1", "endpointslices"), namespace);
     let own = slices.iter().filter(|s| s.label(coracle_api::names::LABEL_SERVICE_NAME) == Some(name));
     let ends: Vec<(String, u16)> = own.flat_map(|slice| ready_ends(slice, &port_name)).collect();
-    let (host, port) = ends.choose(&mut rand::rng()).cloned().ok_or_else(none)?;
-    Ok(Target { host, port, tls: scheme == "https", kubelet: false })
+    ends.choose(&mut rand::rng()).cloned().ok_or_else(none)
 }
 
 /// The name of the service port a request means: by name, by number, or the only one.

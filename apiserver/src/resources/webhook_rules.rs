@@ -1,5 +1,6 @@
 //! What is wrong with webhook configurations: names, rules, and where the hook is.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 
 use coracle_api::Object;
@@ -7,9 +8,13 @@ use serde_json::Value;
 
 use super::pod_spec::items;
 use super::validation::{Errors, label_selector};
+use crate::admission::expressions::{self, Declared};
+use crate::cel::Type;
+use crate::field::FieldError;
 use crate::field_names::{dns1035_label, dns1123_subdomain, port_number, qualified_name};
 
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+const MAX_CONDITIONS: usize = 64;
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
 pub(super) fn webhooks(new: &Object, errors: &mut Errors) {
@@ -52,7 +57,7 @@ fn webhook(at: &str, hook: &Value, errors: &mut Errors) {
     if let Some(policy) = hook["reinvocationPolicy"].as_str() {
         errors.supported(format!("{at}.reinvocationPolicy"), policy, &["IfNeeded", "Never"]);
     }
-    conditions(&format!("{at}.matchConditions"), hook, errors);
+    conditions(&format!("{at}.matchConditions"), hook, false, errors);
 }
 
 /// At least three labels, so that two vendors do not choose the same.
@@ -214,14 +219,26 @@ fn check_service(at: &str, service: &Value, errors: &mut Errors) {
     }
 }
 
-/// Expressions must be there and have names of their own; what they say is compiled where they are used.
-fn conditions(at: &str, hook: &Value, errors: &mut Errors) {
+/// Expressions must be there, be about what is declared, answer yes or no, and have names of their own.
+pub(super) fn conditions(at: &str, hook: &Value, params: bool, errors: &mut Errors) {
     let mut names = HashSet::new();
+    let environment = LazyCell::new(|| {
+        expressions::environment(Declared { params, authorizer: true, ..Declared::default() })
+    });
+    let count = items(hook, "matchConditions").count();
+    if count > MAX_CONDITIONS {
+        errors.0.push(FieldError::too_many(at, count, MAX_CONDITIONS));
+    }
     for (i, condition) in items(hook, "matchConditions").enumerate() {
         let at = format!("{at}[{i}]");
         let text = |key: &str| condition[key].as_str().unwrap_or_default();
-        if text("expression").trim().is_empty() {
-            errors.required(format!("{at}.expression"), "");
+        match text("expression").trim() {
+            "" => errors.required(format!("{at}.expression"), ""),
+            expression => {
+                if let Err(why) = environment.compile_as(expression, &[Type::Bool]) {
+                    errors.invalid(format!("{at}.expression"), expression, why);
+                }
+            }
         }
         match text("name") {
             "" => errors.required(format!("{at}.name"), ""),

@@ -252,8 +252,8 @@ impl Request<'_> {
         &self,
         style: Style,
         call: &dyn crate::resource::Call,
-        body: Object,
-        warnings: Vec<String>,
+        mut body: Object,
+        mut warnings: Vec<String>,
     ) -> Result<Response<Body>> {
         let attributes = Attributes {
             user: self.user,
@@ -264,7 +264,8 @@ impl Request<'_> {
             name: &self.info.name,
             dry_run: self.dry_run()?,
         };
-        self.server.access.admission.admit_call(self.server, &attributes, &body)?;
+        let admission = &self.server.access.admission;
+        warnings.extend(admission.admit_call(self.server, &attributes, &mut body).await?);
         let invocation = Invocation {
             user: self.user,
             resource: &self.resource,

@@ -117,8 +117,7 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     metadata::fill(&mut new, resource, uuid::Uuid::new_v4().to_string(), ask.now);
     let name = new.name().to_owned();
     let attributes = ask.attributes(Operation::Create, &name);
-    server.access.admission.mutate(server, &attributes, &mut new, None).await?;
-    let mut warnings = vec![];
+    let mut warnings = server.access.admission.mutate(server, &attributes, &mut new, None).await?;
     if let Some(status) = &resource.first_status {
         new.set(&["status"], status.clone());
     }
@@ -261,8 +260,7 @@ async fn update_once(
     isolate(&mut new, &old, ask);
     metadata::carry_over(&mut new, &old);
     let attributes = ask.attributes(Operation::Update, ask.name);
-    server.access.admission.mutate(server, &attributes, &mut new, Some(&old)).await?;
-    let mut warnings = vec![];
+    let mut warnings = server.access.admission.mutate(server, &attributes, &mut new, Some(&old)).await?;
     let context = ask.context();
     resource.strategy.prepare(&context, &mut new, Some(&old));
     count_generation(&mut new, &old, ask);
@@ -449,6 +447,14 @@ fn draft(server: &Server, resource: &Resource, object: &Object) -> crate::store:
             server.store.draft(&resource.storage, &stored)
         }
     }
+}
+
+/// An object of the version a resource serves in the stored version.
+pub fn stored_form(resource: &Resource, mut object: Object) -> Object {
+    if let Some(conversion) = resource.conversion {
+        (conversion.to_storage)(&mut object);
+    }
+    object
 }
 
 /// A stored object in the version a resource serves.

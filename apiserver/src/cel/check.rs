@@ -1,0 +1,308 @@
+//! Types: every name must be declared, every call must fit a signature. Resolves both in the tree.
+
+use std::sync::Arc;
+
+use super::ast::{Call, Entry, Expr, Fold, FoldKind, Kind, Literal, Select};
+use super::lexer::Issue;
+use super::types::Type;
+use super::{Environment, functions};
+
+pub(super) struct Checker<'e> {
+    environment: &'e Environment,
+    /// Variables of macros, the innermost last.
+    locals: Vec<(String, Type)>,
+    pub(super) issues: Vec<Issue>,
+}
+
+// === impl Checker ===
+
+impl<'e> Checker<'e> {
+    pub(super) fn new(environment: &'e Environment) -> Self {
+        Checker { environment, locals: vec![], issues: vec![] }
+    }
+
+    pub(super) fn check(&mut self, e: &mut Expr) -> Type {
+        if let Some(ty) = self.resolve(e) {
+            return ty;
+        }
+        let at = e.at;
+        match &mut e.kind {
+            Kind::Literal(literal) => type_of(literal),
+            Kind::Ident(name) => {
+                let message = format!("undeclared reference to '{name}' (in container '')");
+                self.issue(at, message)
+            }
+            Kind::Select(select) => self.select(at, select),
+            Kind::And(all) => self.logical(at, "_&&_", all),
+            Kind::Or(all) => self.logical(at, "_||_", all),
+            Kind::Ternary(parts) => self.ternary(at, parts),
+            Kind::Call(call) => self.call(at, call),
+            Kind::List(items) => {
+                let mut item = None;
+                for element in items {
+                    let mut ty = self.check(&mut element.value);
+                    if element.optional {
+                        ty = self.unwrapped(element.value.at, &ty);
+                    }
+                    item = Some(self.alike(element.value.at, item, ty));
+                }
+                Type::list(item.unwrap_or(Type::Dyn))
+            }
+            Kind::Map(entries) => {
+                let (mut key, mut value) = (None, None);
+                for entry in entries {
+                    let (of_key, of_value) = (self.check(&mut entry.key), self.entry(entry));
+                    key = Some(self.alike(entry.key.at, key, of_key));
+                    value = Some(self.alike(entry.value.at, value, of_value));
+                }
+                Type::map(key.unwrap_or(Type::Dyn), value.unwrap_or(Type::Dyn))
+            }
+            Kind::Struct(name, entries) => self.message(at, name, entries),
+            Kind::Fold(fold) => self.fold(at, fold),
+        }
+    }
+
+    fn issue(&mut self, at: usize, message: String) -> Type {
+        self.issues.push(Issue { at, message });
+        Type::Dyn
+    }
+
+    /// A variable or the name of a type, qualified ones included: they become one identifier.
+    fn resolve(&self, e: &mut Expr) -> Option<Type> {
+        let name = e.qualified()?;
+        let root = name.split('.').next().unwrap_or_default();
+        if let Some((_, ty)) = self.locals.iter().rev().find(|(local, _)| local == root) {
+            return (root == name).then(|| ty.clone());
+        }
+        if let Some(ty) = self.environment.variable(&name) {
+            let ty = ty.clone();
+            e.kind = Kind::Ident(name);
+            return Some(ty);
+        }
+        let named = Type::named(&name).filter(|ty| *ty != Type::Dyn)?;
+        e.kind = Kind::Literal(Literal::Type(named));
+        Some(Type::Type)
+    }
+
+    fn select(&mut self, at: usize, select: &mut Select) -> Type {
+        let operand = self.check(&mut select.operand);
+        let (inner, through) = match &operand {
+            Type::Optional(inner) => ((**inner).clone(), true),
+            other => (other.clone(), false),
+        };
+        let field = match &inner {
+            Type::Dyn => Type::Dyn,
+            Type::Map(both) => both.1.clone(),
+            Type::Object(object) => match object.fields.get(&select.field) {
+                Some(ty) => ty.clone(),
+                None if object.open => Type::Dyn,
+                None => self.issue(at, format!("undefined field '{}'", select.field)),
+            },
+            other => {
+                let message = format!("type '{other}' does not support field selection");
+                self.issue(at, message)
+            }
+        };
+        match (select.test, select.optional || through) {
+            (true, _) => Type::Bool,
+            (false, true) => Type::optional(field),
+            (false, false) => field,
+        }
+    }
+
+    fn logical(&mut self, at: usize, function: &str, all: &mut [Expr]) -> Type {
+        let types: Vec<Type> = all.iter_mut().map(|e| self.check(e)).collect();
+        if !types.iter().all(|ty| matches!(ty, Type::Bool | Type::Dyn)) {
+            self.issue(at, no_overload(function, false, &types));
+        }
+        Type::Bool
+    }
+
+    fn ternary(&mut self, at: usize, parts: &mut [Expr; 3]) -> Type {
+        let [condition, yes, no] = parts.each_mut().map(|e| self.check(e));
+        let matching = yes.fits(&no, &mut vec![]) || no.fits(&yes, &mut vec![]);
+        if !matches!(condition, Type::Bool | Type::Dyn) || !matching {
+            return self.issue(at, no_overload("_?_:_", false, &[condition, yes, no]));
+        }
+        yes.join(no)
+    }
+
+    fn call(&mut self, at: usize, call: &mut Call) -> Type {
+        if call.member
+            && let Some(namespace) = call.args[0].qualified()
+            && self.resolve(&mut call.args[0].clone()).is_none()
+            && functions::lookup(&format!("{namespace}.{}", call.function)).is_some()
+        {
+            call.function = format!("{namespace}.{}", call.function);
+            call.member = false;
+            call.args.remove(0);
+        }
+        let types: Vec<Type> = call.args.iter_mut().map(|e| self.check(e)).collect();
+        if call.function == "_[_]" || call.function == "_[?_]" {
+            return self.index(at, call, &types);
+        }
+        let Some(overloads) = functions::lookup(&call.function) else {
+            return self.issue(at, format!("undeclared reference to '{}' (in container '')", call.function));
+        };
+        let mut result = None;
+        for overload in overloads {
+            let mut bound = vec![];
+            let fits = overload.member == call.member
+                && overload.args.len() == types.len()
+                && types.iter().zip(&overload.args).all(|(ty, wanted)| ty.fits(wanted, &mut bound));
+            if fits {
+                call.overloads.push(overload);
+                result = Some(joined(result, overload.result.bind(&bound)));
+            }
+        }
+        match result {
+            Some(ty) => ty,
+            None => self.issue(at, no_overload(&call.function, call.member, &types)),
+        }
+    }
+
+    /// An index is of the element's type, which no signature can say for messages and optionals at once.
+    fn index(&mut self, at: usize, call: &mut Call, types: &[Type]) -> Type {
+        call.overloads.extend(functions::lookup(&call.function).unwrap_or_default());
+        let (operand, through) = match &types[0] {
+            Type::Optional(inner) => ((**inner).clone(), true),
+            other => (other.clone(), false),
+        };
+        let element = match &operand {
+            Type::List(item) if matches!(types[1], Type::Int | Type::Uint | Type::Double | Type::Dyn) => (**item).clone(),
+            Type::Map(both) if types[1].fits(&both.0, &mut vec![]) => both.1.clone(),
+            Type::Dyn => Type::Dyn,
+            _ => return self.issue(at, no_overload(&call.function, false, types)),
+        };
+        if through || call.function == "_[?_]" { Type::optional(element) } else { element }
+    }
+
+    fn entry(&mut self, entry: &mut Entry) -> Type {
+        let ty = self.check(&mut entry.value);
+        if entry.optional { self.unwrapped(entry.value.at, &ty) } else { ty }
+    }
+
+    /// The elements of a literal are all of one type.
+    fn alike(&mut self, at: usize, first: Option<Type>, next: Type) -> Type {
+        if let Some(first) = &first
+            && !next.fits(first, &mut vec![])
+            && !first.fits(&next, &mut vec![])
+        {
+            return self.issue(at, format!("expected type '{first}' but found '{next}'"));
+        }
+        joined(first, next)
+    }
+
+    fn unwrapped(&mut self, at: usize, ty: &Type) -> Type {
+        match ty {
+            Type::Optional(inner) => (**inner).clone(),
+            Type::Dyn => Type::Dyn,
+            other => {
+                let message = format!("expected type 'optional_type({other})' but found '{other}'");
+                self.issue(at, message)
+            }
+        }
+    }
+
+    fn message(&mut self, at: usize, name: &str, entries: &mut [Entry]) -> Type {
+        let Some(object) = self.environment.message(name) else {
+            return self.issue(at, format!("undeclared reference to '{name}' (in container '')"));
+        };
+        for entry in entries {
+            let found = self.entry(entry);
+            let Kind::Literal(Literal::String(field)) = &entry.key.kind else { continue };
+            match object.fields.get(&**field) {
+                Some(wanted) if !found.fits(wanted, &mut vec![]) => {
+                    let message =
+                        format!("expected type of field '{field}' is '{wanted}' but provided type is '{found}'");
+                    self.issue(entry.key.at, message);
+                }
+                None if !object.open => {
+                    self.issue(entry.key.at, format!("undefined field '{field}'"));
+                }
+                _ => {}
+            }
+        }
+        Type::Object(Arc::clone(&object))
+    }
+
+    fn fold(&mut self, at: usize, fold: &mut Fold) -> Type {
+        let range = self.check(&mut fold.range);
+        let inside = matches!(fold.kind, FoldKind::OptMap | FoldKind::OptFlatMap);
+        let vars: Vec<Type> = match (&range, fold.vars.len(), inside) {
+            (Type::Dyn, count, _) => vec![Type::Dyn; count],
+            (Type::Optional(inner), _, true) => vec![(**inner).clone()],
+            (Type::List(item), 1, false) => vec![(**item).clone()],
+            (Type::List(item), _, false) => vec![Type::Int, (**item).clone()],
+            (Type::Map(both), 1, false) => vec![both.0.clone()],
+            (Type::Map(both), _, false) => vec![both.0.clone(), both.1.clone()],
+            _ => {
+                let why = "cannot be range of a comprehension (must be list, map, or dynamic)";
+                self.issue(fold.range.at, format!("expression of type '{range}' {why}"));
+                vec![Type::Dyn; fold.vars.len()]
+            }
+        };
+        let outer = self.locals.len();
+        self.locals.extend(fold.vars.iter().cloned().zip(vars.iter().cloned()));
+        if let Some(filter) = &mut fold.filter {
+            let ty = self.check(filter);
+            self.must_be_bool(at, "_?_:_", ty);
+        }
+        let body = self.check(&mut fold.body);
+        self.locals.truncate(outer);
+        match fold.kind {
+            FoldKind::All => self.must_be_bool(at, "_&&_", body),
+            FoldKind::Exists => self.must_be_bool(at, "_||_", body),
+            FoldKind::ExistsOne => self.must_be_bool(at, "_?_:_", body),
+            FoldKind::Filter => {
+                self.must_be_bool(at, "_?_:_", body);
+                Type::list(vars[0].clone())
+            }
+            FoldKind::Map => Type::list(body),
+            FoldKind::SortBy => range,
+            FoldKind::TransformMap => Type::map(vars[0].clone(), body),
+            FoldKind::TransformMapEntry => body,
+            FoldKind::OptMap => Type::optional(body),
+            FoldKind::OptFlatMap => match body {
+                Type::Optional(_) => body,
+                _ => Type::optional(Type::Dyn),
+            },
+        }
+    }
+
+    fn must_be_bool(&mut self, at: usize, function: &str, found: Type) -> Type {
+        if !matches!(found, Type::Bool | Type::Dyn) {
+            self.issue(at, no_overload(function, false, &[Type::Bool, found]));
+        }
+        Type::Bool
+    }
+}
+
+fn joined(so_far: Option<Type>, next: Type) -> Type {
+    match so_far {
+        Some(ty) => ty.join(next),
+        None => next,
+    }
+}
+
+fn type_of(literal: &Literal) -> Type {
+    match literal {
+        Literal::Null => Type::Null,
+        Literal::Bool(_) => Type::Bool,
+        Literal::Int(_) => Type::Int,
+        Literal::Uint(_) => Type::Uint,
+        Literal::Double(_) => Type::Double,
+        Literal::String(_) => Type::String,
+        Literal::Bytes(_) => Type::Bytes,
+        Literal::Type(_) => Type::Type,
+    }
+}
+
+fn no_overload(function: &str, member: bool, types: &[Type]) -> String {
+    let names: Vec<String> = types.iter().map(ToString::to_string).collect();
+    let applied = match (member, &names[..]) {
+        (true, [receiver, args @ ..]) => format!("{receiver}.({})", args.join(", ")),
+        (_, all) => format!("({})", all.join(", ")),
+    };
+    format!("found no matching overload for '{function}' applied to '{applied}'")
+}

@@ -1,0 +1,151 @@
+//! CEL, the Common Expression Language, as Kubernetes speaks it: compile once against declared variables, evaluate often
+//! within a budget.
+//!
+//! ```text
+//! text -> lexer -> parser (macros) -> check (types, overloads) -> Program -> eval(Scope, budget) -> Value
+//! ```
+//! Values look into JSON where it stands. What functions there are is the table in `library`.
+
+mod ast;
+mod check;
+mod eval;
+mod functions;
+mod lexer;
+mod library;
+mod macros;
+mod parser;
+mod types;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+pub use eval::{Context, Scope};
+pub use library::authorizer::{Query, Stage, Verdict};
+pub use types::{ObjectType, Type};
+pub use value::{Failure, Value};
+
+use check::Checker;
+use lexer::Issue;
+
+/// What one expression may cost, and what all of one policy may.
+pub const EXPRESSION_BUDGET: u64 = 1_000_000;
+pub const POLICY_BUDGET: u64 = 10_000_000;
+/// What all match conditions of one webhook or policy may cost.
+pub const CONDITIONS_BUDGET: u64 = 2_500_000;
+
+/// What is declared: variables, and messages that expressions may make.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    variables: BTreeMap<String, Type>,
+    /// Whether `Object{...}` and `JSONPatch{...}` may be made.
+    pub patches: bool,
+}
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Program {
+    expr: ast::Expr,
+    pub output: Type,
+}
+
+// === impl Environment ===
+
+impl Environment {
+    #[must_use]
+    pub fn with(mut self, name: &str, ty: Type) -> Self {
+        self.declare(name, ty);
+        self
+    }
+
+    pub fn declare(&mut self, name: &str, ty: Type) {
+        self.variables.insert(name.to_owned(), ty);
+    }
+
+    fn variable(&self, name: &str) -> Option<&Type> {
+        self.variables.get(name)
+    }
+
+    fn message(&self, name: &str) -> Option<Arc<ObjectType>> {
+        let name = name.to_owned();
+        let fields = match name.as_str() {
+            "JSONPatch" if self.patches => {
+                let text = ["op", "path", "from"].map(|field| (field.to_owned(), Type::String));
+                let value = [("value".to_owned(), Type::Dyn)];
+                return Some(Arc::new(ObjectType {
+                    name,
+                    fields: text.into_iter().chain(value).collect(),
+                    open: false,
+                }));
+            }
+            object if self.patches && (object == "Object" || object.starts_with("Object.")) => BTreeMap::new(),
+            _ => return None,
+        };
+        Some(Arc::new(ObjectType { name, fields, open: true }))
+    }
+
+    /// Compiles an expression; the error is upstream's text, with lines that point at what is wrong.
+    pub fn compile(&self, text: &str) -> Result<Program, String> {
+        let mut expr = parser::parse(text).map_err(|issue| shown(text, &[issue]))?;
+        let mut checker = Checker::new(self);
+        let output = checker.check(&mut expr);
+        if !checker.issues.is_empty() {
+            return Err(shown(text, &checker.issues));
+        }
+        Ok(Program { expr, output })
+    }
+
+    /// Compiles an expression that must have one of some types.
+    pub fn compile_as(&self, text: &str, wanted: &[Type]) -> Result<Program, String> {
+        let program = self.compile(text).map_err(|why| format!("compilation failed: {why}"))?;
+        if wanted.contains(&program.output) {
+            return Ok(program);
+        }
+        let got = &program.output;
+        Err(match wanted {
+            [one] => format!("must evaluate to {one} but got {got}"),
+            many => {
+                let names: Vec<String> = many.iter().map(ToString::to_string).collect();
+                format!("must evaluate to one of [{}] but got {got}", names.join(" "))
+            }
+        })
+    }
+}
+
+// === impl Program ===
+
+impl Program {
+    /// Evaluates with what is left of the context's budget, and never more than one expression may cost.
+    pub fn evaluate<'a>(&self, context: &mut Context<'a, '_>) -> Result<Value<'a>, Failure> {
+        let before = context.budget;
+        context.budget = before.min(EXPRESSION_BUDGET);
+        let allowed = context.budget;
+        let result = context.apart(|context| context.eval(&self.expr));
+        context.budget = before - (allowed - context.budget);
+        result
+    }
+}
+
+/// Issues as upstream prints them, each with its line and a mark under what it is about.
+fn shown(text: &str, issues: &[Issue]) -> String {
+    let mut out = String::new();
+    for issue in issues {
+        let (mut line, mut column) = (1, 0);
+        for c in text.chars().take(issue.at) {
+            (line, column) = if c == '\n' { (line + 1, 0) } else { (line, column + 1) };
+        }
+        let source = text.split('\n').nth(line - 1).unwrap_or_default();
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        let at = column + 1;
+        let mark = ".".repeat(column);
+        write!(out, "ERROR: <input>:{line}:{at}: {}\n | {source}\n | {mark}^", issue.message)
+            .expect("writing to a string cannot fail");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

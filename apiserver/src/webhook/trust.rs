@@ -1,0 +1,147 @@
+//! Whom a webhook's certificate is believed from: its configuration's bundle, or the machine's authorities.
+
+use std::sync::{Arc, LazyLock};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The machine's own authorities, read once.
+static SYSTEM: LazyLock<Vec<CertificateDer<'static>>> =
+    LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
+
+/// A client that trusts a bundle (base64 of PEM, as configurations hold it).
+pub(super) fn client(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+    let roots: Vec<CertificateDer<'static>> = if bundle.is_empty() {
+        SYSTEM.clone()
+    } else {
+        let pem = STANDARD.decode(bundle).map_err(|e| format!("unable to load root certificates: {e}"))?;
+        CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<_, _>>()
+            .map_err(|e| format!("unable to load root certificates: {e}"))?
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots.iter().cloned());
+    let chains = match store.is_empty() {
+        true => None,
+        false => {
+            let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider.clone());
+            Some(chains.build().map_err(|e| e.to_string())?)
+        }
+    };
+    let verifier = Arc::new(Trust { chains, roots, provider: provider.clone() });
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// As webpki verifies, and besides what Go accepts and webpki does not: a bundle that is the hook's own (self-signed)
+/// certificate.
+#[derive(Debug)]
+struct Trust {
+    chains: Option<Arc<WebPkiServerVerifier>>,
+    roots: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Trust {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.roots.iter().any(|root| root.as_ref() == end_entity.as_ref()) {
+            rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+            return in_time(end_entity, now);
+        }
+        match &self.chains {
+            Some(chains) => chains.verify_server_cert(end_entity, intermediates, name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn in_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<ServerCertVerified, Error> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let validity = parsed.validity();
+    if now < validity.not_before.timestamp() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > validity.not_after.timestamp() {
+        return Err(CertificateError::Expired.into());
+    }
+    Ok(ServerCertVerified::assertion())
+}
+
+/// A failed handshake in Go's words.
+pub(super) fn explain(e: &std::io::Error) -> String {
+    const UNVERIFIED: &str = "tls: failed to verify certificate: x509: ";
+    let cause = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let why = match cause {
+        Some(Error::InvalidCertificate(why)) => why,
+        Some(other) => return format!("remote error: tls: {other}"),
+        None => return e.to_string(),
+    };
+    match why {
+        CertificateError::UnknownIssuer => format!("{UNVERIFIED}certificate signed by unknown authority"),
+        CertificateError::Expired
+        | CertificateError::NotValidYet
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYetContext { .. } => {
+            format!("{UNVERIFIED}certificate has expired or is not yet valid")
+        }
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let presented: Vec<&str> = presented
+                .iter()
+                .map(|p| p.trim_start_matches("DnsName(\"").trim_end_matches("\")"))
+                .collect();
+            let expected = expected.to_str();
+            match presented.is_empty() {
+                true => format!("{UNVERIFIED}certificate is not valid for any names, but wanted to match {expected}"),
+                false => format!("{UNVERIFIED}certificate is valid for {}, not {expected}", presented.join(", ")),
+            }
+        }
+        other => format!("{UNVERIFIED}{other}"),
+    }
+}

@@ -1,0 +1,256 @@
+//! Admission webhooks against a server of the test's own: what it is sent, and what its answers do.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coracle_apiserver::authn::User;
+use coracle_apiserver::{Api, Config, Running, Server};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+
+struct Cluster {
+    running: Running,
+    api: Api,
+    hook: Hook,
+}
+
+/// A webhook server: how it answers is said by the path it is called at. Remembers the requests it has seen.
+#[derive(Clone)]
+struct Hook {
+    port: u16,
+    bundle: String,
+    seen: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Hook {
+    async fn start() -> Self {
+        let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hook = Hook {
+            port: listener.local_addr().unwrap().port(),
+            bundle: STANDARD.encode(own.cert.pem()),
+            seen: Arc::default(),
+        };
+        let serving = hook.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, hook) = (acceptor.clone(), serving.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = hyper::service::service_fn(move |request| {
+                        let hook = hook.clone();
+                        async move { Ok::<_, Infallible>(hook.answer(request).await) }
+                    });
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        hook
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let review: Value = serde_json::from_slice(&body).unwrap();
+        let mut response = json!({"uid": review["request"]["uid"], "allowed": true});
+        let patch = |operations: Value| STANDARD.encode(operations.to_string());
+        match path.as_str() {
+            "/deny" => {
+                response["allowed"] = false.into();
+                response["status"] = json!({"reason": "Nope", "message": "not today", "code": 409});
+            }
+            "/silent" => response["allowed"] = false.into(),
+            "/warn" => response["warnings"] = json!(["mind the gap"]),
+            "/slow" => tokio::time::sleep(Duration::from_secs(5)).await,
+            "/broken" => return Response::builder().status(500).body(Full::from("oops")).unwrap(),
+            "/stranger" => response["uid"] = "x".into(),
+            "/first" | "/second" => {
+                let others = review["request"]["object"]["data"].as_object().map_or(0, |d| d.len());
+                let name = &path[1..];
+                response["patchType"] = "JSONPatch".into();
+                response["patch"] = patch(json!([
+                    {"op": "add", "path": format!("/data/{name}"), "value": format!("saw {others}")},
+                    {"op": "add", "path": "/nonsense", "value": 1},
+                ])).into();
+            }
+            _ => {}
+        }
+        self.seen.lock().push(review["request"].clone());
+        let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+        Response::new(Full::from(answer.to_string()))
+    }
+
+    /// A webhook at a path of this server, for config maps.
+    fn entry(&self, path: &str, more: &Value) -> Value {
+        let url = format!("https://127.0.0.1:{}/{path}", self.port);
+        let mut hook = json!({
+            "name": format!("{path}.hooks.test"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": url, "caBundle": self.bundle},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE", "DELETE"],
+                       "resources": ["configmaps"]}],
+        });
+        json_patch::merge(&mut hook, more);
+        hook
+    }
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let running = Server::start(Config::default(), CancellationToken::new()).await.unwrap();
+        let api = running.router(User::component("admin", &["system:masters"]));
+        Cluster { running, api, hook: Hook::start().await }
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Value) -> (u16, Value, Vec<String>) {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let response = self.api.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let code = response.status().as_u16();
+        let warnings = response.headers().get_all("warning").iter().map(|w| w.to_str().unwrap().to_owned());
+        let warnings = warnings.collect();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null), warnings)
+    }
+
+    /// Writes a configuration of webhooks as (path, what differs).
+    async fn configure(&self, kind: &str, hooks: &[(&str, Value)]) {
+        let webhooks: Vec<Value> = hooks.iter().map(|(path, more)| self.hook.entry(path, more)).collect();
+        let plural = format!("{}s", kind.to_lowercase());
+        let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+                            "metadata": {"name": "hooks"}, "webhooks": webhooks});
+        self.send("DELETE", &format!("{GROUP}/{plural}/hooks"), Value::Null).await;
+        let (code, answer, _) = self.send("POST", &format!("{GROUP}/{plural}"), object).await;
+        assert_eq!(code, 201, "{answer}");
+    }
+
+    async fn create(&self, name: &str, query: &str) -> (u16, Value, Vec<String>) {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}});
+        self.send("POST", &format!("{MAPS}{query}"), map).await
+    }
+}
+
+#[tokio::test]
+async fn validating_webhooks_say_yes_no_or_fail_by_their_policy() {
+    let c = Cluster::start().await;
+    let port = c.hook.port;
+    let closed = "https://127.0.0.1:1/x";
+    let cases = [
+        ("ok", json!({}), 201, String::new()),
+        ("deny", json!({}), 409, "admission webhook \"deny.hooks.test\" denied the request: not today".to_owned()),
+        ("silent", json!({}), 400, "admission webhook \"silent.hooks.test\" denied the request without explanation".to_owned()),
+        ("slow", json!({"timeoutSeconds": 1}), 500, format!(
+            "Internal error occurred: failed calling webhook \"slow.hooks.test\": failed to call webhook: Post \
+             \"https://127.0.0.1:{port}/slow?timeout=1s\": context deadline exceeded")),
+        ("slow", json!({"timeoutSeconds": 1, "failurePolicy": "Ignore"}), 201, String::new()),
+        ("broken", json!({}), 500,
+         "Internal error occurred: failed calling webhook \"broken.hooks.test\": failed to call webhook: an error on the \
+          server (\"oops\") has prevented the request from succeeding".to_owned()),
+        ("closed", json!({"clientConfig": {"url": closed}}), 500,
+         "Internal error occurred: failed calling webhook \"closed.hooks.test\": failed to call webhook: Post \
+          \"https://127.0.0.1:1/x?timeout=10s\": dial tcp 127.0.0.1:1: connect: connection refused".to_owned()),
+        ("strange", json!({"clientConfig": {"caBundle": null}}), 500, format!(
+            "Internal error occurred: failed calling webhook \"strange.hooks.test\": failed to call webhook: Post \
+             \"https://127.0.0.1:{port}/strange?timeout=10s\": tls: failed to verify certificate: x509: certificate signed \
+             by unknown authority")),
+        ("other", json!({"clientConfig": {"url": null, "service": {"namespace": "default", "name": "nope"}}}), 500,
+         "Internal error occurred: failed calling webhook \"other.hooks.test\": failed to call webhook: Post \
+          \"https://nope.default.svc:443/?timeout=10s\": services \"nope\" not found".to_owned()),
+        ("deny", json!({"objectSelector": {"matchLabels": {"x": "y"}}}), 201, String::new()),
+        ("deny", json!({"namespaceSelector": {"matchExpressions": [
+            {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["default"]}]}}), 201, String::new()),
+        ("deny", json!({"matchConditions": [{"name": "no", "expression": "object.data.a == '2'"}]}), 201, String::new()),
+        ("deny", json!({"matchConditions": [{"name": "err", "expression": "object.data.b == '2'"}]}), 403,
+         "configmaps \"m\" is forbidden: expression 'object.data.b == '2'' resulted in error: no such key: b".to_owned()),
+        ("deny", json!({"failurePolicy": "Ignore", "matchConditions": [
+            {"name": "err", "expression": "object.data.b == '2'"}]}), 201, String::new()),
+        ("deny", json!({"rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"],
+            "resources": ["secrets", "*/status"]}]}), 201, String::new()),
+    ];
+    for (path, more, code, message) in cases {
+        c.configure("ValidatingWebhookConfiguration", &[(path, more.clone())]).await;
+        let (got, answer, _) = c.create("m", "").await;
+        assert_eq!((got, answer["message"].as_str().unwrap_or_default()), (code, &*message), "{path} {more}");
+        if got == 201 {
+            c.configure("ValidatingWebhookConfiguration", &[]).await;
+            c.send("DELETE", &format!("{MAPS}/m"), Value::Null).await;
+        }
+    }
+    c.running.stop().await;
+}
+
+#[tokio::test]
+async fn mutations_are_pruned_defaulted_and_seen_by_those_that_ask_for_it() {
+    let c = Cluster::start().await;
+    let again = json!({"reinvocationPolicy": "IfNeeded"});
+    c.configure("MutatingWebhookConfiguration", &[("first", again), ("second", json!({}))]).await;
+    c.configure("ValidatingWebhookConfiguration", &[("warn", json!({}))]).await;
+    let (code, made, warnings) = c.create("m", "").await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["data"], json!({"a": "1", "first": "saw 3", "second": "saw 2"}));
+    assert_eq!((made.get("nonsense"), warnings), (None, vec!["299 - \"mind the gap\"".to_owned()]));
+    let seen = std::mem::take(&mut *c.hook.seen.lock());
+    assert_eq!(seen.len(), 4, "the first again after the second, then the validating one");
+    let last = &seen[3];
+    assert_eq!(last["operation"], "CREATE");
+    assert_eq!(last["kind"], json!({"group": "", "version": "v1", "kind": "ConfigMap"}));
+    assert_eq!(last["resource"], json!({"group": "", "version": "v1", "resource": "configmaps"}));
+    assert_eq!((&last["name"], &last["namespace"]), (&json!("m"), &json!("default")));
+    assert_eq!(last["userInfo"]["username"], "admin");
+    assert_eq!((&last["dryRun"], &last["oldObject"]), (&json!(false), &Value::Null));
+    assert_eq!(last["object"]["data"], made["data"]);
+    assert_eq!(last["object"]["metadata"]["uid"], made["metadata"]["uid"]);
+    let (code, _, _) = c.send("DELETE", &format!("{MAPS}/m"), Value::Null).await;
+    assert_eq!(code, 500, "nothing can be changed about a delete");
+    c.configure("MutatingWebhookConfiguration", &[]).await;
+    c.hook.seen.lock().clear();
+    c.send("DELETE", &format!("{MAPS}/m"), Value::Null).await;
+    let seen = c.hook.seen.lock().clone();
+    assert_eq!((&seen[0]["operation"], &seen[0]["object"]), (&json!("DELETE"), &Value::Null));
+    assert_eq!(seen[0]["oldObject"]["data"], made["data"]);
+    c.running.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_is_locked_out_and_mistakes_are_refused_when_they_are_written() {
+    let c = Cluster::start().await;
+    let all = json!({"rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]}]});
+    c.configure("ValidatingWebhookConfiguration", &[("deny", all)]).await;
+    assert_eq!(c.create("m", "").await.0, 409);
+    let path = format!("{GROUP}/validatingwebhookconfigurations/hooks");
+    assert_eq!(c.send("DELETE", &path, Value::Null).await.0, 200);
+    assert_eq!(c.create("m", "?dryRun=All").await.0, 201);
+    let wrong = json!({"matchConditions": [{"name": "bad", "expression": "... [] bad expression"}]});
+    let hook = c.hook.entry("deny", &wrong);
+    let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+                        "metadata": {"name": "bad"}, "webhooks": [hook]});
+    let (code, answer, _) = c.send("POST", &format!("{GROUP}/validatingwebhookconfigurations"), object).await;
+    assert_eq!(code, 422);
+    assert!(answer["message"].as_str().unwrap().contains("compilation failed: ERROR: <input>:1:2"), "{answer}");
+    c.running.stop().await;
+}
