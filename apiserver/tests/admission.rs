@@ -97,12 +97,14 @@ impl Hook {
                 response["patch"] = patch(json!([
                     {"op": "add", "path": format!("/data/{name}"), "value": format!("saw {others}")},
                     {"op": "add", "path": "/nonsense", "value": 1},
-                ])).into();
+                ]))
+                .into();
             }
             _ => {}
         }
         self.seen.lock().push(review["request"].clone());
-        let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+        let answer =
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
         Response::new(Full::from(answer.to_string()))
     }
 
@@ -150,7 +152,8 @@ impl Cluster {
     }
 
     async fn create(&self, name: &str, query: &str) -> (u16, Value, Vec<String>) {
-        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}});
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}});
         self.send("POST", &format!("{MAPS}{query}"), map).await
     }
 }
@@ -251,6 +254,134 @@ async fn nobody_is_locked_out_and_mistakes_are_refused_when_they_are_written() {
                         "metadata": {"name": "bad"}, "webhooks": [hook]});
     let (code, answer, _) = c.send("POST", &format!("{GROUP}/validatingwebhookconfigurations"), object).await;
     assert_eq!(code, 422);
-    assert!(answer["message"].as_str().unwrap().contains("compilation failed: ERROR: <input>:1:2"), "{answer}");
+    assert!(
+        answer["message"].as_str().unwrap().contains("compilation failed: ERROR: <input>:1:2"),
+        "{answer}"
+    );
+    c.running.stop().await;
+}
+
+#[tokio::test]
+async fn validating_policies_deny_warn_and_take_parameters() {
+    let c = Cluster::start().await;
+    let write = async |kind: &str, name: &str, spec: Value| {
+        let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+                            "metadata": {"name": name}, "spec": spec});
+        let plural = match kind {
+            "ValidatingAdmissionPolicy" => "validatingadmissionpolicies",
+            _ => "validatingadmissionpolicybindings",
+        };
+        c.send("DELETE", &format!("{GROUP}/{plural}/{name}"), Value::Null).await;
+        c.send("POST", &format!("{GROUP}/{plural}"), object).await
+    };
+    let policy = |more: Value| {
+        let mut spec = json!({
+            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
+                "operations": ["CREATE"], "resources": ["configmaps"]}]},
+            "validations": [{"expression": "object.data.a != '1'"}],
+        });
+        json_patch::merge(&mut spec, &more);
+        spec
+    };
+    let param = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "p", "namespace": "kube-system"},
+                       "data": {"a": "1"}});
+    assert_eq!(c.send("POST", "/api/v1/namespaces/kube-system/configmaps", param).await.0, 201);
+    let deny = json!({"policyName": "p", "validationActions": ["Deny"]});
+    let with = |text: &str| format!("ValidatingAdmissionPolicy 'p' with binding 'b' denied request: {text}");
+    let by_param = json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "validations": [{"expression": "object.data.a != params.data.a", "messageExpression": "'not ' + params.data.a"}]});
+    let bound_to = |name: &str, action: &str| {
+        json!({"policyName": "p", "validationActions": ["Deny"],
+        "paramRef": {"name": name, "namespace": "kube-system", "parameterNotFoundAction": action}})
+    };
+    let cases = [
+        (json!({}), deny.clone(), 422, with("failed expression: object.data.a != '1'")),
+        (
+            json!({"validations": [{"expression": "object.data.a != '1'", "message": "no ones", "reason": "Forbidden"}]}),
+            deny.clone(),
+            403,
+            with("no ones"),
+        ),
+        (
+            json!({"validations": [{"expression": "object.data.nope != '1'"}]}),
+            deny.clone(),
+            422,
+            with("expression 'object.data.nope != '1'' resulted in error: no such key: nope"),
+        ),
+        (
+            json!({"validations": [{"expression": "object.data.nope != '1'"}], "failurePolicy": "Ignore"}),
+            deny.clone(),
+            201,
+            String::new(),
+        ),
+        (
+            json!({"variables": [{"name": "a", "expression": "object.data.a"}, {"name": "b", "expression": "variables.a + 'x'"}],
+                "validations": [{"expression": "variables.b == '2x'", "messageExpression": "'b is ' + variables.b"}]}),
+            deny.clone(),
+            422,
+            with("b is 1x"),
+        ),
+        (
+            json!({"matchConditions": [{"name": "no", "expression": "request.userInfo.username != 'admin'"}]}),
+            deny.clone(),
+            201,
+            String::new(),
+        ),
+        (
+            json!({"validations": [{"expression": "namespaceObject.metadata.name == 'other'"}]}),
+            deny.clone(),
+            422,
+            with("failed expression: namespaceObject.metadata.name == 'other'"),
+        ),
+        (
+            json!({"validations": [{"expression":
+            "authorizer.group('').resource('pods').namespace('default').check('create').allowed()"}]}),
+            deny.clone(),
+            201,
+            String::new(),
+        ),
+        (json!({}), json!({"policyName": "p", "validationActions": ["Warn"]}), 201, String::new()),
+        (json!({}), json!({"policyName": "other", "validationActions": ["Deny"]}), 201, String::new()),
+        (by_param.clone(), bound_to("p", "Deny"), 422, with("not 1")),
+        (by_param.clone(), bound_to("missing", "Allow"), 201, String::new()),
+        (
+            by_param,
+            bound_to("missing", "Deny"),
+            422,
+            with(
+                "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction",
+            ),
+        ),
+    ];
+    for (spec, binding, code, message) in cases {
+        let (written, answer, _) = write("ValidatingAdmissionPolicy", "p", policy(spec.clone())).await;
+        assert_eq!(written, 201, "{answer}");
+        let (written, answer, _) = write("ValidatingAdmissionPolicyBinding", "b", binding.clone()).await;
+        assert_eq!(written, 201, "{answer}");
+        let (got, answer, warnings) = c.create("m", "?dryRun=All").await;
+        let said = answer["message"].as_str().unwrap_or_default();
+        let expected =
+            if message.is_empty() { message } else { format!("configmaps \"m\" is forbidden: {message}") };
+        assert_eq!((got, said), (code, &*expected), "{spec}");
+        if binding["validationActions"] == json!(["Warn"]) {
+            let warning = "299 - \"Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': failed expression: \
+                           object.data.a != '1'\"";
+            assert_eq!(warnings, [warning]);
+        }
+    }
+    let (code, answer, _) = write(
+        "ValidatingAdmissionPolicy",
+        "q",
+        policy(json!({"validations": [{"expression": "object.a >"}]})),
+    )
+    .await;
+    assert_eq!(code, 422, "{answer}");
+    let said = answer["message"].as_str().unwrap();
+    assert!(
+        said.contains(
+            "spec.validations[0].expression: Invalid value: \"object.a >\": compilation failed: ERROR"
+        ),
+        "{said}"
+    );
     c.running.stop().await;
 }

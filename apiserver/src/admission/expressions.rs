@@ -12,7 +12,9 @@ use super::{Attributes, matching};
 use crate::Server;
 use crate::authn::User;
 use crate::authz::{Asked, Decision};
-use crate::cel::{CONDITIONS_BUDGET, Context, Environment, Failure, Program, Query, Scope, Stage, Type, Value, Verdict};
+use crate::cel::{
+    CONDITIONS_BUDGET, Context, Environment, Failure, Program, Query, Scope, Stage, Type, Value, Verdict,
+};
 
 const OUT_OF_BUDGET: &str =
     "validation failed due to running out of cost budget, no further validation rules will be run";
@@ -48,6 +50,24 @@ pub fn environment(declared: Declared) -> Environment {
     }
     environment.patches = declared.patches;
     environment
+}
+
+/// The type of an `applyConfiguration` expression.
+pub fn configuration_type() -> Type {
+    Type::object("Object", [])
+}
+
+/// The type of a `jsonPatch` expression.
+pub fn patches_type() -> Type {
+    Type::list(Type::object("JSONPatch", []))
+}
+
+/// Compiles a policy's variable and declares it as `variables.name`; one that does not compile is declared all the same.
+pub fn declare_variable(declared: &mut Environment, name: &str, text: &str) -> Result<Program, String> {
+    let program = declared.compile(text).map_err(|why| format!("compilation failed: {why}"));
+    let ty = program.as_ref().map_or(Type::Dyn, |program| program.output.clone());
+    declared.declare_field("variables", "kubernetes.variables", name, ty);
+    program
 }
 
 fn request_type() -> Type {

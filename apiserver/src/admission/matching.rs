@@ -84,8 +84,7 @@ impl Criteria {
         if self.by_rules(&self.excluded, server, what).is_some() {
             return Ok(None);
         }
-        let labelled =
-            |o: Option<&Object>| o.is_some_and(|o| self.objects.matches(|key| o.label(key)));
+        let labelled = |o: Option<&Object>| o.is_some_and(|o| self.objects.matches(|key| o.label(key)));
         if !self.objects.is_empty() && !labelled(new) && !labelled(old) {
             return Ok(None);
         }
@@ -202,22 +201,25 @@ impl Matched {
         match self {
             Matched::Own => Cow::Borrowed(object),
             Matched::Equivalent(other) => {
-                let stored = write::stored_form(what.resource, object.clone());
+                let stored = stored_form(what.resource, object.clone());
                 Cow::Owned(write::converted(other, stored))
             }
         }
     }
 
     /// Takes over a view that has been changed, as a request of the same content would have been read.
-    pub(super) fn take_back(&self, what: &Attributes<'_>, changed: Object, object: &mut Object) -> Result<()> {
+    pub(super) fn take_back(
+        &self,
+        what: &Attributes<'_>,
+        changed: Object,
+        object: &mut Object,
+    ) -> Result<()> {
         if let (Some(paths), "scale") = (&what.resource.scale, what.subresource) {
             return scale::apply(&changed, object, paths, what.resource);
         }
         let mut changed = match self {
             Matched::Own => changed,
-            Matched::Equivalent(other) => {
-                write::converted(what.resource, write::stored_form(other, changed))
-            }
+            Matched::Equivalent(other) => write::converted(what.resource, stored_form(other, changed)),
         };
         if what.operation == Operation::Create {
             // All may be changed but who the object is, and since when.
@@ -268,6 +270,14 @@ impl Matched {
         }
         request
     }
+}
+
+/// An object of the version a resource serves in the stored version.
+fn stored_form(resource: &Resource, mut object: Object) -> Object {
+    if let Some(conversion) = resource.conversion {
+        (conversion.to_storage)(&mut object);
+    }
+    object
 }
 
 /// The kind of what is sent to an endpoint.

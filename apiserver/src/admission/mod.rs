@@ -19,11 +19,13 @@ mod matching;
 mod namespace;
 mod node_restriction;
 mod pod_security;
+mod policies;
 mod priority;
 mod quota;
 mod service_account;
 mod webhooks;
 
+use policies::Policies;
 use webhooks::{Rounds, Webhooks};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,7 @@ const VALIDATORS: &[Validator] =
 /// All plugins in their order.
 #[derive(Default)]
 pub struct Chain {
+    policies: Policies,
     webhooks: Webhooks,
 }
 
@@ -117,7 +120,9 @@ impl Chain {
         let (mut warnings, mut rounds) = (vec![], Rounds::default());
         let changed = self.webhooks.mutate(server, what, Some(body), None, &mut rounds, &mut warnings).await;
         warned(changed, &mut warnings)?;
-        let judged = self.webhooks.validate(server, what, Some(body), None, &mut warnings).await;
+        let body = Some(&*body);
+        warnings.extend(self.policies.validate(server, what, body, None)?);
+        let judged = self.webhooks.validate(server, what, body, None, &mut warnings).await;
         warned(judged, &mut warnings)?;
         Ok(warnings)
     }
@@ -144,6 +149,7 @@ impl Chain {
         for plugin in VALIDATORS {
             plugin(server, what, new, old)?;
         }
+        warnings.extend(self.policies.validate(server, what, new, old)?);
         let judged = self.webhooks.validate(server, what, new, old, &mut warnings).await;
         warned(judged, &mut warnings)?;
         if let Some(new) = new {

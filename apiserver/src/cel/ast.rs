@@ -118,7 +118,9 @@ impl Expr {
     pub(super) fn qualified(&self) -> Option<String> {
         match &self.kind {
             Kind::Ident(name) => Some(name.clone()),
-            Kind::Select(s) if !s.test && !s.optional => Some(format!("{}.{}", s.operand.qualified()?, s.field)),
+            Kind::Select(s) if !s.test && !s.optional => {
+                Some(format!("{}.{}", s.operand.qualified()?, s.field))
+            }
             _ => None,
         }
     }

@@ -169,7 +169,9 @@ impl<'e> Checker<'e> {
             other => (other.clone(), false),
         };
         let element = match &operand {
-            Type::List(item) if matches!(types[1], Type::Int | Type::Uint | Type::Double | Type::Dyn) => (**item).clone(),
+            Type::List(item) if matches!(types[1], Type::Int | Type::Uint | Type::Double | Type::Dyn) => {
+                (**item).clone()
+            }
             Type::Map(both) if types[1].fits(&both.0, &mut vec![]) => both.1.clone(),
             Type::Dyn => Type::Dyn,
             _ => return self.issue(at, no_overload(&call.function, false, types)),
@@ -213,8 +215,9 @@ impl<'e> Checker<'e> {
             let Kind::Literal(Literal::String(field)) = &entry.key.kind else { continue };
             match object.fields.get(&**field) {
                 Some(wanted) if !found.fits(wanted, &mut vec![]) => {
-                    let message =
-                        format!("expected type of field '{field}' is '{wanted}' but provided type is '{found}'");
+                    let message = format!(
+                        "expected type of field '{field}' is '{wanted}' but provided type is '{found}'"
+                    );
                     self.issue(entry.key.at, message);
                 }
                 None if !object.open => {

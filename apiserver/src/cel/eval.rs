@@ -100,7 +100,11 @@ impl<'a, 's> Context<'a, 's> {
         };
         let holds_fields = matches!(inner, Value::Map(_) | Value::Object(_) | Value::Json(Json::Object(_)));
         if !holds_fields {
-            return fail(if matches!(inner, Value::Null) { "no such key: ".to_owned() + &select.field } else { "no such overload".to_owned() });
+            return fail(if matches!(inner, Value::Null) {
+                "no such key: ".to_owned() + &select.field
+            } else {
+                "no such overload".to_owned()
+            });
         }
         let found = inner.get(&key);
         match (select.test, select.optional || through, found) {
@@ -149,10 +153,10 @@ impl<'a, 's> Context<'a, 's> {
         for entry in entries {
             let key = self.key(&entry.key)?;
             let value = self.eval(&entry.value)?;
-            if let Some(value) = present(value, entry.optional)? {
-                if map.insert(key.clone(), value).is_some() {
-                    return fail("Failed with repeated key");
-                }
+            if let Some(value) = present(value, entry.optional)?
+                && map.insert(key, value).is_some()
+            {
+                return fail("Failed with repeated key");
             }
         }
         Ok(Value::Map(Rc::new(map)))
@@ -289,7 +293,9 @@ struct Folded<'a> {
 impl<'a> Folded<'a> {
     fn finish(mut self, kind: FoldKind) -> Result<Value<'a>> {
         match (kind, self.error) {
-            (FoldKind::All | FoldKind::Exists, _) if self.decided => Ok(Value::Bool(kind == FoldKind::Exists)),
+            (FoldKind::All | FoldKind::Exists, _) if self.decided => {
+                Ok(Value::Bool(kind == FoldKind::Exists))
+            }
             (FoldKind::All | FoldKind::Exists, Some(error)) => Err(error),
             (FoldKind::All | FoldKind::Exists, None) => Ok(Value::Bool(kind == FoldKind::All)),
             (FoldKind::ExistsOne, _) => Ok(Value::Bool(self.count == 1)),

@@ -157,7 +157,8 @@ impl<'a> Lexer<'a> {
 
     /// The least negative number is read as its magnitude; the parser negates it.
     fn integer(&mut self, start: usize, value: Option<u64>) -> Result<Token, Issue> {
-        let issue = |kind: &str| Issue { at: start, message: format!("Syntax error: invalid {kind} literal") };
+        let issue =
+            |kind: &str| Issue { at: start, message: format!("Syntax error: invalid {kind} literal") };
         if matches!(self.peek(0), 'u' | 'U') {
             self.at += 1;
             return value.map(Token::Uint).ok_or_else(|| issue("uint"));

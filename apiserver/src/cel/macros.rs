@@ -22,7 +22,9 @@ pub(super) fn global(at: usize, name: &str, mut args: Vec<Expr>) -> Result<Expr>
 
 /// `operand.name(args)`
 pub(super) fn member(at: usize, operand: Expr, name: &str, mut args: Vec<Expr>) -> Result<Expr> {
-    use FoldKind::{All, Exists, ExistsOne, Filter, Map, OptFlatMap, OptMap, SortBy, TransformMap, TransformMapEntry};
+    use FoldKind::{
+        All, Exists, ExistsOne, Filter, Map, OptFlatMap, OptMap, SortBy, TransformMap, TransformMapEntry,
+    };
     // How many arguments are variables, and whether a filter stands before the body.
     let shape = match (name, args.len()) {
         ("all", 2) => (All, 1, false),
@@ -50,7 +52,8 @@ pub(super) fn member(at: usize, operand: Expr, name: &str, mut args: Vec<Expr>) 
         }
     };
     let (kind, count, filtered) = shape;
-    let vars = args[..count].iter().map(|a| variable(a, "argument must be a simple name")).collect::<Result<_>>()?;
+    let vars =
+        args[..count].iter().map(|a| variable(a, "argument must be a simple name")).collect::<Result<_>>()?;
     let mut rest = args.split_off(count);
     let body = rest.pop().expect("every macro has a body");
     let filter = if filtered { rest.pop() } else { None };

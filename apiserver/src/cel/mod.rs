@@ -63,6 +63,18 @@ impl Environment {
         self.variables.insert(name.to_owned(), ty);
     }
 
+    /// Declares a field of a variable that is a message: by itself (`variable.field`), and as what the message has.
+    pub fn declare_field(&mut self, variable: &str, message: &str, field: &str, ty: Type) {
+        let mut fields = match self.variables.get(variable) {
+            Some(Type::Object(object)) => object.fields.clone(),
+            _ => BTreeMap::new(),
+        };
+        fields.insert(field.to_owned(), ty.clone());
+        let object = ObjectType { name: message.to_owned(), fields, open: false };
+        self.declare(variable, Type::Object(Arc::new(object)));
+        self.declare(&format!("{variable}.{field}"), ty);
+    }
+
     fn variable(&self, name: &str) -> Option<&Type> {
         self.variables.get(name)
     }
@@ -79,7 +91,9 @@ impl Environment {
                     open: false,
                 }));
             }
-            object if self.patches && (object == "Object" || object.starts_with("Object.")) => BTreeMap::new(),
+            object if self.patches && (object == "Object" || object.starts_with("Object.")) => {
+                BTreeMap::new()
+            }
             _ => return None,
         };
         Some(Arc::new(ObjectType { name, fields, open: true }))

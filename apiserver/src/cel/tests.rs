@@ -66,13 +66,16 @@ fn expressions_mean_what_the_language_says() {
         ("optional.of(2).optMap(x, x + 1).value()", json!(3)),
         ("type(1) == int && type('') != int", json!(true)),
         ("dyn(1) == 1.0", json!(true)),
-        ("'%s has %d of %.2f'.format(['a', 3, 1.5])", json!("a has 3 of 1.50")),
+        ("'%s has %d of %.2f'.format(['a', dyn(3), dyn(1.5)])", json!("a has 3 of 1.50")),
         ("'a,b'.split(',').join('-').upperAscii()", json!("A-B")),
         ("'hello'.substring(1, 3) + 'hello'.charAt(4) + string('hello'.lastIndexOf('l'))", json!("elo3")),
         ("'abc123'.matches('^[a-z]+[0-9]+$') && 'x1y2'.findAll('[0-9]') == ['1', '2']", json!(true)),
         ("[1, 2, 3].sum() == 6 && ['b', 'a'].min() == 'a' && [1, 2].isSorted()", json!(true)),
         ("sets.contains([1, 2, 3], [2]) && !sets.intersects([1], [2])", json!(true)),
-        ("quantity('1Gi').isGreaterThan(quantity('500Mi')) && quantity('1').add(1).asInteger() == 2", json!(true)),
+        (
+            "quantity('1Gi').isGreaterThan(quantity('500Mi')) && quantity('1').add(1).asInteger() == 2",
+            json!(true),
+        ),
         ("url('https://h:8080/p?q=1').getPort() + url('https://h/p').getHostname()", json!("8080h")),
         ("ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.2.3')", json!(true)),
         ("semver('1.10.0').isGreaterThan(semver('1.9.3')) && !isSemver('1.2')", json!(true)),
@@ -108,7 +111,10 @@ fn what_fails_says_so_in_upstream_words() {
 #[test]
 fn mistakes_are_found_when_compiling_and_shown_where_they_are() {
     for (text, message) in [
-        ("nope == 1", "ERROR: <input>:1:1: undeclared reference to 'nope' (in container '')\n | nope == 1\n | ^"),
+        (
+            "nope == 1",
+            "ERROR: <input>:1:1: undeclared reference to 'nope' (in container '')\n | nope == 1\n | ^",
+        ),
         ("request.nope", "ERROR: <input>:1:8: undefined field 'nope'\n | request.nope\n | .......^"),
         (
             "request.name > 3",

@@ -195,7 +195,10 @@ impl<'a> Value<'a> {
 
     /// CEL's equality: numbers by value whatever their type, lists and maps by their elements.
     pub(super) fn equals(&self, other: &Value<'_>) -> bool {
-        use Value::{Bool, Bytes, Cidr, Double, Duration, Format, Int, Ip, Null, Object, Optional, SemVer, String, Timestamp, Uint, Url};
+        use Value::{
+            Bool, Bytes, Cidr, Double, Duration, Format, Int, Ip, Null, Object, Optional, SemVer, String,
+            Timestamp, Uint, Url,
+        };
         match (self, other) {
             (Null, Null) => true,
             (Bool(a), Bool(b)) => a == b,
@@ -219,15 +222,15 @@ impl<'a> Value<'a> {
             (SemVer(a), SemVer(b)) => a.compare(b) == Ordering::Equal,
             (Format(a), Format(b)) => a.name == b.name,
             (Object(a), Object(b)) => {
-                let same = |(k, v): (&std::string::String, &Value<'_>)| b.1.get(k).is_some_and(|w| v.equals(w));
+                let same =
+                    |(k, v): (&std::string::String, &Value<'_>)| b.1.get(k).is_some_and(|w| v.equals(w));
                 a.0 == b.0 && a.1.len() == b.1.len() && a.1.iter().all(same)
             }
             (Value::Json(a), Value::Json(b)) if a == b => true,
             _ => match (self.items(), other.items(), self.entries(), other.entries()) {
                 (Some(a), Some(b), ..) => a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.equals(b)),
                 (_, _, Some(a), Some(b)) => {
-                    a.len() == b.len()
-                        && a.iter().all(|(k, v)| other.get(k).is_some_and(|w| v.equals(&w)))
+                    a.len() == b.len() && a.iter().all(|(k, v)| other.get(k).is_some_and(|w| v.equals(&w)))
                 }
                 _ => false,
             },

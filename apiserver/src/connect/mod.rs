@@ -29,7 +29,9 @@ use query::Query;
 
 /// Asks admission about a connection; what it sees is the kind's options. Logs are read, and so not its business.
 pub async fn admit(server: &Arc<Server>, user: &User, resource: &Resource, info: &RequestInfo) -> Result<()> {
-    let Some(sub) = resource.subresource(&info.subresource).filter(|s| s.name != "log") else { return Ok(()) };
+    let Some(sub) = resource.subresource(&info.subresource).filter(|s| s.name != "log") else {
+        return Ok(());
+    };
     let (_, version, kind) = sub.kind;
     let mut options = options(&Query::parse(&info.query));
     options.set_gvk(&coracle_api::Gvk::new("", version, kind));
@@ -62,7 +64,8 @@ fn options(query: &Query) -> Object {
     if !command.is_empty() {
         options.set(&["command"], command);
     }
-    let ports: Vec<u16> = query.all("ports").flat_map(|p| p.split(',')).filter_map(|p| p.parse().ok()).collect();
+    let ports: Vec<u16> =
+        query.all("ports").flat_map(|p| p.split(',')).filter_map(|p| p.parse().ok()).collect();
     if !ports.is_empty() {
         options.set(&["ports"], ports);
     }

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::columns::{AGE, NAME, label_selector, of_kind, path, rule, size};
 use super::defaulting::{each, fill, object, within};
+use super::policy_rules::{binding, policy};
 use super::validation::Errors;
 use super::webhook_rules::webhooks;
 use crate::field::FieldError;
-use crate::field_names::dns1123_subdomain;
 use crate::resource::{CLUSTER, Column, Row, Strategy, WriteContext};
 
 const KIND: Row = Row {
@@ -149,24 +149,7 @@ impl Strategy for Policies {
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if new.at(&["spec", "matchConstraints"]).is_none() {
-            errors.required("spec.matchConstraints", "");
-        }
-        if new.kind() == "MutatingAdmissionPolicy" {
-            if new.items_at(&["spec", "mutations"]).is_empty() {
-                errors.required("spec.mutations", "mutations must contain at least one item");
-            }
-            errors.one_of(
-                "spec.reinvocationPolicy",
-                new.str_at(&["spec", "reinvocationPolicy"]),
-                &["IfNeeded", "Never"],
-            );
-        } else if ["validations", "auditAnnotations"].iter().all(|k| new.items_at(&["spec", k]).is_empty()) {
-            for key in ["validations", "auditAnnotations"] {
-                let detail = "validations or auditAnnotations must contain at least one item";
-                errors.required(format!("spec.{key}"), detail);
-            }
-        }
+        policy(new, &mut errors);
         errors.0
     }
 }
@@ -180,20 +163,7 @@ impl Strategy for Bindings {
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        match new.str_at(&["spec", "policyName"]) {
-            "" => errors.required("spec.policyName", ""),
-            name => errors.all_invalid("spec.policyName", name, dns1123_subdomain(name)),
-        }
-        if new.kind() == "ValidatingAdmissionPolicyBinding" {
-            let actions = new.items_at(&["spec", "validationActions"]);
-            if actions.is_empty() {
-                errors.required("spec.validationActions", "at least one validation action is required");
-            }
-            for (i, action) in actions.iter().enumerate() {
-                let at = format!("spec.validationActions[{i}]");
-                errors.supported(at, action.as_str().unwrap_or_default(), &["Audit", "Deny", "Warn"]);
-            }
-        }
+        binding(new, &mut errors);
         errors.0
     }
 }

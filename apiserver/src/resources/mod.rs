@@ -25,6 +25,7 @@ mod node;
 mod pod_calls;
 mod pod_spec;
 mod policy;
+mod policy_rules;
 mod rbac;
 mod resource;
 mod scheduling;

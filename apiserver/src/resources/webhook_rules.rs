@@ -74,7 +74,7 @@ fn full_name(at: &str, name: &str, errors: &mut Errors) {
     }
 }
 
-fn operations(at: &str, rule: &Value, errors: &mut Errors) {
+pub(super) fn operations(at: &str, rule: &Value, errors: &mut Errors) {
     let all: Vec<&str> = items(rule, "operations").filter_map(Value::as_str).collect();
     if all.is_empty() {
         errors.required(at, "");

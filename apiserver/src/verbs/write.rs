@@ -449,14 +449,6 @@ fn draft(server: &Server, resource: &Resource, object: &Object) -> crate::store:
     }
 }
 
-/// An object of the version a resource serves in the stored version.
-pub fn stored_form(resource: &Resource, mut object: Object) -> Object {
-    if let Some(conversion) = resource.conversion {
-        (conversion.to_storage)(&mut object);
-    }
-    object
-}
-
 /// A stored object in the version a resource serves.
 pub fn converted(resource: &Resource, mut object: Object) -> Object {
     if let Some(conversion) = resource.conversion {

@@ -103,7 +103,12 @@ impl Hook {
         }
     }
 
-    async fn exchange(&self, server: &Server, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), String> {
+    async fn exchange(
+        &self,
+        server: &Server,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), String> {
         let address = self.resolve(server)?;
         // A connection that waited may have been closed meanwhile; a new one then tells the truth.
         if let Some(sender) = self.waiting(&address)
@@ -159,7 +164,8 @@ impl Hook {
 
     async fn dial(&self, address: &(String, u16)) -> Result<SendRequest<Full<Bytes>>, String> {
         let (host, port) = address;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| dialling(host, *port, &e))?;
+        let stream =
+            TcpStream::connect((host.as_str(), *port)).await.map_err(|e| dialling(host, *port, &e))?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
         let connector = TlsConnector::from(self.tls.clone());
         let stream = connector.connect(self.name.clone(), stream).await.map_err(|e| trust::explain(&e))?;
@@ -203,6 +209,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
         429 => "the server has received too many requests and has asked us to try again later".to_owned(),
         503 => "the server is currently unable to handle the request".to_owned(),
         500.. => format!("an error on the server ({text:?}) has prevented the request from succeeding"),
-        code => format!("the server responded with the status code {code} but did not return more information"),
+        code => {
+            format!("the server responded with the status code {code} but did not return more information")
+        }
     }
 }

@@ -138,8 +138,12 @@ pub(super) fn explain(e: &std::io::Error) -> String {
                 .collect();
             let expected = expected.to_str();
             match presented.is_empty() {
-                true => format!("{UNVERIFIED}certificate is not valid for any names, but wanted to match {expected}"),
-                false => format!("{UNVERIFIED}certificate is valid for {}, not {expected}", presented.join(", ")),
+                true => format!(
+                    "{UNVERIFIED}certificate is not valid for any names, but wanted to match {expected}"
+                ),
+                false => {
+                    format!("{UNVERIFIED}certificate is valid for {}, not {expected}", presented.join(", "))
+                }
             }
         }
         other => format!("{UNVERIFIED}{other}"),

@@ -184,7 +184,8 @@ impl Configurations {
         let known = std::mem::take(&mut current.1);
         let gvr = Gvr::new("admissionregistration.k8s.io", "v1", plural);
         let all = server.list(&gvr, "").unwrap_or_default();
-        let compiled: Vec<_> = all.iter().flat_map(|configuration| hook::compile(configuration, &known)).collect();
+        let compiled: Vec<_> =
+            all.iter().flat_map(|configuration| hook::compile(configuration, &known)).collect();
         *current = (generation, compiled.into());
         current.1.clone()
     }

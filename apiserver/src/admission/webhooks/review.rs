@@ -82,7 +82,9 @@ pub(super) fn decode(version: &str, uid: &str, mutating: bool, body: &[u8]) -> R
     }
     let patched = response.patch.as_ref().is_some_and(|p| !p.is_empty());
     match (mutating, patched, response.patch_type.as_deref()) {
-        (true, true, None) => invalid("webhook returned response.patch but not response.patchType".to_owned()),
+        (true, true, None) => {
+            invalid("webhook returned response.patch but not response.patchType".to_owned())
+        }
         (true, false, Some(_)) => {
             invalid("webhook returned response.patchType but not response.patch".to_owned())
         }
@@ -100,7 +102,8 @@ impl Response {
     /// The operations of the patch; none where there is no patch.
     pub(super) fn patch(&self) -> Result<json_patch::Patch, String> {
         use base64::Engine;
-        let undecodable = |e: &dyn std::fmt::Display| format!("received undecodable patch in webhook response: {e}");
+        let undecodable =
+            |e: &dyn std::fmt::Display| format!("received undecodable patch in webhook response: {e}");
         let Some(text) = self.patch.as_ref().filter(|p| !p.is_empty()) else {
             return Ok(json_patch::Patch::default());
         };
@@ -119,7 +122,8 @@ impl Response {
             ("", reason) => format!("{denied}: {reason}"),
             (message, _) => format!("{denied}: {message}"),
         };
-        let code = status["code"].as_u64().and_then(|c| u16::try_from(c).ok()).filter(|c| (400..600).contains(c));
+        let code =
+            status["code"].as_u64().and_then(|c| u16::try_from(c).ok()).filter(|c| (400..600).contains(c));
         let mut refusal = Status::new(code.unwrap_or(400), reason, message);
         refusal.0.details = status.get("details").filter(|d| d.is_object()).cloned();
         refusal

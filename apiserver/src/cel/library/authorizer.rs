@@ -70,8 +70,8 @@ pub(super) static ROWS: &[Row] = &[
     // No authorizer of ours decides by selectors, and so they change nothing.
     Row("ResourceCheck.fieldSelector(string): ResourceCheck", |_, a| Ok(a[0].clone())),
     Row("ResourceCheck.labelSelector(string): ResourceCheck", |_, a| Ok(a[0].clone())),
-    Row("PathCheck.check(string): Decision", |cx, a| check(cx, a)),
-    Row("ResourceCheck.check(string): Decision", |cx, a| check(cx, a)),
+    Row("PathCheck.check(string): Decision", check),
+    Row("ResourceCheck.check(string): Decision", check),
     Row("Decision.allowed(): bool", |_, a| verdict(&a[0], |v| Value::Bool(v.allowed))),
     Row("Decision.reason(): string", |_, a| verdict(&a[0], |v| Value::string(&*v.reason))),
     Row("Decision.errored(): bool", |_, a| verdict(&a[0], |v| Value::Bool(v.error.is_some()))),

@@ -84,7 +84,12 @@ fn to_int<'a>(value: &Value<'a>) -> Result<Value<'a>> {
         Value::Uint(u) => i64::try_from(*u).ok(),
         Value::Double(d) if d.abs() < 9.2e18 => Some(*d as i64),
         Value::Timestamp(at) => Some(at.as_second()),
-        Value::String(s) => return s.parse().map_or_else(|_| fail(format!("strconv.ParseInt: parsing {s:?}: invalid syntax")), |i| Ok(Value::Int(i))),
+        Value::String(s) => {
+            return s.parse().map_or_else(
+                |_| fail(format!("strconv.ParseInt: parsing {s:?}: invalid syntax")),
+                |i| Ok(Value::Int(i)),
+            );
+        }
         _ => None,
     };
     int.map_or_else(|| fail("integer overflow"), |i| Ok(Value::Int(i)))
@@ -94,7 +99,12 @@ fn to_uint<'a>(value: &Value<'a>) -> Result<Value<'a>> {
     let uint = match value {
         Value::Int(i) => u64::try_from(*i).ok(),
         Value::Double(d) if *d >= 0.0 && *d < 1.8e19 => Some(*d as u64),
-        Value::String(s) => return s.parse().map_or_else(|_| fail(format!("strconv.ParseUint: parsing {s:?}: invalid syntax")), |u| Ok(Value::Uint(u))),
+        Value::String(s) => {
+            return s.parse().map_or_else(
+                |_| fail(format!("strconv.ParseUint: parsing {s:?}: invalid syntax")),
+                |u| Ok(Value::Uint(u)),
+            );
+        }
         _ => None,
     };
     uint.map_or_else(|| fail("unsigned integer overflow"), |u| Ok(Value::Uint(u)))

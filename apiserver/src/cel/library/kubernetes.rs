@@ -44,7 +44,10 @@ static FORMATS: &[Format] = &[
     Format { name: "dns1035LabelPrefix", check: |s| field_names::dns1035_label(&masked(s)) },
     Format { name: "labelValue", check: field_names::label_value },
     Format { name: "uri", check: |s| unless(Url::parse(s).is_some(), "invalid URI") },
-    Format { name: "uuid", check: |s| unless(uuid::Uuid::parse_str(s).is_ok(), "does not match the UUID format") },
+    Format {
+        name: "uuid",
+        check: |s| unless(uuid::Uuid::parse_str(s).is_ok(), "does not match the UUID format"),
+    },
     Format {
         name: "byte",
         check: |s| {
@@ -62,12 +65,16 @@ pub(super) static ROWS: &[Row] = &[
         Err(e) => fail(e.to_string()),
     }),
     Row("isQuantity(string): bool", |_, a| Ok(Value::Bool(text(&a[0]).parse::<Quantity>().is_ok()))),
-    Row("Quantity.sign(): int", |_, a| quantity(&a[0]).map(|q| Value::Int(sign(q.cmp(&Quantity::default()))))),
+    Row("Quantity.sign(): int", |_, a| {
+        quantity(&a[0]).map(|q| Value::Int(sign(q.cmp(&Quantity::default()))))
+    }),
     Row("Quantity.isGreaterThan(Quantity): bool", |_, a| {
         Ok(Value::Bool(quantity(&a[0])? > quantity(&a[1])?))
     }),
     Row("Quantity.isLessThan(Quantity): bool", |_, a| Ok(Value::Bool(quantity(&a[0])? < quantity(&a[1])?))),
-    Row("Quantity.compareTo(Quantity): int", |_, a| Ok(Value::Int(sign(quantity(&a[0])?.cmp(&quantity(&a[1])?))))),
+    Row("Quantity.compareTo(Quantity): int", |_, a| {
+        Ok(Value::Int(sign(quantity(&a[0])?.cmp(&quantity(&a[1])?))))
+    }),
     Row("Quantity.asApproximateFloat(): double", |_, a| quantity(&a[0]).map(|q| Value::Double(q.as_f64()))),
     Row("Quantity.asInteger(): int", |_, a| match quantity(&a[0])? {
         q if q.is_integer() => Ok(Value::Int(q.value())),
@@ -80,7 +87,10 @@ pub(super) static ROWS: &[Row] = &[
     Row("Quantity.sub(int): Quantity", |_, a| Ok(Value::Quantity(quantity(&a[0])? - whole(&a[1])?))),
     Row("url(string): URL", |_, a| match Url::parse(text(&a[0])) {
         Some(url) => Ok(Value::Url(Rc::new(url))),
-        None => fail(format!("URL parse error during conversion from string: parse {:?}: invalid URI for request", text(&a[0]))),
+        None => fail(format!(
+            "URL parse error during conversion from string: parse {:?}: invalid URI for request",
+            text(&a[0])
+        )),
     }),
     Row("isURL(string): bool", |_, a| Ok(Value::Bool(Url::parse(text(&a[0])).is_some()))),
     Row("URL.getScheme(): string", |_, a| url(&a[0], |u| Value::string(&*u.scheme))),

@@ -74,7 +74,8 @@ pub(super) static ROWS: &[Row] = &[
     }),
     Row("sets.equivalent(list(A), list(A)): bool", |cx, a| {
         let (x, y) = sets(cx, a)?;
-        let within = |some: &[Value<'_>], all: &[Value<'_>]| some.iter().all(|s| all.iter().any(|i| i.equals(s)));
+        let within =
+            |some: &[Value<'_>], all: &[Value<'_>]| some.iter().all(|s| all.iter().any(|i| i.equals(s)));
         Ok(Value::Bool(within(&x, &y) && within(&y, &x)))
     }),
 ];

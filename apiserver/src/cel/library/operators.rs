@@ -164,7 +164,8 @@ fn arithmetic<'a>(x: &Value<'a>, operator: char, y: &Value<'a>) -> Result<Value<
 
 fn shifted<'a>(at: &Value<'a>, by: &Value<'a>, back: bool) -> Result<Value<'a>> {
     let (Value::Timestamp(at), Value::Duration(by)) = (at, by) else { return fail("no such overload") };
-    let moved: std::result::Result<Timestamp, _> = if back { at.checked_sub(*by) } else { at.checked_add(*by) };
+    let moved: std::result::Result<Timestamp, _> =
+        if back { at.checked_sub(*by) } else { at.checked_add(*by) };
     moved.map_or_else(|_| fail("timestamp overflow"), |t| Ok(Value::Timestamp(t)))
 }
 

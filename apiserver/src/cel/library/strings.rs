@@ -15,8 +15,8 @@ pub(super) static ROWS: &[Row] = &[
     Row("string.contains(string): bool", |_, a| Ok(Value::Bool(text(&a[0]).contains(text(&a[1]))))),
     Row("string.startsWith(string): bool", |_, a| Ok(Value::Bool(text(&a[0]).starts_with(text(&a[1]))))),
     Row("string.endsWith(string): bool", |_, a| Ok(Value::Bool(text(&a[0]).ends_with(text(&a[1]))))),
-    Row("string.matches(string): bool", |cx, a| matches(cx, a)),
-    Row("matches(string, string): bool", |cx, a| matches(cx, a)),
+    Row("string.matches(string): bool", matches),
+    Row("matches(string, string): bool", matches),
     Row("string.find(string): string", |cx, a| {
         let found = regex(cx, a)?.find(text(&a[0])).map_or(String::new(), |m| m.as_str().to_owned());
         Ok(Value::string(found))
@@ -73,7 +73,8 @@ fn find_all<'a>(cx: &mut Context<'a, '_>, a: &[Value<'a>], limit: i64) -> Result
 
 /// Positions are counted in characters.
 fn index_of<'a>(a: &[Value<'a>], bound: usize, last: bool) -> Result<Value<'a>> {
-    let (all, wanted): (Vec<char>, Vec<char>) = (text(&a[0]).chars().collect(), text(&a[1]).chars().collect());
+    let (all, wanted): (Vec<char>, Vec<char>) =
+        (text(&a[0]).chars().collect(), text(&a[1]).chars().collect());
     if bound != usize::MAX && bound > all.len() {
         return fail(format!("index out of range: {bound}"));
     }

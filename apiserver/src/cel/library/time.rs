@@ -18,16 +18,16 @@ macro_rules! parts {
 }
 
 pub(super) static PARTS: &[Row] = parts![
-    "getFullYear" |z| i64::from(z.year()),
-    "getMonth" |z| i64::from(z.month()) - 1,
-    "getDayOfYear" |z| i64::from(z.day_of_year()) - 1,
-    "getDayOfMonth" |z| i64::from(z.day()) - 1,
-    "getDate" |z| i64::from(z.day()),
-    "getDayOfWeek" |z| i64::from(z.weekday().to_sunday_zero_offset()),
-    "getHours" |z| i64::from(z.hour()),
-    "getMinutes" |z| i64::from(z.minute()),
-    "getSeconds" |z| i64::from(z.second()),
-    "getMilliseconds" |z| i64::from(z.millisecond()),
+    "getFullYear" | z | i64::from(z.year()),
+    "getMonth" | z | i64::from(z.month()) - 1,
+    "getDayOfYear" | z | i64::from(z.day_of_year()) - 1,
+    "getDayOfMonth" | z | i64::from(z.day()) - 1,
+    "getDate" | z | i64::from(z.day()),
+    "getDayOfWeek" | z | i64::from(z.weekday().to_sunday_zero_offset()),
+    "getHours" | z | i64::from(z.hour()),
+    "getMinutes" | z | i64::from(z.minute()),
+    "getSeconds" | z | i64::from(z.second()),
+    "getMilliseconds" | z | i64::from(z.millisecond()),
 ];
 
 pub(super) static ROWS: &[Row] = &[
@@ -50,7 +50,9 @@ pub(super) static ROWS: &[Row] = &[
     Row("duration.getHours(): int", |_, a| span(&a[0], |d| d.as_hours())),
     Row("duration.getMinutes(): int", |_, a| span(&a[0], |d| d.as_mins())),
     Row("duration.getSeconds(): int", |_, a| span(&a[0], |d| d.as_secs())),
-    Row("duration.getMilliseconds(): int", |_, a| span(&a[0], |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))),
+    Row("duration.getMilliseconds(): int", |_, a| {
+        span(&a[0], |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    }),
 ];
 
 fn part<'a>(value: &Value<'a>, zone: &str, part: fn(&Zoned) -> i64) -> Result<Value<'a>> {
