@@ -51,9 +51,8 @@ fn write(out: &mut String, run: &Run) -> std::fmt::Result {
     writeln!(
         out,
         "{}, {} cores, clients and servers on the same machine; HTTP/2 over TLS; the disk does {:.0} fdatasync a second. \
-         Server CPU is that of all its processes: Coracle's one, upstream's kube-apiserver and etcd. Coracle keeps no \
-         `managedFields`: its objects are smaller, and nothing is spent on who owns a field. It keeps what a list has encoded \
-         with the objects: the first list of each form is a row of its own.\n",
+         Server CPU is that of all its processes: Coracle's one, upstream's kube-apiserver and etcd. Coracle keeps what a list has \
+         encoded with the objects: the first list of each form is a row of its own.\n",
         run.date, run.cores, run.fdatasync_per_second
     )?;
     aims(out, run)?;

@@ -145,7 +145,12 @@ const MADE: [&str; 12] = [
 pub(super) fn alike(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            fields.remove("managedFields");
+            if let Some(Value::Array(entries)) = fields.get_mut("managedFields") {
+                // Their order is that of their times.
+                let text = |e: &Value, key: &str| e[key].as_str().unwrap_or_default().to_owned();
+                let keys = ["operation", "manager", "apiVersion", "subresource"];
+                entries.sort_by_cached_key(|e| keys.map(|key| text(e, key)));
+            }
             let generated = fields.get("generateName").and_then(Value::as_str).map(str::to_owned);
             if let (Some(prefix), Some(name)) = (generated, fields.get_mut("name")) {
                 *name = format!("{prefix}made").into();
