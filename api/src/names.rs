@@ -30,6 +30,7 @@ pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const GROUP_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 
 pub const USER_ANONYMOUS: &str = "system:anonymous";
+pub const USER_APISERVER: &str = "system:apiserver";
 pub const USER_SCHEDULER: &str = "system:kube-scheduler";
 pub const USER_CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 pub const USER_KUBE_PROXY: &str = "system:kube-proxy";

@@ -155,11 +155,16 @@ pub struct Row {
     pub free_finalizers: bool,
     /// The warning that every use of this version gets; mostly empty.
     pub deprecated: &'static str,
+    /// What an endpoint does not write, and so does not own: its name and fields, where that is not the usual.
+    pub resets: &'static [Reset],
     /// How long an object lives after its last write; `None` is for ever.
     pub ttl: Option<std::time::Duration>,
     /// Where this version differs from the stored one.
     pub conversion: Option<&'static Conversion>,
 }
+
+/// An endpoint (`""` is the main one) and the fields that it leaves as they are.
+pub type Reset = (&'static str, &'static [&'static [&'static str]]);
 
 /// How one served version is made from the stored one, and back. `apiVersion` and `kind` included.
 pub struct Conversion {
@@ -197,6 +202,7 @@ pub const NAMESPACED: Row = Row {
     returns_deleted: false,
     free_finalizers: false,
     deprecated: "",
+    resets: &[],
     ttl: None,
     conversion: None,
 };
@@ -319,6 +325,7 @@ pub struct Resource {
     pub returns_deleted: bool,
     pub free_finalizers: bool,
     pub deprecated: &'static str,
+    pub resets: &'static [Reset],
     pub ttl: Option<std::time::Duration>,
     pub conversion: Option<&'static Conversion>,
     pub schema: Arc<Schema>,
@@ -358,6 +365,7 @@ impl From<&'static Row> for Resource {
             returns_deleted: row.returns_deleted,
             free_finalizers: row.free_finalizers,
             deprecated: row.deprecated,
+            resets: row.resets,
             ttl: row.ttl,
             conversion: row.conversion,
             schema: Schema::builtin(&gvk).expect("every built-in kind is in the schema table"),
@@ -375,6 +383,17 @@ impl Resource {
     pub fn stored_kind(&self) -> Gvk {
         let group = self.storage.split_once('/').map_or("", |(group, _)| group);
         Gvk::new(group, &*self.gvk.version, &*self.gvk.kind)
+    }
+
+    /// The fields that an endpoint leaves as they are: unless the row says more, the main one the status and `status` the
+    /// spec.
+    pub fn resets(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match self.resets.iter().find(|(name, _)| *name == subresource) {
+            Some((_, fields)) => fields,
+            None if subresource.is_empty() && self.status => &[&["status"]],
+            None if subresource == "status" => &[&["spec"]],
+            None => &[],
+        }
     }
 
     pub fn serves(&self, verb: &str) -> bool {

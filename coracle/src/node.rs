@@ -36,8 +36,8 @@ pub(crate) async fn start(
     stop: &CancellationToken,
 ) -> Result<()> {
     let user = format!("system:node:{}", place.node_name);
-    let client = in_process(running, &user, &[names::GROUP_NODES]);
-    let proxy_client = in_process(running, names::USER_KUBE_PROXY, &[]);
+    let client = in_process(running, "kubelet", &user, &[names::GROUP_NODES]);
+    let proxy_client = in_process(running, "kube-proxy", names::USER_KUBE_PROXY, &[]);
     let ips = [place.node_ip];
     let serving = pki.issue(&Leaf::kubelet_server(&place.node_name, &ips), Timestamp::now())?;
     let certificate = Some((serving.certificate, serving.key));

@@ -30,7 +30,7 @@ impl ControlPlane {
 
     /// A client with the rights of `system:masters`, in process.
     pub fn client(&self) -> Client {
-        in_process(&self.running, "kubernetes-admin", &[names::GROUP_MASTERS])
+        in_process(&self.running, "coracle", "kubernetes-admin", &[names::GROUP_MASTERS])
     }
 
     pub async fn stop(mut self) -> Result<()> {

@@ -129,13 +129,18 @@ pub(crate) fn start_loops(
     stop: &CancellationToken,
 ) {
     if !without.contains(&Part::Scheduler) {
-        let user = in_process(running, names::USER_SCHEDULER, &[]);
+        let user = in_process(running, "kube-scheduler", names::USER_SCHEDULER, &[]);
         let config = coracle_scheduler::Config::new(user, host);
         let token = stop.child_token();
         parts.spawn(async move { coracle_scheduler::run(config, token).await.context("scheduler") });
     }
     if !without.contains(&Part::Controllers) {
-        let user = in_process(running, names::USER_CONTROLLER_MANAGER, &[names::GROUP_MASTERS]);
+        let user = in_process(
+            running,
+            "kube-controller-manager",
+            names::USER_CONTROLLER_MANAGER,
+            &[names::GROUP_MASTERS],
+        );
         let config = coracle_controllers::Config {
             root_ca: root_ca.map(str::to_owned),
             ..coracle_controllers::Config::new(user)
@@ -145,11 +150,11 @@ pub(crate) fn start_loops(
     }
 }
 
-/// A client of the server in this process, as the given user.
-pub(crate) fn in_process(running: &Running, user: &str, groups: &[&str]) -> Client {
+/// A client of the server in this process, as the given program and user.
+pub(crate) fn in_process(running: &Running, program: &'static str, user: &str, groups: &[&str]) -> Client {
     let groups = groups.iter().chain(&[names::GROUP_AUTHENTICATED]).map(|&g| g.to_owned()).collect();
     let user = User { name: user.to_owned(), groups, ..User::default() };
-    Client::new(running.router(user), names::NAMESPACE_DEFAULT)
+    Client::new(running.router(user).as_program(program), names::NAMESPACE_DEFAULT)
 }
 
 /// What the user needs next.

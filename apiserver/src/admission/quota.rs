@@ -85,7 +85,7 @@ impl Charge<'_> {
         if self.what.dry_run {
             return Ok(());
         }
-        let myself = User::component("system:apiserver", &[GROUP_MASTERS]);
+        let myself = User::component(coracle_api::names::USER_APISERVER, &[GROUP_MASTERS]);
         for name in touched {
             let book = |quota: &mut Object| {
                 if let Some(used) = self.new_usage(quota)? {

@@ -21,7 +21,7 @@ pub use aggregation::run as aggregate_roles;
 
 /// The server as it writes for itself.
 pub fn system() -> User {
-    User::component("system:apiserver", &[coracle_api::names::GROUP_MASTERS])
+    User::component(coracle_api::names::USER_APISERVER, &[coracle_api::names::GROUP_MASTERS])
 }
 
 /// Writes what is missing. Independent writes go together, so that the store groups them into few commits.

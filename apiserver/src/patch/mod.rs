@@ -1,5 +1,6 @@
 //! Patches: pure functions from an object and a patch to the changed object.
 
+pub mod apply;
 mod strategic;
 
 use coracle_api::Object;
@@ -69,6 +70,7 @@ pub fn apply_normalized(
     schema: &Schema,
 ) -> Result<Patched> {
     let (mut object, noticed, patch_value) = change(kind, original, patch, schema)?;
+    apply::keep_reset(&mut object.0);
     // Where something is wrong the result is shown as it was before normalizing, which is made once more for that.
     let shown = || match kind {
         PatchKind::Strategic => strategic::go_value(&patch_value),
@@ -90,10 +92,6 @@ pub fn apply_normalized(
 }
 
 /// Applies a patch. The answer has the shape the patch gave it: `Schema::normalize` comes after.
-pub fn apply(kind: PatchKind, original: &Object, patch: &[u8], schema: &Schema) -> Result<Object> {
-    Ok(change(kind, original, patch, schema)?.0)
-}
-
 fn change(
     kind: PatchKind,
     original: &Object,

@@ -7,7 +7,7 @@ use super::*;
 
 fn patched(kind: PatchKind, api_version: &str, name: &str, original: &Value, patch: &Value) -> Result<Value> {
     let schema = Schema::builtin(&Gvk::from_api_version(api_version, name)).expect("a built-in kind");
-    apply(kind, &Object(original.clone()), patch.to_string().as_bytes(), &schema).map(|o| o.0)
+    change(kind, &Object(original.clone()), patch.to_string().as_bytes(), &schema).map(|(o, _, _)| o.0)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "tests pass literals")]

@@ -52,6 +52,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "ValidatingAdmissionPolicy",
         plural: "validatingadmissionpolicies",
+        resets: &[("status", &[&["metadata"], &["spec"]])],
         status: true,
         columns: &[
             NAME,

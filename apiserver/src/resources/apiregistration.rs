@@ -13,6 +13,7 @@ pub(super) static ROWS: &[Row] = &[Row {
     group: "apiregistration.k8s.io",
     kind: "APIService",
     plural: "apiservices",
+    resets: &[("status", &[&["metadata"], &["spec"]])],
     categories: &["api-extensions"],
     status: true,
     columns: &[

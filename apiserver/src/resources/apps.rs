@@ -47,6 +47,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "Deployment",
         plural: "deployments",
+        resets: &[("status", &[&["spec"], &["metadata", "labels"]])],
         short: &["deploy"],
         scale: SCALE,
         columns: DEPLOYMENT,

@@ -17,6 +17,11 @@ pub(super) const ROWS: &[Row] = &[Row {
     group: GROUP,
     kind: "CertificateSigningRequest",
     plural: "certificatesigningrequests",
+    resets: &[
+        ("", &[&["spec"], &["status"]]),
+        ("status", &[&["spec"], &["status", "conditions"]]),
+        ("approval", &[&["spec"], &["status", "certificate"]]),
+    ],
     short: &["csr"],
     status: true,
     fields: &[SelectableField {

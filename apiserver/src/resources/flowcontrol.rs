@@ -17,6 +17,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "FlowSchema",
         plural: "flowschemas",
+        resets: &[("status", &[&["metadata"], &["spec"]])],
         columns: &[
             NAME,
             path("PriorityLevel", &["spec", "priorityLevelConfiguration", "name"]),
@@ -36,6 +37,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "PriorityLevelConfiguration",
         plural: "prioritylevelconfigurations",
+        resets: &[("status", &[&["metadata"], &["spec"]])],
         columns: &[
             NAME,
             path("Type", &["spec", "type"]),

@@ -59,6 +59,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "ServiceCIDR",
         plural: "servicecidrs",
+        resets: &[("status", &[&["metadata"], &["spec"]])],
         status: true,
         columns: &[
             NAME,

@@ -25,6 +25,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "ResourceClaim",
         plural: "resourceclaims",
+        resets: &[("status", &[&["metadata"], &["spec"]])],
         status: true,
         columns: &[NAME, rule("State", |o, _| json!(state(o))), AGE],
         returns_deleted: true,

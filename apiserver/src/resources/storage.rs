@@ -57,6 +57,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "VolumeAttachment",
         plural: "volumeattachments",
+        resets: &[("status", &[&["metadata"], &["spec"]])],
         status: true,
         columns: &[
             NAME,

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use tower::Service;
 
 use super::Server;
@@ -19,17 +19,24 @@ use crate::chain::{self, Caller};
 pub struct Api {
     server: Arc<Server>,
     caller: Caller,
+    /// The program that a request comes from, where it does not say so itself.
+    agent: Option<HeaderValue>,
 }
 
 // === impl Api ===
 
 impl Api {
     pub(super) fn known(server: Arc<Server>, user: User) -> Self {
-        Api { server, caller: Caller::Known(Arc::new(user)) }
+        Api { server, caller: Caller::Known(Arc::new(user)), agent: None }
     }
 
     pub(super) fn network(server: Arc<Server>, certificate: Option<&[u8]>) -> Self {
-        Api { server, caller: Caller::Network(Peer::of(certificate)) }
+        Api { server, caller: Caller::Network(Peer::of(certificate)), agent: None }
+    }
+
+    /// The same API for a program of this name: it owns the fields that it sets.
+    pub fn as_program(self, name: &'static str) -> Self {
+        Api { agent: Some(HeaderValue::from_static(name)), ..self }
     }
 }
 
@@ -46,7 +53,10 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if let Some(agent) = &self.agent {
+            request.headers_mut().entry(header::USER_AGENT).or_insert_with(|| agent.clone());
+        }
         Box::pin(chain::handle(self.server.clone(), self.caller.clone(), request.map(Body::new)))
     }
 }

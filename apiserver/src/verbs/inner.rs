@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use coracle_api::{Gvr, Object};
+use coracle_api::{Gvr, Object, names};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -112,7 +112,9 @@ fn ask<'a>(
     name: &'a str,
     dry_run: bool,
 ) -> Ask<'a> {
-    Ask { user, resource, subresource, namespace, name, now: Timestamp::now(), dry_run }
+    // What the server does within a client's request has no owner; the client's own write has one.
+    let manager = (user.name == names::USER_APISERVER).then_some(super::tracking::SERVER);
+    Ask { user, resource, subresource, namespace, name, now: Timestamp::now(), dry_run, manager }
 }
 
 fn object(resource: &Resource, written: &Written) -> Result<Object> {

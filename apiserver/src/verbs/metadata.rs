@@ -2,14 +2,19 @@
 
 use coracle_api::Object;
 use jiff::Timestamp;
+use rand::Rng;
 use serde_json::{Value, json};
 
+use super::options::bad_manager;
 use crate::field::{Cause, FieldError};
 use crate::field_names;
 use crate::resource::Resource;
 
 /// Upstream's limit on all annotations of an object together.
 const ANNOTATION_BYTES: usize = 256 * 1024;
+
+/// Upstream's limit on the name of a subresource in `managedFields`.
+const SUBRESOURCE_BYTES: usize = 256;
 
 /// Finalizers whose names need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
@@ -21,14 +26,9 @@ pub fn time(at: Timestamp) -> String {
 
 /// Makes the metadata of a new object the server's.
 pub fn fill(new: &mut Object, resource: &Resource, uid: String, now: Timestamp) {
-    for field in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "generation",
-        "managedFields",
-        "resourceVersion",
-    ] {
+    for field in
+        ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"]
+    {
         new.remove(&["metadata", field]);
     }
     new.set(&["metadata", "uid"], uid);
@@ -36,6 +36,18 @@ pub fn fill(new: &mut Object, resource: &Resource, uid: String, now: Timestamp) 
     if resource.generation {
         new.set(&["metadata", "generation"], 1);
     }
+}
+
+/// Upstream's: the prefix, cut to leave room, and five of these characters.
+pub fn generated_name(prefix: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut rng = rand::rng();
+    let mut end = prefix.len().min(58);
+    while !prefix.is_char_boundary(end) {
+        end -= 1;
+    }
+    let tail = (0..5).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]));
+    prefix[..end].chars().chain(tail).collect()
 }
 
 /// Carries over what no update may change: what is absent is filled, what is the server's is restored.
@@ -52,7 +64,6 @@ pub fn carry_over(new: &mut Object, old: &Object) {
     }
     copy(new, old, "generation");
     copy(new, old, "selfLink");
-    new.remove(&["metadata", "managedFields"]);
 }
 
 fn copy(new: &mut Object, old: &Object, field: &str) {
@@ -99,6 +110,7 @@ pub fn validate(new: &Object, resource: &Resource) -> Vec<FieldError> {
     validate_maps(new, &mut errors);
     validate_owners(new.owner_references(), &mut errors);
     validate_finalizers(new, resource, &mut errors);
+    validate_managers(new, &mut errors);
     errors
 }
 
@@ -179,6 +191,18 @@ fn validate_finalizers(new: &Object, resource: &Resource, errors: &mut Vec<Field
         let why = "finalizer orphan and foregroundDeletion cannot be both set";
         let all = json!(new.finalizers().collect::<Vec<_>>());
         errors.push(FieldError::invalid("metadata.finalizers", &all, why));
+    }
+}
+
+/// What a client wrote into `managedFields`; what cannot be read there at all was replaced before.
+fn validate_managers(new: &Object, errors: &mut Vec<FieldError>) {
+    for (i, entry) in new.items_at(&crate::patch::apply::MANAGED_FIELDS).iter().enumerate() {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+        let path = format!("metadata.managedFields[{i}]");
+        errors.extend(bad_manager(&format!("{path}.manager"), text("manager")));
+        if text("subresource").len() > SUBRESOURCE_BYTES {
+            errors.push(FieldError::too_long(format!("{path}.subresource"), SUBRESOURCE_BYTES));
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! The verbs, each written once for every kind. `serve` is their door from HTTP, `inner` the server's own.
 
 pub mod answer;
+mod apply;
 pub mod delete;
 pub mod inner;
 pub mod list;
 pub mod metadata;
+mod options;
 pub mod scale;
 pub mod select;
 pub mod serve;
+mod tracking;
 pub mod watch;
 pub mod write;

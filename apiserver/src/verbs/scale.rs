@@ -3,8 +3,20 @@
 use coracle_api::{Gvk, Object};
 use serde_json::{Map, Value, json};
 
+use super::serve::Request;
+use super::tracking::ScaleWrite;
+use super::write::{self, Ask, UpdateRules, converted};
+use crate::patch::{self, PatchKind};
 use crate::resource::{Resource, ScalePaths};
+use crate::schema::{Noticed, Schema};
 use crate::status::{Result, Status};
+
+/// A change of a scale, as its request's body says it.
+enum Change {
+    Put(Object, Vec<String>),
+    Patch(PatchKind),
+    Apply(Object, Noticed),
+}
 
 /// The kind of the view.
 pub fn gvk() -> Gvk {
@@ -75,4 +87,58 @@ fn selector_text(selector: &Value) -> String {
     }
     parts.sort();
     parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+}
+
+// === impl Request ===
+
+impl Request<'_> {
+    /// Writes a scale; answers the object it is a view of, and warnings.
+    pub(super) async fn write_scale(&self, paths: ScalePaths) -> Result<(Object, Vec<String>)> {
+        let change = match self.info.verb.as_str() {
+            "update" => {
+                let (view, warnings) = self.decode(&gvk())?;
+                Change::Put(view, warnings)
+            }
+            _ => match self.patch_kind()? {
+                PatchKind::Apply => {
+                    let (configuration, noticed) = self.configuration()?;
+                    Change::Apply(configuration, noticed)
+                }
+                kind => Change::Patch(kind),
+            },
+        };
+        let schema = Schema::builtin(&gvk()).ok_or_else(|| Status::internal("no schema of Scale"))?;
+        // Admission sees the subresource; the write itself is one of the main object.
+        let (manager, ask) = (self.manager(), Ask { subresource: "scale", ..self.ask(self.dry_run()?) });
+        let scale = ScaleWrite { server: self.server, ask: &ask, paths, schema: &schema, manager: &manager };
+        let mut warnings = vec![];
+        let mut edit = |old: &Object| {
+            let before = scale.view(old);
+            let mut view = match &change {
+                Change::Put(view, noticed) => {
+                    warnings.clone_from(noticed);
+                    view.clone()
+                }
+                Change::Patch(kind) => {
+                    let patched = patch::apply_normalized(*kind, &before, &self.body, &schema)?;
+                    warnings = self.judge_patched(&patched)?;
+                    patched.object
+                }
+                Change::Apply(configuration, noticed) => {
+                    warnings = self.judge_duplicates(noticed)?;
+                    scale.applied(&before, configuration, self.force())?
+                }
+            };
+            if !matches!(change, Change::Apply(..)) {
+                scale.track(&before, &mut view);
+            }
+            let mut new = old.clone();
+            apply(&view, &mut new, &paths, &self.resource)?;
+            scale.hand_over(&view, &mut new);
+            Ok(new)
+        };
+        let written = write::update(self.server, &ask, UpdateRules::default(), &mut edit).await?;
+        let object = serde_json::from_slice(&written.value).map_err(Status::internal)?;
+        Ok((converted(&self.resource, Object(object)), warnings))
+    }
 }

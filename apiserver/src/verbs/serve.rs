@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::answer::Style;
 use super::inner::Deletion;
+use super::options::Validation;
 use super::write::{Ask, UpdateRules, Written, check_gvk, converted};
 use super::{delete, list, scale, watch, write};
 use crate::Server;
@@ -18,7 +19,7 @@ use crate::admission::{Attributes, Operation};
 use crate::authn::User;
 
 use crate::codec::{self, Decoded, IncludeObject};
-use crate::patch::{self, PatchKind};
+use crate::patch::{self, PatchKind, Patched};
 use crate::request::RequestInfo;
 use crate::resource::{Invocation, Persistence, Resource, SubresourceHandler};
 use crate::schema::Noticed;
@@ -38,14 +39,6 @@ pub struct Request<'a> {
     pub body: Bytes,
     pub resource: Arc<Resource>,
     pub now: Timestamp,
-}
-
-/// What `fieldValidation` asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Validation {
-    Ignore,
-    Warn,
-    Strict,
 }
 
 // === impl Request ===
@@ -71,8 +64,7 @@ impl Request<'_> {
             return Err(Status::method_not_allowed(NOT_ALLOWED));
         }
         if matches!(verb, "create" | "update" | "patch") {
-            self.dry_run()?;
-            self.validation()?;
+            self.check_options()?;
         }
         match (verb, sub) {
             ("get", "" | "status") => self.get(),
@@ -118,7 +110,7 @@ impl Request<'_> {
             || sub.is_some_and(|s| matches!(s.handler, SubresourceHandler::Call(_)))
     }
 
-    fn style(&self, stream: bool) -> Result<Style> {
+    pub(super) fn style(&self, stream: bool) -> Result<Style> {
         let accept = self.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
         let mut accepted = match stream {
             true => codec::negotiate_stream(accept)?,
@@ -138,7 +130,7 @@ impl Request<'_> {
         Ok(Style { accepted, include, now: self.now })
     }
 
-    fn ask<'b>(&'b self, dry_run: bool) -> Ask<'b> {
+    pub(super) fn ask<'b>(&'b self, dry_run: bool) -> Ask<'b> {
         Ask {
             user: self.user,
             resource: &self.resource,
@@ -147,42 +139,12 @@ impl Request<'_> {
             name: &self.info.name,
             now: self.now,
             dry_run,
+            manager: None,
         }
-    }
-
-    fn dry_run(&self) -> Result<bool> {
-        match self.info.param("dryRun").as_deref() {
-            None | Some("") => Ok(false),
-            Some("All") => Ok(true),
-            Some(other) => Err(self.unsupported_option("dryRun", &serde_json::json!([other]), &["All"])),
-        }
-    }
-
-    fn validation(&self) -> Result<Validation> {
-        match self.info.param("fieldValidation").as_deref() {
-            None | Some("" | "Warn") => Ok(Validation::Warn),
-            Some("Strict") => Ok(Validation::Strict),
-            Some("Ignore") => Ok(Validation::Ignore),
-            Some(other) => {
-                let words = ["", "Ignore", "Strict", "Warn"];
-                Err(self.unsupported_option("fieldValidation", &other.into(), &words))
-            }
-        }
-    }
-
-    /// The 422 for a query parameter whose value is none of the known ones.
-    fn unsupported_option(&self, option: &str, value: &serde_json::Value, words: &[&str]) -> Status {
-        let kind = match self.info.verb.as_str() {
-            "update" => "UpdateOptions",
-            "patch" => "PatchOptions",
-            _ => "CreateOptions",
-        };
-        let error = crate::field::FieldError::not_supported(option, value, words);
-        Status::invalid(&Gvk::new("meta.k8s.io", "v1", kind), "", &[error])
     }
 
     /// The body as an object of `gvk`, and what was noticed in it that is not of the kind.
-    fn decode(&self, gvk: &Gvk) -> Result<(Object, Vec<String>)> {
+    pub(super) fn decode(&self, gvk: &Gvk) -> Result<(Object, Vec<String>)> {
         let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let Decoded { mut object, noticed } = codec::decode(content_type, &self.body, Some(gvk))?;
         check_gvk(&object, gvk)?;
@@ -191,6 +153,7 @@ impl Request<'_> {
             if self.info.verb == "create" && self.resource.status && !self.resource.status_on_create {
                 object.remove(&["status"]);
             }
+            patch::apply::keep_reset(&mut object.0);
             unknown = self.resource.schema.normalize(&mut object)?;
         } else if let Some(schema) = crate::schema::Schema::builtin(gvk) {
             unknown = schema.normalize(&mut object)?;
@@ -242,7 +205,9 @@ impl Request<'_> {
         if !self.info.name.is_empty() {
             return Err(Status::method_not_allowed(NOT_ALLOWED));
         }
-        match write::create(self.server, &self.ask(self.dry_run()?), object).await {
+        let manager = self.manager();
+        let ask = Ask { manager: Some(&manager), ..self.ask(self.dry_run()?) };
+        match write::create(self.server, &ask, object).await {
             Ok(written) => Ok(self.written(style, &written, &warnings)),
             Err(failure) => Err(failure.with_warnings(warnings)),
         }
@@ -284,45 +249,46 @@ impl Request<'_> {
         let style = self.style(false)?;
         let (object, warnings) = self.decode(&self.resource.gvk)?;
         write::check_name(&object, &self.info.name)?;
-        let rules = UpdateRules { creates: true };
+        let rules = UpdateRules { creates: true, applies: false };
+        let manager = self.manager();
+        let ask = Ask { manager: Some(&manager), ..self.ask(self.dry_run()?) };
         // Without a revision the client means "whatever is there": then a lost race is tried again.
         let mut edit = |_: &Object| Ok(object.clone());
-        match write::update(self.server, &self.ask(self.dry_run()?), rules, &mut edit).await {
+        match write::update(self.server, &ask, rules, &mut edit).await {
             Ok(written) => Ok(self.written(style, &written, &warnings)),
             Err(failure) => Err(failure.with_warnings(warnings)),
         }
     }
 
     async fn patch(&self) -> Result<Response<Body>> {
-        let style = self.style(false)?;
         let kind = self.patch_kind()?;
+        if kind == PatchKind::Apply {
+            return self.apply().await;
+        }
+        let style = self.style(false)?;
         let mut warnings = vec![];
         let mut edit = |old: &Object| {
             let patched = patch::apply_normalized(kind, old, &self.body, &self.resource.schema)?;
-            warnings = match (self.validation()?, patched.strict_error()) {
-                (Validation::Strict, Some(refusal)) => return Err(refusal),
-                (Validation::Warn, _) => patched.noticed.0,
-                (Validation::Strict | Validation::Ignore, _) => vec![],
-            };
+            warnings = self.judge_patched(&patched)?;
             check_gvk(&patched.object, &self.resource.gvk)?;
             Ok(patched.object)
         };
-        let ask = self.ask(self.dry_run()?);
+        let manager = self.manager();
+        let ask = Ask { manager: Some(&manager), ..self.ask(self.dry_run()?) };
         let written = write::update(self.server, &ask, UpdateRules::default(), &mut edit).await?;
         Ok(self.written(style, &written, &warnings))
     }
 
-    fn patch_kind(&self) -> Result<PatchKind> {
-        let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        match PatchKind::from_content_type(content_type.unwrap_or_default())? {
-            PatchKind::Apply => Err(Status::unsupported_media_type(
-                "server-side apply is not served yet: use a strategic merge, merge or JSON patch",
-            )),
-            kind => Ok(kind),
+    /// Warnings, nothing, or a refusal, for what was noticed in a patch.
+    pub(super) fn judge_patched(&self, patched: &Patched) -> Result<Vec<String>> {
+        match (self.validation()?, patched.strict_error()) {
+            (Validation::Strict, Some(refusal)) => Err(refusal),
+            (Validation::Warn, _) => Ok(patched.noticed.0.clone()),
+            (Validation::Strict | Validation::Ignore, _) => Ok(vec![]),
         }
     }
 
-    fn written(&self, style: Style, written: &Written, noticed: &[String]) -> Response<Body> {
+    pub(super) fn written(&self, style: Style, written: &Written, noticed: &[String]) -> Response<Body> {
         let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = style.object(&self.resource, &written.value, code);
         add_warnings(&mut response, noticed);
@@ -384,40 +350,11 @@ impl Request<'_> {
     async fn scale(&self) -> Result<Response<Body>> {
         let style = self.style(false)?;
         let Some(paths) = self.resource.scale else { return Err(Status::no_such_path()) };
-        let mut warnings = vec![];
-        let object = match self.info.verb.as_str() {
-            "get" => converted(&self.resource, self.stored()?.object()),
-            verb => {
-                let put = match verb {
-                    "update" => Some(self.decode(&scale::gvk())?),
-                    _ => None,
-                };
-                let kind = if put.is_none() { Some(self.patch_kind()?) } else { None };
-                let schema = crate::schema::Schema::builtin(&scale::gvk());
-                let schema = schema.ok_or_else(|| Status::internal("no schema of Scale"))?;
-                let mut edit = |old: &Object| {
-                    let view = match (&put, kind) {
-                        (Some((view, noticed)), _) => {
-                            warnings.clone_from(noticed);
-                            view.clone()
-                        }
-                        (None, Some(kind)) => {
-                            patch::apply(kind, &scale::of(old, &paths), &self.body, &schema)?
-                        }
-                        (None, None) => return Err(Status::internal("neither a scale nor a patch")),
-                    };
-                    let mut new = old.clone();
-                    scale::apply(&view, &mut new, &paths, &self.resource)?;
-                    Ok(new)
-                };
-                let mut ask = self.ask(self.dry_run()?);
-                // Admission sees the subresource; the write itself is one of the main object.
-                ask.subresource = "scale";
-                let written = write::update(self.server, &ask, UpdateRules::default(), &mut edit).await?;
-                let object = serde_json::from_slice(&written.value).map_err(Status::internal)?;
-                converted(&self.resource, Object(object))
-            }
-        };
+        if self.info.verb == "get" {
+            let object = converted(&self.resource, self.stored()?.object());
+            return Ok(style.encode(scale::of(&object, &paths).0, StatusCode::OK));
+        }
+        let (object, warnings) = self.write_scale(paths).await?;
         let mut response = style.encode(scale::of(&object, &paths).0, StatusCode::OK);
         add_warnings(&mut response, &warnings);
         Ok(response)

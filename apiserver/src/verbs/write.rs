@@ -5,14 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coracle_api::{Gvk, Object};
 use jiff::Timestamp;
-use rand::Rng;
 use serde_json::Value;
 
-use super::metadata;
+use super::apply::authorize_create;
+use super::{metadata, tracking};
 use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
 use crate::field::FieldError;
+use crate::patch::apply;
 use crate::resource::{Resource, SubresourceHandler, WriteContext};
 use crate::status::{Result, Status};
 use crate::store::{Change, CommitError, Expect, Stored};
@@ -27,6 +28,8 @@ pub struct Ask<'a> {
     pub name: &'a str,
     pub now: Timestamp,
     pub dry_run: bool,
+    /// Whose fields this write sets; `None` where the object names its owners itself.
+    pub manager: Option<&'a str>,
 }
 
 /// What a write left behind.
@@ -46,6 +49,8 @@ pub type Edit<'a> = dyn FnMut(&Object) -> Result<Object> + Send + 'a;
 pub struct UpdateRules {
     /// Whether a `resourceVersion` in the new object is the one it was made from (PUT; patches name it deliberately too).
     pub creates: bool,
+    /// Whether what is not there is created, whatever its kind: server-side apply.
+    pub applies: bool,
 }
 
 /// How often a generated name is made anew.
@@ -111,10 +116,12 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     let revision = new.remove(&["metadata", "resourceVersion"]).filter(|r| r != "");
     resource.strategy.default(&mut new);
     if new.name().is_empty() && !new.generate_name().is_empty() {
-        let name = generated_name(new.generate_name());
+        let name = metadata::generated_name(new.generate_name());
         new.set(&["metadata", "name"], name);
     }
+    let owners = tracking::owners(server, ask, None, &mut new);
     metadata::fill(&mut new, resource, uuid::Uuid::new_v4().to_string(), ask.now);
+    tracking::set_owners(&mut new, owners);
     let name = new.name().to_owned();
     let attributes = ask.attributes(Operation::Create, &name);
     let mut warnings = server.access.admission.mutate(server, &attributes, &mut new, None).await?;
@@ -193,18 +200,6 @@ fn match_namespace(new: &mut Object, ask: &Ask<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Upstream's: the prefix, cut to leave room, and five of these characters.
-fn generated_name(prefix: &str) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut rng = rand::rng();
-    let mut end = prefix.len().min(58);
-    while !prefix.is_char_boundary(end) {
-        end -= 1;
-    }
-    let tail = (0..5).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]));
-    prefix[..end].chars().chain(tail).collect()
-}
-
 /// Updates an object: reads, edits, checks and writes until nobody else wrote in between.
 pub async fn update(
     server: &Server,
@@ -226,7 +221,8 @@ pub async fn update(
 
 async fn absent(server: &Server, ask: &Ask<'_>, rules: UpdateRules, edit: &mut Edit<'_>) -> Result<Written> {
     let missing = || Status::not_found(&ask.resource.gvr, ask.name);
-    if !(rules.creates && ask.resource.create_on_update && ask.subresource.is_empty()) {
+    let creates = rules.applies || (rules.creates && ask.resource.create_on_update);
+    if !(creates && ask.subresource.is_empty()) {
         return Err(missing());
     }
     let mut new = edit(&Object::default())?;
@@ -235,10 +231,11 @@ async fn absent(server: &Server, ask: &Ask<'_>, rules: UpdateRules, edit: &mut E
         let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", new.uid());
         return Err(Status::conflict(&ask.resource.gvr, ask.name, &why));
     }
-    if !new.str_at(&["metadata", "resourceVersion"]).is_empty() {
+    if new.remove(&["metadata", "resourceVersion"]).is_some_and(|r| r != "") && !rules.applies {
         return Err(missing());
     }
     new.set(&["metadata", "name"], ask.name);
+    authorize_create(server, ask)?;
     create(server, ask, new).await
 }
 
@@ -257,8 +254,10 @@ async fn update_once(
     match_namespace(&mut new, ask)?;
     check_revision(&mut new, &old, ask)?;
     resource.strategy.default(&mut new);
+    let owners = tracking::owners(server, ask, Some(&old), &mut new);
     isolate(&mut new, &old, ask);
     metadata::carry_over(&mut new, &old);
+    tracking::set_owners(&mut new, owners);
     let attributes = ask.attributes(Operation::Update, ask.name);
     let mut warnings = server.access.admission.mutate(server, &attributes, &mut new, Some(&old)).await?;
     let context = ask.context();
@@ -274,6 +273,7 @@ async fn update_once(
         && new.deletion_grace_period_seconds().unwrap_or(0) == 0
         && new.finalizers().next().is_none()
         && !resource.strategy.held(&new);
+    apply::settle_times(&mut new, &old);
     if new == old && !ends {
         return Ok(Some(Written { value: stored.value.clone(), created: false, warnings }));
     }
@@ -371,12 +371,14 @@ fn isolate(new: &mut Object, old: &Object, ask: &Ask<'_>) {
         "" => {}
         "status" => {
             let written = std::mem::replace(new, old.clone());
-            for path in [
+            let resets = resource.resets("status");
+            let parts = [
                 &["status"][..],
                 &["metadata", "labels"],
                 &["metadata", "annotations"],
                 &["metadata", "finalizers"],
-            ] {
+            ];
+            for path in parts.into_iter().filter(|path| !resets.iter().any(|r| path.starts_with(r))) {
                 match written.at(path) {
                     Some(value) => new.set(path, value.clone()),
                     None => {

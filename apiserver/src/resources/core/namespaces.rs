@@ -15,6 +15,7 @@ const VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "
 pub(super) const ROW: Row = Row {
     kind: "Namespace",
     plural: "namespaces",
+    resets: &[("finalize", &[&["status"]])],
     short: &["ns"],
     verbs: VERBS,
     status: true,

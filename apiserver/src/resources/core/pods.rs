@@ -13,6 +13,7 @@ use crate::resource::{
 pub(super) const ROW: Row = Row {
     kind: "Pod",
     plural: "pods",
+    resets: &[("status", &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]])],
     short: &["po"],
     categories: &["all"],
     status: true,
