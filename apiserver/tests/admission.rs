@@ -385,3 +385,74 @@ async fn validating_policies_deny_warn_and_take_parameters() {
     );
     c.running.stop().await;
 }
+
+#[tokio::test]
+async fn mutating_policies_merge_by_schema_patch_and_run_again() {
+    let c = Cluster::start().await;
+    let write = async |kind: &str, plural: &str, name: &str, spec: Value| {
+        let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+                            "metadata": {"name": name}, "spec": spec});
+        c.send("DELETE", &format!("{GROUP}/{plural}/{name}"), Value::Null).await;
+        let (code, answer, _) = c.send("POST", &format!("{GROUP}/{plural}"), object).await;
+        assert_eq!(code, 201, "{answer}");
+    };
+    let policy = async |name: &str, again: &str, mutation: Value| {
+        let rules = json!([{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"],
+                            "resources": ["deployments"]}]);
+        let spec = json!({"matchConstraints": {"resourceRules": rules}, "reinvocationPolicy": again,
+                          "failurePolicy": "Fail", "mutations": [mutation]});
+        write("MutatingAdmissionPolicy", "mutatingadmissionpolicies", name, spec).await;
+        let binding = json!({"policyName": name});
+        write("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", name, binding).await;
+    };
+    let apply = |expression: &str| json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}});
+    let patch = |expression: &str| json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}});
+    let create = async || {
+        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [
+            {"name": "a", "image": "i"}, {"name": "b", "image": "i", "env": [{"name": "X", "value": "1"}]}]}});
+        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+            "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+        c.send("POST", "/apis/apps/v1/namespaces/default/deployments?dryRun=All", object).await
+    };
+    policy(
+        "a",
+        "IfNeeded",
+        patch(
+            "has(object.metadata.annotations) ? [JSONPatch{op: 'add', path: '/metadata/annotations/' + \
+         jsonpatch.escapeKey('x/y'), value: string(size(object.metadata.annotations))}] : []",
+        ),
+    )
+    .await;
+    policy("b", "Never", apply(
+        "Object{metadata: Object.metadata{annotations: {'k': 'v'}}, spec: Object.spec{replicas: 3, template: \
+         Object.spec.template{spec: Object.spec.template.spec{containers: [Object.spec.template.spec.containers{name: 'b', \
+         image: 'j'}]}}}}")).await;
+    let (code, made, _) = create().await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["metadata"]["annotations"], json!({"k": "v", "x/y": "1"}), "the first has run again");
+    assert_eq!(made["spec"]["replicas"], 3);
+    let containers = &made["spec"]["template"]["spec"]["containers"];
+    assert_eq!((&containers[0]["image"], &containers[1]["image"]), (&json!("i"), &json!("j")));
+    assert_eq!(containers[1]["env"], json!([{"name": "X", "value": "1"}]), "what is not named stays");
+    for (expression, why) in [
+        (
+            "Object{spec: Object.spec{selector: Object.spec.selector{matchLabels: {'x': 'y'}}}}",
+            "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.selector",
+        ),
+        (
+            "Object{spec: Object.spec{replicas: object.nope}}",
+            "expression 'Object{spec: Object.spec{replicas: object.nope}}' resulted in error: no such key: nope",
+        ),
+        (
+            "Object{spec: Object.metadata{}}",
+            "type mismatch: unexpected type name \"Object.metadata\", expected \"Object.spec\", which matches field name path \
+          from root Object type",
+        ),
+    ] {
+        policy("b", "Never", apply(expression)).await;
+        let (code, answer, _) = create().await;
+        let expected = format!("policy 'b' with binding 'b' denied request: {why}");
+        assert_eq!((code, answer["message"].as_str().unwrap()), (403, &*expected));
+    }
+    c.running.stop().await;
+}

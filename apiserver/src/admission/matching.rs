@@ -11,6 +11,7 @@ use super::{Attributes, Operation};
 use crate::Server;
 use crate::cluster::{Cluster, core};
 use crate::resource::{Resource, SubresourceHandler};
+use crate::schema::Schema;
 use crate::status::{Result, Status};
 use crate::verbs::{scale, write};
 
@@ -189,8 +190,16 @@ impl Matched {
         }
     }
 
-    pub(super) fn kind(&self, what: &Attributes<'_>) -> Gvk {
+    fn kind(&self, what: &Attributes<'_>) -> Gvk {
         body_kind(self.resource(what), what.subresource)
+    }
+
+    /// The schema of the view.
+    pub(super) fn schema(&self, what: &Attributes<'_>) -> Arc<Schema> {
+        let resource = self.resource(what);
+        let kind = self.kind(what);
+        let other = if kind == resource.gvk { None } else { Schema::builtin(&kind) };
+        other.unwrap_or_else(|| resource.schema.clone())
     }
 
     /// An object of the request as the hook or policy wants to see it.
@@ -239,7 +248,7 @@ impl Matched {
         if kind == what.resource.gvk {
             what.resource.schema.normalize(object)?;
             what.resource.strategy.default(object);
-        } else if let Some(schema) = crate::schema::Schema::builtin(&kind) {
+        } else if let Some(schema) = Schema::builtin(&kind) {
             schema.normalize(object)?;
         }
         Ok(())

@@ -90,21 +90,22 @@ impl Chain {
         namespace::admit(server, what)?;
         node_restriction::check(server, what, Some(new), old)?;
         let mut warnings = vec![];
-        let mut rounds = Rounds::default();
-        for plugin in MUTATORS {
-            plugin(server, what, new, old)?;
-        }
-        let changed = self.webhooks.mutate(server, what, Some(new), old, &mut rounds, &mut warnings).await;
-        if warned(changed, &mut warnings)? {
-            // What others have changed goes once more through all, that the built-in rules hold for it, too.
-            rounds.again = true;
+        let (mut policies, mut webhooks) = (Rounds::default(), Rounds::default());
+        loop {
             for plugin in MUTATORS {
                 plugin(server, what, new, old)?;
             }
-            let again = self.webhooks.mutate(server, what, Some(new), old, &mut rounds, &mut warnings).await;
-            warned(again, &mut warnings)?;
+            let by_policies = self.policies.mutate(server, what, new, old, &mut policies);
+            let by_policies = warned(by_policies, &mut warnings)?;
+            let called =
+                self.webhooks.mutate(server, what, Some(new), old, &mut webhooks, &mut warnings).await;
+            let by_webhooks = warned(called, &mut warnings)?;
+            if policies.again || !(by_policies || by_webhooks) {
+                return Ok(warnings);
+            }
+            // What others have changed goes once more through all, that the built-in rules hold for it, too.
+            (policies.again, webhooks.again) = (true, true);
         }
-        Ok(warnings)
     }
 
     /// For calls (tokens, evictions, bindings), whose body is not an object that is stored, and for connections, whose

@@ -11,14 +11,18 @@ pub(super) struct Checker<'e> {
     environment: &'e Environment,
     /// Variables of macros, the innermost last.
     locals: Vec<(String, Type)>,
-    pub(super) issues: Vec<Issue>,
+    issues: Vec<Issue>,
+    /// What is looked at only where all types are well.
+    late: Vec<Issue>,
+    /// Whether a list may hold values of different types.
+    mixed: bool,
 }
 
 // === impl Checker ===
 
 impl<'e> Checker<'e> {
     pub(super) fn new(environment: &'e Environment) -> Self {
-        Checker { environment, locals: vec![], issues: vec![] }
+        Checker { environment, locals: vec![], issues: vec![], late: vec![], mixed: false }
     }
 
     pub(super) fn check(&mut self, e: &mut Expr) -> Type {
@@ -33,8 +37,7 @@ impl<'e> Checker<'e> {
                 self.issue(at, message)
             }
             Kind::Select(select) => self.select(at, select),
-            Kind::And(all) => self.logical(at, "_&&_", all),
-            Kind::Or(all) => self.logical(at, "_||_", all),
+            Kind::And(all) | Kind::Or(all) => self.logical(all),
             Kind::Ternary(parts) => self.ternary(at, parts),
             Kind::Call(call) => self.call(at, call),
             Kind::List(items) => {
@@ -60,6 +63,13 @@ impl<'e> Checker<'e> {
             Kind::Struct(name, entries) => self.message(at, name, entries),
             Kind::Fold(fold) => self.fold(at, fold),
         }
+    }
+
+    /// Everything wrong, from left to right.
+    pub(super) fn finish(self) -> Vec<Issue> {
+        let mut issues = if self.issues.is_empty() { self.late } else { self.issues };
+        issues.sort_by_key(|issue| issue.at);
+        issues
     }
 
     fn issue(&mut self, at: usize, message: String) -> Type {
@@ -110,10 +120,10 @@ impl<'e> Checker<'e> {
         }
     }
 
-    fn logical(&mut self, at: usize, function: &str, all: &mut [Expr]) -> Type {
-        let types: Vec<Type> = all.iter_mut().map(|e| self.check(e)).collect();
-        if !types.iter().all(|ty| matches!(ty, Type::Bool | Type::Dyn)) {
-            self.issue(at, no_overload(function, false, &types));
+    fn logical(&mut self, all: &mut [Expr]) -> Type {
+        for operand in all {
+            let found = self.check(operand);
+            self.must_be_bool(operand.at, &found);
         }
         Type::Bool
     }
@@ -137,7 +147,11 @@ impl<'e> Checker<'e> {
             call.member = false;
             call.args.remove(0);
         }
+        // A format takes arguments of any types.
+        let mixed = self.mixed;
+        self.mixed |= call.member && call.function == "format";
         let types: Vec<Type> = call.args.iter_mut().map(|e| self.check(e)).collect();
+        self.mixed = mixed;
         if call.function == "_[_]" || call.function == "_[?_]" {
             return self.index(at, call, &types);
         }
@@ -156,7 +170,10 @@ impl<'e> Checker<'e> {
             }
         }
         match result {
-            Some(ty) => ty,
+            Some(ty) => {
+                self.check_literals(call);
+                ty
+            }
             None => self.issue(at, no_overload(&call.function, call.member, &types)),
         }
     }
@@ -187,10 +204,11 @@ impl<'e> Checker<'e> {
     /// The elements of a literal are all of one type.
     fn alike(&mut self, at: usize, first: Option<Type>, next: Type) -> Type {
         if let Some(first) = &first
-            && !next.fits(first, &mut vec![])
-            && !first.fits(&next, &mut vec![])
+            && !self.mixed
+            && !alike(first, &next)
         {
-            return self.issue(at, format!("expected type '{first}' but found '{next}'"));
+            let message = format!("expected type '{first}' but found '{next}'");
+            self.late.push(Issue { at, message });
         }
         joined(first, next)
     }
@@ -247,20 +265,19 @@ impl<'e> Checker<'e> {
         };
         let outer = self.locals.len();
         self.locals.extend(fold.vars.iter().cloned().zip(vars.iter().cloned()));
-        if let Some(filter) = &mut fold.filter {
-            let ty = self.check(filter);
-            self.must_be_bool(at, "_?_:_", ty);
-        }
+        let filter = fold.filter.as_mut().map(|filter| self.check(filter));
         let body = self.check(&mut fold.body);
+        if let Some(filter) = filter {
+            self.condition(at, filter, &Type::list(body.clone()));
+        }
         self.locals.truncate(outer);
         match fold.kind {
-            FoldKind::All => self.must_be_bool(at, "_&&_", body),
-            FoldKind::Exists => self.must_be_bool(at, "_||_", body),
-            FoldKind::ExistsOne => self.must_be_bool(at, "_?_:_", body),
-            FoldKind::Filter => {
-                self.must_be_bool(at, "_?_:_", body);
-                Type::list(vars[0].clone())
+            FoldKind::All | FoldKind::Exists => self.must_be_bool(fold.body.at, &body),
+            FoldKind::ExistsOne => {
+                self.condition(at, body, &Type::Int);
+                Type::Bool
             }
+            FoldKind::Filter => self.condition(at, body, &Type::list(vars[0].clone())),
             FoldKind::Map => Type::list(body),
             FoldKind::SortBy => range,
             FoldKind::TransformMap => Type::map(vars[0].clone(), body),
@@ -273,11 +290,43 @@ impl<'e> Checker<'e> {
         }
     }
 
-    fn must_be_bool(&mut self, at: usize, function: &str, found: Type) -> Type {
+    fn must_be_bool(&mut self, at: usize, found: &Type) -> Type {
         if !matches!(found, Type::Bool | Type::Dyn) {
-            self.issue(at, no_overload(function, false, &[Type::Bool, found]));
+            self.issue(at, format!("expected type 'bool' but found '{found}'"));
         }
         Type::Bool
+    }
+
+    /// The condition of a macro that takes or leaves elements: upstream's is written as `condition ? result : result`.
+    fn condition(&mut self, at: usize, found: Type, result: &Type) -> Type {
+        if !matches!(found, Type::Bool | Type::Dyn) {
+            self.issue(at, no_overload("_?_:_", false, &[found, result.clone(), result.clone()]));
+        }
+        result.clone()
+    }
+
+    /// Arguments that are wrong as they stand.
+    fn check_literals(&mut self, call: &Call) {
+        let Some(Expr { at, kind: Kind::Literal(Literal::String(text)) }) = call.args.last() else { return };
+        let well = match (call.function.as_str(), call.args.len()) {
+            ("duration", 1) => crate::schema::parse_duration(text).is_some(),
+            ("timestamp", 1) => text.parse::<jiff::Timestamp>().is_ok(),
+            ("matches", 2) => regex::Regex::new(text).is_ok(),
+            _ => true,
+        };
+        if !well {
+            self.late.push(Issue { at: *at, message: format!("invalid {} argument", call.function) });
+        }
+    }
+}
+
+/// Whether two types are one, as far as is known.
+fn alike(first: &Type, next: &Type) -> bool {
+    let known = |ty: &Type| *ty != Type::Dyn;
+    match (first, next) {
+        (Type::List(a), Type::List(b)) => !known(a) || !known(b) || alike(a, b),
+        (Type::Map(a), Type::Map(b)) => !known(&a.1) || !known(&b.1) || alike(&a.1, &b.1),
+        _ => first == next,
     }
 }
 

@@ -14,6 +14,7 @@ pub(super) fn global(at: usize, name: &str, mut args: Vec<Expr>) -> Result<Expr>
     match &mut field.kind {
         Kind::Select(select) if !select.optional => {
             select.test = true;
+            field.at = at;
             Ok(field)
         }
         _ => Err(Issue { at: field.at, message: "invalid argument to has() macro".to_owned() }),

@@ -104,8 +104,9 @@ impl Environment {
         let mut expr = parser::parse(text).map_err(|issue| shown(text, &[issue]))?;
         let mut checker = Checker::new(self);
         let output = checker.check(&mut expr);
-        if !checker.issues.is_empty() {
-            return Err(shown(text, &checker.issues));
+        let issues = checker.finish();
+        if !issues.is_empty() {
+            return Err(shown(text, &issues));
         }
         Ok(Program { expr, output })
     }

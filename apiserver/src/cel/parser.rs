@@ -6,8 +6,12 @@ use super::macros;
 
 /// How deep an expression may be nested: the evaluator recurses.
 const MAX_DEPTH: usize = 120;
-/// What may follow where an operand is missing, as upstream's parser lists it.
-const OPERANDS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+/// What may follow where an operand is missing, as upstream's parser lists it; the second where it may be optional.
+const OPERANDS: [&str; 2] = [
+    "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}",
+    "{'[', '{', '(', '.', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, \
+     IDENTIFIER}",
+];
 const RESERVED: [&str; 17] = [
     "as",
     "break",
@@ -84,6 +88,20 @@ impl Parser {
             return Ok(());
         }
         Err(self.mismatched(&format!("'{sign}'")))
+    }
+
+    /// As [`Parser::expect`] where upstream's parser goes on as if the sign were there.
+    fn expect_or_miss(&mut self, sign: &str) -> Result<()> {
+        if self.take(sign) {
+            return Ok(());
+        }
+        let (at, _, text) = &self.tokens[self.at];
+        Err(Issue { at: *at, message: format!("Syntax error: missing '{sign}' at '{text}'") })
+    }
+
+    fn after(&self, sign: &str) -> bool {
+        let before = self.at.checked_sub(1).map(|at| &self.tokens[at].1);
+        matches!(before, Some(Token::Sign(s)) if *s == sign)
     }
 
     fn mismatched(&self, expected: &str) -> Issue {
@@ -236,7 +254,7 @@ impl Parser {
         loop {
             args.push(self.expr()?);
             if !self.take(",") {
-                self.expect(")")?;
+                self.expect_or_miss(")")?;
                 return Ok(args);
             }
         }
@@ -260,7 +278,7 @@ impl Parser {
             Token::Sign("null") => Literal::Null,
             Token::Sign("(") => {
                 let inner = self.expr()?;
-                self.expect(")")?;
+                self.expect_or_miss(")")?;
                 return Ok(inner);
             }
             Token::Sign("[") => return self.list(at),
@@ -268,14 +286,21 @@ impl Parser {
                 let entries = self.entries(false)?;
                 return Ok(Expr::new(at, Kind::Map(entries)));
             }
-            Token::Sign(".") => return self.name(at),
+            Token::Sign(".") => {
+                if !matches!(self.peek(), Token::Ident(_)) {
+                    let (at, _, text) = &self.tokens[self.at];
+                    let message = format!("Syntax error: no viable alternative at input '.{text}'");
+                    return Err(Issue { at: *at, message });
+                }
+                return self.name(at);
+            }
             Token::Ident(_) => {
                 self.at -= 1;
                 return self.name(at);
             }
             Token::Sign(_) | Token::Quoted(_) | Token::End => {
                 self.at -= 1;
-                return Err(self.mismatched(OPERANDS));
+                return Err(self.mismatched(OPERANDS[usize::from(self.after("["))]));
             }
         };
         Ok(Expr::new(at, Kind::Literal(literal)))
@@ -284,7 +309,7 @@ impl Parser {
     fn name(&mut self, at: usize) -> Result<Expr> {
         let name = self.field()?;
         if RESERVED.contains(&name.as_str()) {
-            return Err(Issue { at, message: format!("Syntax error: reserved identifier: {name}") });
+            return Err(Issue { at, message: format!("reserved identifier: {name}") });
         }
         let at_call = self.offset();
         if !self.take("(") {
@@ -300,7 +325,9 @@ impl Parser {
             let optional = self.take("?");
             items.push(Element { value: self.expr()?, optional });
             if !self.take(",") {
-                self.expect("]")?;
+                if !self.take("]") {
+                    return Err(self.mismatched("{']', ','}"));
+                }
                 break;
             }
         }
@@ -317,7 +344,7 @@ impl Parser {
                 true => Expr::new(at, Kind::Literal(Literal::String(self.field()?.into()))),
                 false => self.expr()?,
             };
-            self.expect(":")?;
+            self.expect_or_miss(":")?;
             entries.push(Entry { key, value: self.expr()?, optional });
             if !self.take(",") {
                 self.expect("}")?;

@@ -1,3 +1,5 @@
+//! What expressions mean, and what is said of those that mean nothing.
+
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -62,7 +64,7 @@ fn expressions_mean_what_the_language_says() {
         ("object.spec.?nope.orValue('none')", json!("none")),
         ("object.?spec.?replicas.hasValue()", json!(true)),
         ("object.spec.ports[?5].orValue(1)", json!(1)),
-        ("[?object.spec.?nope, ?optional.of(1)]", json!([1])),
+        ("[?object.spec.?nope, ?optional.of(dyn(1))]", json!([1])),
         ("optional.of(2).optMap(x, x + 1).value()", json!(3)),
         ("type(1) == int && type('') != int", json!(true)),
         ("dyn(1) == 1.0", json!(true)),
@@ -146,4 +148,17 @@ fn an_expression_too_deep_for_the_evaluator_is_refused() {
     assert!(run(&long)["compile"].as_str().unwrap().contains("recursion limit exceeded"));
     let flat = vec!["true"; 5000].join(" && ");
     assert_eq!(run(&flat), json!(true));
+}
+
+/// What upstream v1.36.3 says of expressions in a validating policy.
+#[test]
+fn expressions_are_accepted_and_refused_as_upstream_does() {
+    use crate::admission::expressions::{Declared, environment};
+    let environment = environment(Declared { authorizer: true, ..Declared::default() });
+    let recorded: std::collections::BTreeMap<String, Option<String>> =
+        serde_json::from_str(include_str!("recorded.json")).unwrap();
+    assert!(recorded.len() > 90);
+    for (text, expected) in recorded {
+        assert_eq!(environment.compile_as(&text, &[Type::Bool]).err(), expected, "{text}");
+    }
 }

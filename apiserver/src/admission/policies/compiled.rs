@@ -3,7 +3,9 @@
 use coracle_api::Object;
 use serde_json::Value;
 
-use super::super::expressions::{self, Condition, Declared, Expression, declare_variable, environment};
+use super::super::expressions::{
+    self, Condition, Declared, Expression, configuration_type, declare_variable, environment, patches_type,
+};
 use super::super::matching::Criteria;
 use crate::cel::{Environment, Type};
 
@@ -18,6 +20,8 @@ pub(super) struct Policy {
     pub(super) validations: Vec<Validation>,
     /// What would be written to an audit log; evaluated, for what fails here refuses the request.
     pub(super) audit_annotations: Vec<Expression>,
+    pub(super) mutations: Vec<Mutation>,
+    pub(super) reinvocable: bool,
     pub(super) bindings: Vec<Binding>,
 }
 
@@ -26,6 +30,11 @@ pub(super) struct Validation {
     pub(super) message: String,
     pub(super) message_expression: Option<Expression>,
     pub(super) reason: String,
+}
+
+pub(super) enum Mutation {
+    Apply(Expression),
+    Patch(Expression),
 }
 
 pub(super) struct Binding {
@@ -78,6 +87,8 @@ impl Policy {
             conditions: expressions::conditions(&spec["matchConditions"], params),
             validations,
             audit_annotations: items(spec, "auditAnnotations").map(annotation).collect(),
+            mutations: items(spec, "mutations").map(|m| Mutation::new(m, &declared)).collect(),
+            reinvocable: spec["reinvocationPolicy"] == "IfNeeded",
             variables,
             param_kind,
             bindings,
@@ -112,6 +123,24 @@ impl Validation {
             message_expression: (!message.is_empty())
                 .then(|| Expression::compile(messages, message, &[Type::String])),
             reason: text("reason").to_owned(),
+        }
+    }
+}
+
+// === impl Mutation ===
+
+impl Mutation {
+    fn new(mutation: &Value, declared: &Environment) -> Self {
+        let text = |key: &str| mutation[key]["expression"].as_str().unwrap_or_default();
+        match mutation["patchType"].as_str() {
+            Some("JSONPatch") => {
+                Mutation::Patch(Expression::compile(declared, text("jsonPatch"), &[patches_type()]))
+            }
+            _ => Mutation::Apply(Expression::compile(
+                declared,
+                text("applyConfiguration"),
+                &[configuration_type()],
+            )),
         }
     }
 }

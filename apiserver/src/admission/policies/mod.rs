@@ -4,6 +4,7 @@
 //! for the comparison of two numbers.
 
 mod compiled;
+mod mutating;
 mod params;
 mod validating;
 
@@ -15,17 +16,19 @@ use coracle_api::{Gvr, Object};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::Attributes;
 use super::expressions::Inputs;
 use super::matching::{self, Matched};
+use super::webhooks::Rounds;
+use super::{Attributes, Operation};
 use crate::Server;
 use crate::cluster::{Cluster, core};
 use crate::status::Result;
 use compiled::{Binding, Policy};
 
-/// What policies there are.
+/// Both kinds of policies.
 pub(super) struct Policies {
     validating: Source,
+    mutating: Source,
 }
 
 /// The bound policies of one kind, as of one generation of policies and of bindings.
@@ -64,6 +67,13 @@ impl Default for Policies {
                     "admissionregistration.k8s.io/validatingadmissionpolicybindings",
                 ],
             ),
+            mutating: source(
+                ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],
+                [
+                    "admissionregistration.k8s.io/mutatingadmissionpolicies",
+                    "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
+                ],
+            ),
         }
     }
 }
@@ -82,6 +92,26 @@ impl Policies {
             return Ok(vec![]);
         }
         validating::validate(&policies, server, what, new, old)
+    }
+
+    /// Lets mutating policies change an object. Whether it has changed.
+    pub(super) fn mutate(
+        &self,
+        server: &Server,
+        what: &Attributes<'_>,
+        new: &mut Object,
+        old: Option<&Object>,
+        rounds: &mut Rounds,
+    ) -> Result<bool> {
+        let writes = matches!(what.operation, Operation::Create | Operation::Update);
+        let policies = self.mutating.current(server);
+        if policies.is_empty() || !writes || is_exempt(server, what) {
+            return Ok(false);
+        }
+        rounds.enter(Some(new));
+        let changed = mutating::mutate(&policies, server, what, new, old, rounds)?;
+        rounds.leave(Some(new));
+        Ok(changed)
     }
 }
 

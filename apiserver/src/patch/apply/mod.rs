@@ -9,6 +9,7 @@ mod element;
 mod last_applied;
 mod managers;
 mod merge;
+mod overlay;
 mod owned;
 mod place;
 mod remove;
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 use crate::schema::Schema;
 pub use configuration::apply;
 use managers::{Operation, Writer};
+pub use overlay::overlay;
 pub use scale::{from_scale, to_scale};
 pub use track::track;
 
