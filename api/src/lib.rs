@@ -2,6 +2,7 @@
 //!
 //! No I/O, no async, no clock: everything here is a value or a pure function over values.
 
+pub mod cidr;
 pub mod conditions;
 pub mod gvk;
 pub mod names;
@@ -16,6 +17,7 @@ pub mod selector;
 pub mod taint;
 pub mod time;
 
+pub use cidr::Cidr;
 pub use gvk::{Gvk, Gvr};
 pub use k8s_openapi;
 pub use object::Object;

@@ -25,6 +25,7 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     Controller { name: "endpointslice-mirroring-controller", start: crate::endpoints::start_mirror },
     Controller { name: "namespace-controller", start: crate::namespace::start },
     Controller { name: "garbage-collector-controller", start: crate::gc::start },
+    Controller { name: "node-ipam-controller", start: crate::node_ipam::start },
     Controller { name: "node-lifecycle-controller", start: crate::node_lifecycle::start },
     Controller { name: "pod-garbage-collector-controller", start: crate::pod_gc::start },
     Controller { name: "taint-eviction-controller", start: crate::taint_eviction::start },

@@ -17,6 +17,7 @@ mod endpoints;
 mod gc;
 mod job;
 mod namespace;
+mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
 mod pods;
@@ -31,6 +32,7 @@ mod service_account;
 mod statefulset;
 mod taint_eviction;
 
+use coracle_api::Cidr;
 use tokio_util::sync::CancellationToken;
 
 /// What the controllers need to know.
@@ -41,6 +43,10 @@ pub struct Config {
     pub controllers: Vec<String>,
     /// PEM bundle published as `kube-root-ca.crt` in every namespace; the publisher rests without it.
     pub root_ca: Option<String>,
+    /// The pods' addresses, of which each Node gets a range; without it none is handed out.
+    pub cluster_cidr: Option<Cidr>,
+    /// The Services' addresses: no Node gets a range that meets them.
+    pub service_cidr: Option<Cidr>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +60,13 @@ pub enum Error {
 impl Config {
     /// All controllers.
     pub fn new(client: kube::Client) -> Self {
-        Config { client, controllers: vec!["*".to_owned()], root_ca: None }
+        Config {
+            client,
+            controllers: vec!["*".to_owned()],
+            root_ca: None,
+            cluster_cidr: None,
+            service_cidr: None,
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 //! those nodes (`nodes`).
 
 mod addresses;
-mod cidr;
 mod links;
 mod nodes;
 mod records;
@@ -20,7 +19,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-pub use cidr::{Cidr, InvalidCidr};
+pub use coracle_api::Cidr;
 pub use nodes::run_node_routes;
 pub use rules::{HostPort, Protocol, apply as apply_rules};
 pub use services::{ServicesConfig, run_services};

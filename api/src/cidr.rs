@@ -1,4 +1,4 @@
-//! IPv4 address ranges: parsing, membership, the addresses a node may give to pods.
+//! IPv4 address ranges: parsing, membership, the addresses and the smaller ranges they are made of.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -34,6 +34,11 @@ impl Cidr {
 
     pub fn contains(&self, addr: Ipv4Addr) -> bool {
         u32::from(addr) & mask(self.prefix) == self.base
+    }
+
+    /// Whether any address is in both.
+    pub fn overlaps(&self, other: &Cidr) -> bool {
+        self.contains(other.address()) || other.contains(self.address())
     }
 
     /// The `n`th address of the network, from 0; `None` past its end.
@@ -79,6 +84,10 @@ mod tests {
         assert!(net.contains([10, 244, 3, 255].into()));
         assert!(!net.contains([10, 244, 4, 0].into()));
         assert_eq!((net.nth(5), net.nth(256)), (Some([10, 244, 3, 5].into()), None));
+        assert!(
+            net.overlaps(&"10.244.0.0/16".parse().unwrap())
+                && !net.overlaps(&"10.244.4.0/24".parse().unwrap())
+        );
         assert_eq!("0.0.0.0/0".parse::<Cidr>().unwrap().size(), 1 << 32);
         for bad in ["10.0.0.0", "10.0.0.0/33", "fd00::/64", "10.0.0/8"] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
