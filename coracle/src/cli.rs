@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use coracle_api::Cidr;
 
 /// Kubernetes you can carry: the real Kubernetes API from one file, pods run by the same program.
 #[derive(Debug, Parser)]
@@ -26,8 +27,8 @@ pub enum Command {
     /// Import, pull, list and remove the node's images
     #[command(subcommand)]
     Image(Image),
-    /// Print the administrator's kubeconfig
-    Kubeconfig(DataDir),
+    /// Print the administrator's kubeconfig, or that of a further node
+    Kubeconfig(Kubeconfig),
     /// Run one component alone against an API server
     #[command(flatten)]
     Component(Component),
@@ -67,6 +68,24 @@ pub struct Up {
     pub kubeconfig: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct Kubeconfig {
+    #[command(flatten)]
+    pub data: DataDir,
+
+    /// Print what `coracle kubelet` needs on a further machine, which becomes the node of this name
+    #[arg(long, value_name = "NAME", requires = "node_ip")]
+    pub node: Option<String>,
+
+    /// Address of that machine
+    #[arg(long, value_name = "IP", requires = "node")]
+    pub node_ip: Option<IpAddr>,
+
+    /// Where that machine reaches the API server [default: https://, this machine's address and the port of `up`]
+    #[arg(long, value_name = "URL", requires = "node")]
+    pub server: Option<String>,
+}
+
 /// What can be left out of `up` because upstream has a program for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
@@ -100,7 +119,7 @@ pub struct Node {
     #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
     pub service_cidr: String,
 
-    /// Range of pod addresses of the whole cluster; each node takes a /24 of it
+    /// Range of pod addresses of the whole cluster; each node gets a /24 of it
     #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
     pub cluster_cidr: String,
 
@@ -184,6 +203,14 @@ pub struct Controllers {
     /// CA that pods find beside their tokens [default: none is published]
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: Option<PathBuf>,
+
+    /// Range of pod addresses of the whole cluster; each node gets a /24 of it
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub cluster_cidr: Cidr,
+
+    /// Range of ClusterIPs: no node's range meets it
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
+    pub service_cidr: Cidr,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -195,8 +222,9 @@ pub struct Kubelet {
     pub node: Node,
 
     /// CA of the certificates by which the API server may use the node's endpoints (logs, exec)
+    /// [default: the CA in the kubeconfig]
     #[arg(long, value_name = "FILE")]
-    pub client_ca: PathBuf,
+    pub client_ca: Option<PathBuf>,
 }
 
 /// How a component that runs alone reaches the API server.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::Node;
 use crate::data_dir::Layout;
 
 /// Kept in the data directory by the first start, and compared by every later one.
@@ -32,6 +33,14 @@ impl ClusterFacts {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("reading {}", path.display())),
         }
+    }
+
+    /// Puts these facts in place of what the command line says, or does not say.
+    pub fn tell(&self, node: &mut Node) {
+        node.service_cidr.clone_from(&self.service_cidr);
+        node.cluster_cidr.clone_from(&self.cluster_cidr);
+        node.cluster_dns = Some(self.cluster_dns);
+        node.cluster_domain.clone_from(&self.cluster_domain);
     }
 
     /// Keeps these facts for a new cluster; refuses others for one that is there.

@@ -20,6 +20,8 @@ pub async fn run(component: Component) -> Result<()> {
             let root_ca = options.root_ca_file.as_deref().map(read).transpose()?;
             let config = coracle_controllers::Config {
                 root_ca,
+                cluster_cidr: Some(options.cluster_cidr),
+                service_cidr: Some(options.service_cidr),
                 ..coracle_controllers::Config::new(client(&options.client).await?)
             };
             coracle_controllers::run(config, shutdown::on_signal()?).await.context("controllers")
@@ -28,13 +30,20 @@ pub async fn run(component: Component) -> Result<()> {
     }
 }
 
-pub(crate) async fn client(options: &ClientOptions) -> Result<Client> {
+async fn client(options: &ClientOptions) -> Result<Client> {
+    connect(kubeconfig(&options.kubeconfig)?, None).await
+}
+
+pub(crate) fn kubeconfig(file: &Path) -> Result<Kubeconfig> {
+    Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))
+}
+
+/// A client of the context that is named, or of the one in use.
+pub(crate) async fn connect(kubeconfig: Kubeconfig, context: Option<&str>) -> Result<Client> {
     // A second installation is refused, and means that the first one is in place.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let file = &options.kubeconfig;
-    let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await?)?)
 }
 
 pub(crate) fn read(file: &Path) -> Result<String> {

@@ -66,6 +66,17 @@ impl Layout {
         self.data.join("kubeconfig")
     }
 
+    /// Holds this directory for a program that has no store of its own, until the value is dropped.
+    pub fn hold(&self) -> Result<fs::File> {
+        let lock = self.data.join("owner.lock");
+        let file = fs::File::create(&lock).with_context(|| format!("creating {}", lock.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => bail!("a program runs already on {}", self.data.display()),
+            Err(fs::TryLockError::Error(e)) => Err(e).with_context(|| format!("locking {}", lock.display())),
+        }
+    }
+
     /// Whether a running program holds the store of this directory.
     pub fn in_use(&self) -> Result<bool> {
         let lock = self.data.join("owner.lock");

@@ -1,10 +1,12 @@
 //! The node, as part of `coracle up` or alone: the kubelet with this machine's directories and certificates.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use coracle_api::names;
 use coracle_apiserver::Running;
 use coracle_apiserver::pki::{Leaf, Pki};
@@ -12,17 +14,20 @@ use coracle_kubelet::Serving;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use kube::config::{AuthInfo, Cluster, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Kubelet;
-use crate::component::{client, read};
+use crate::cluster_facts::ClusterFacts;
+use crate::component::{self, connect, read};
+use crate::kubeconfig::{FACTS, PROXY, SERVING};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::shutdown;
-use crate::up::{cidr, in_process};
+use crate::up::in_process;
 
 /// How long a node may take to be ready before the user is told and the start goes on.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -43,7 +48,7 @@ pub(crate) async fn start(
     let certificate = Some((serving.certificate, serving.key));
     let config = coracle_kubelet::Config {
         proxy_client,
-        ..config(place, client.clone(), certificate, pki.ca().to_owned())?
+        ..config(place, client.clone(), certificate, pki.ca().to_owned())
     };
     let token = stop.child_token();
     parts.spawn(async move { coracle_kubelet::run(config, token).await.context("node") });
@@ -60,18 +65,88 @@ pub(crate) async fn start(
 }
 
 /// The node alone, for whatever API server a kubeconfig names.
-pub(crate) async fn alone(options: Kubelet) -> Result<()> {
+pub(crate) async fn alone(mut options: Kubelet) -> Result<()> {
     let stop = shutdown::on_signal()?;
     let progress = Progress::begin();
+    let given = Given::of(&options)?;
+    if let Some(facts) = &given.facts {
+        facts.tell(&mut options.node);
+    }
     let place = Place::of(options.node, true)?;
     place.layout.open()?;
+    let _held = place.layout.hold()?;
     place.facts.keep(&place.layout)?;
-    let client = client(&options.client).await?;
-    let client_ca = read(&options.client_ca)?;
-    // Nobody has signed for this node: it makes a certificate of its own.
-    let config = config(&place, client, None, client_ca)?;
-    progress.step(format_args!("node {} works for {}", place.node_name, options.client.kubeconfig.display()));
-    coracle_kubelet::run(config, stop).await.context("node")
+    let client = given.client().await?;
+    let config = coracle_kubelet::Config {
+        proxy_client: given.proxy_client().await?,
+        ..config(&place, client.clone(), given.serving, given.client_ca)
+    };
+    let file = options.client.kubeconfig.display();
+    progress.step(format_args!("node {} works for the API server of {file}", place.node_name));
+    let announce = async {
+        if ready(client, &place.node_name).await.is_ok() {
+            progress.step(format_args!("node {} is Ready", place.node_name));
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        ended = coracle_kubelet::run(config, stop) => ended.context("node"),
+        () = announce => Ok(()),
+    }
+}
+
+/// What a node that runs alone finds in its kubeconfig: see `coracle kubeconfig --node`. Of one that somebody else made,
+/// the user in use does everything, and the node makes a serving certificate of its own.
+struct Given {
+    kubeconfig: Kubeconfig,
+    facts: Option<ClusterFacts>,
+    serving: Option<(String, String)>,
+    client_ca: String,
+}
+
+// === impl Given ===
+
+impl Given {
+    fn of(options: &Kubelet) -> Result<Self> {
+        let kubeconfig = component::kubeconfig(&options.client.kubeconfig)?;
+        let cluster = kubeconfig.clusters.first().and_then(|c| c.cluster.as_ref());
+        let extensions = cluster.and_then(|c| c.extensions.as_deref()).unwrap_or_default();
+        let facts = extensions.iter().find(|e| e.name == FACTS).map(|e| e.extension.clone());
+        let facts = facts.map(serde_json::from_value).transpose().context("the cluster's extension")?;
+        let client_ca = match (&options.client_ca, cluster) {
+            (Some(file), _) => read(file)?,
+            (None, Some(Cluster { certificate_authority_data: Some(data), .. })) => decoded(data)?,
+            (None, Some(Cluster { certificate_authority: Some(file), .. })) => read(Path::new(file))?,
+            (None, _) => bail!("the kubeconfig names no CA: give one with --client-ca"),
+        };
+        let serving = kubeconfig.auth_infos.iter().find(|user| user.name == SERVING);
+        let serving = serving.and_then(|user| user.auth_info.as_ref()).map(pair).transpose()?;
+        Ok(Given { facts, serving, client_ca, kubeconfig })
+    }
+
+    async fn client(&self) -> Result<Client> {
+        connect(self.kubeconfig.clone(), None).await
+    }
+
+    async fn proxy_client(&self) -> Result<Client> {
+        let proxy = self.kubeconfig.contexts.iter().any(|c| c.name == PROXY).then_some(PROXY);
+        connect(self.kubeconfig.clone(), proxy).await
+    }
+}
+
+/// Certificate and key of a user, PEM.
+fn pair(user: &AuthInfo) -> Result<(String, String)> {
+    // The key's type hides what it holds from all but its own serializer.
+    let user = serde_json::to_value(user)?;
+    let [certificate, key] = ["client-certificate-data", "client-key-data"].map(|field| {
+        decoded(user[field].as_str().with_context(|| format!("user {SERVING} has no {field}"))?)
+    });
+    Ok((certificate?, key?))
+}
+
+fn decoded(data: &str) -> Result<String> {
+    let bytes = STANDARD.decode(data).context("the kubeconfig's base64")?;
+    String::from_utf8(bytes).context("the kubeconfig's PEM")
 }
 
 fn config(
@@ -79,15 +154,14 @@ fn config(
     client: Client,
     certificate: Option<(String, String)>,
     client_ca: String,
-) -> Result<coracle_kubelet::Config> {
+) -> coracle_kubelet::Config {
     let Place { layout, node_name, node_ip, facts, options } = place;
     let node = layout.node();
-    Ok(coracle_kubelet::Config {
+    coracle_kubelet::Config {
         state_dir: node.clone(),
         run_dir: layout.run.clone(),
         log_dir: node.join("logs"),
         cgroup_root: layout.cgroup_root(),
-        pod_cidr: first_24(&options.cluster_cidr)?,
         cluster_cidr: facts.cluster_cidr.clone(),
         service_cidr: facts.service_cidr.clone(),
         cluster_dns: Some(facts.cluster_dns),
@@ -103,13 +177,7 @@ fn config(
         insecure_loopback_registries: options.insecure_loopback_registry.clone(),
         version: crate::VERSION.to_owned(),
         ..coracle_kubelet::Config::new(client, node_name.clone(), *node_ip)
-    })
-}
-
-/// The part of the pods' range that the first node takes.
-fn first_24(cluster_cidr: &str) -> Result<String> {
-    let (network, bits) = cidr(cluster_cidr)?;
-    Ok(format!("{}/{}", IpAddr::V4(Ipv4Addr::from(u32::from(network))), bits.max(24)))
+    }
 }
 
 /// Waits until the node says that it is ready.

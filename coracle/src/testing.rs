@@ -8,7 +8,7 @@ use coracle_apiserver::{Config, Running, Server};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::up::{in_process, start_loops};
+use crate::up::{Controllers, in_process, start_loops};
 
 /// A running control plane; nothing of it outlives `stop`.
 pub struct ControlPlane {
@@ -24,7 +24,7 @@ impl ControlPlane {
         let running =
             Server::start(Config::default(), CancellationToken::new()).await.context("API server")?;
         let mut loops = tokio::task::JoinSet::new();
-        start_loops(&mut loops, &running, "testing", None, &[], &stop);
+        start_loops(&mut loops, &running, "testing", Controllers::default(), &[], &stop);
         Ok(ControlPlane { running, stop, loops })
     }
 

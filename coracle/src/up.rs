@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use coracle_api::names;
+use coracle_api::{Cidr, names};
 use coracle_apiserver::authn::User;
 use coracle_apiserver::bootstrap::service_address;
-use coracle_apiserver::pki::{self, Leaf, Pki, ServingCertificate};
+use coracle_apiserver::pki::{self, ClusterEntry, Leaf, Pki, ServingCertificate};
 use coracle_apiserver::{Listen, Running, Server};
 use jiff::Timestamp;
 use kube::Client;
@@ -41,7 +41,12 @@ pub async fn run(options: Up) -> Result<()> {
 
     let mut parts: JoinSet<Result<()>> = JoinSet::new();
     let without = &plan.options.without;
-    start_loops(&mut parts, &running, &plan.place.node_name, Some(pki.ca()), without, &stop);
+    let controllers = Controllers {
+        root_ca: Some(pki.ca().to_owned()),
+        cluster_cidr: Some(plan.place.facts.cluster_cidr.parse()?),
+        service_cidr: Some(plan.place.facts.service_cidr.parse()?),
+    };
+    start_loops(&mut parts, &running, &plan.place.node_name, controllers, without, &stop);
     progress.step(match (without.contains(&Part::Scheduler), without.contains(&Part::Controllers)) {
         (false, false) => "scheduler and controllers started",
         (true, false) => "controllers started; the scheduler is left out",
@@ -110,7 +115,9 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
 /// The administrator's kubeconfig, in the data directory and where else the user wants it.
 fn write_kubeconfig(plan: &Plan, pki: &Pki, now: Timestamp) -> Result<PathBuf> {
     let admin = pki.issue(&Leaf::admin(), now)?;
-    let text = pki::kubeconfig("coracle", &plan.server_url(), pki.ca(), &admin);
+    let (name, server) = ("coracle", plan.server_url());
+    let cluster = ClusterEntry { name, server: &server, ca: pki.ca(), extension: None };
+    let text = pki::kubeconfig(&cluster, &[(name, &admin)]);
     let file = plan.options.kubeconfig.clone().unwrap_or_else(|| plan.place.layout.kubeconfig());
     pki::write_private(&plan.place.layout.kubeconfig(), &text)?;
     if file != plan.place.layout.kubeconfig() {
@@ -119,12 +126,20 @@ fn write_kubeconfig(plan: &Plan, pki: &Pki, now: Timestamp) -> Result<PathBuf> {
     Ok(file)
 }
 
+/// What the controllers are told of the cluster.
+#[derive(Default)]
+pub(crate) struct Controllers {
+    pub root_ca: Option<String>,
+    pub cluster_cidr: Option<Cidr>,
+    pub service_cidr: Option<Cidr>,
+}
+
 /// Scheduler and controllers, each as its own user, in process.
 pub(crate) fn start_loops(
     parts: &mut JoinSet<Result<()>>,
     running: &Running,
     host: &str,
-    root_ca: Option<&str>,
+    controllers: Controllers,
     without: &[Part],
     stop: &CancellationToken,
 ) {
@@ -141,8 +156,11 @@ pub(crate) fn start_loops(
             names::USER_CONTROLLER_MANAGER,
             &[names::GROUP_MASTERS],
         );
+        let Controllers { root_ca, cluster_cidr, service_cidr } = controllers;
         let config = coracle_controllers::Config {
-            root_ca: root_ca.map(str::to_owned),
+            root_ca,
+            cluster_cidr,
+            service_cidr,
             ..coracle_controllers::Config::new(user)
         };
         let token = stop.child_token();

@@ -1,6 +1,9 @@
 //! Puts the parts of the node together and keeps them running until told to stop.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use anyhow::Context as _;
 use futures::StreamExt;
@@ -9,12 +12,13 @@ use kube::{
     Api,
     runtime::{WatchStreamExt, reflector, watcher},
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
     images::{Images, ImagesConfig},
-    net::{NetConfig, PodNetwork, ServicesConfig, run_services},
+    net::{Cidr, NetConfig, NetworkState, PodNetwork, ServicesConfig, run_services},
     node,
     pods::{self, node_context::NodeContext, recorder::Recorder, sources::Sources},
     runtime::{Runtime, RuntimeConfig},
@@ -44,16 +48,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     })
     .await
     .context("cannot open the container runtime")?;
-    let network = open_network(&config).await?;
-    let alive: Vec<String> = runtime.sandboxes().into_iter().map(|sandbox| sandbox.pod_uid).collect();
-    network.retain(&alive).await.context("cannot remove links without a pod")?;
-    let cluster_services = ServicesConfig {
-        client: config.proxy_client.clone(),
-        node_name: config.node_name.clone(),
-        cluster_dns: config.cluster_dns,
-        cluster_domain: config.cluster_domain.clone(),
-    };
-    let cluster_services = run_services(cluster_services, network.config().clone(), shutdown.clone());
     let (services, writer) = reflector::store::<Service>();
     let watch = watcher(Api::all(config.client.clone()), watcher::Config::default());
     let mut watch = Box::pin(reflector::reflector(writer, watch.default_backoff()));
@@ -61,13 +55,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let names = vec![config.node_name.clone(), config.node_ip.to_string()];
     let listener = Listener::bind(&config.serving, names).await?;
     let port = listener.port();
+    let (state, network_state) = watch::channel(NetworkState::default());
     let node = Arc::new(NodeContext {
         recorder: Recorder::start(config.client.clone(), &config.node_name),
         sources: Sources::new(config.client.clone()),
         capacity: node::capacity(&config),
         runtime,
         images,
-        network,
+        network: OnceLock::new(),
+        network_state,
         services,
         config,
     });
@@ -80,24 +76,62 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         node.config.node_name.clone(),
         shutdown.clone(),
     );
+    let connected = connect(node.clone(), state, directory, shutdown.clone());
+    let registered = async {
+        node::run(node.clone(), port, shutdown.clone()).await;
+        Ok(())
+    };
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = services_task => {}
-        result = cluster_services => result?,
         () = streaming => {}
-        ((), ()) = async { tokio::join!(node::run(node.clone(), port, shutdown.clone()), pods::run(node.clone(), directory, shutdown.clone())) } => {}
+        result = async { tokio::try_join!(registered, connected) } => drop(result?),
     }
     Ok(())
 }
 
-async fn open_network(config: &Config) -> anyhow::Result<PodNetwork> {
+/// Opens the pod network as soon as the Node has its range, then runs all that needs it.
+async fn connect(
+    node: Arc<NodeContext>,
+    state: watch::Sender<NetworkState>,
+    directory: pods::Directory,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let config = &node.config;
+    let network = open_network(config, node::pod_range(config).await).await?;
+    let alive: Vec<String> = node.runtime.sandboxes().into_iter().map(|sandbox| sandbox.pod_uid).collect();
+    network.retain(&alive).await.context("cannot remove links without a pod")?;
+    let net_config = network.config().clone();
+    let _ = node.network.set(network);
+    state.send_modify(|state| state.open = true);
+    let services = ServicesConfig {
+        client: config.proxy_client.clone(),
+        node_name: config.node_name.clone(),
+        cluster_dns: config.cluster_dns,
+        cluster_domain: config.cluster_domain.clone(),
+        state,
+    };
+    let pods = async {
+        pods::run(node.clone(), directory, shutdown.clone()).await;
+        Ok(())
+    };
+    tokio::try_join!(run_services(services, net_config, shutdown.clone()), pods)?;
+    Ok(())
+}
+
+async fn open_network(config: &Config, pod_cidr: Cidr) -> anyhow::Result<PodNetwork> {
     let IpAddr::V4(node_ip) = config.node_ip else {
         anyhow::bail!("node address {} is not IPv4", config.node_ip)
     };
+    let cluster_cidr: Cidr = config.cluster_cidr.parse().context("cluster range")?;
+    anyhow::ensure!(
+        cluster_cidr.contains(pod_cidr.address()),
+        "the cluster gave this node {pod_cidr}, which is not in {cluster_cidr}: give the node the cluster's range"
+    );
     let network = NetConfig {
-        pod_cidr: config.pod_cidr.parse().context("pod range")?,
+        pod_cidr,
         service_cidr: config.service_cidr.parse().context("service range")?,
-        cluster_cidr: config.cluster_cidr.parse().context("cluster range")?,
+        cluster_cidr,
         node_ip,
         mtu: 1500,
         state_dir: config.run_dir.join("net"),

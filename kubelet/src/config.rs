@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Taint;
 pub struct Config {
     /// The Kubernetes API, as `system:node:<node_name>` (or stronger).
     pub client: kube::Client,
-    /// The Kubernetes API, as `system:kube-proxy` (or stronger): Services, EndpointSlices and the routes to other nodes.
+    /// The Kubernetes API, as `system:kube-proxy` (or stronger): Services, EndpointSlices and the other nodes.
     pub proxy_client: kube::Client,
     pub node_name: String,
     /// The node's InternalIP; pods of the host network get it.
@@ -28,9 +28,7 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// Parent cgroup of `kubepods`, `/` for the root.
     pub cgroup_root: String,
-    /// This node's part of the pod network, e.g. `10.244.0.0/24`. Until the Node has `spec.podCIDR`, this is used.
-    pub pod_cidr: String,
-    /// All pods of the cluster, e.g. `10.244.0.0/16`.
+    /// All pods of the cluster, e.g. `10.244.0.0/16`. This node's part of it is the Node's `spec.podCIDR`.
     pub cluster_cidr: String,
     /// e.g. `10.96.0.0/12`
     pub service_cidr: String,
@@ -82,7 +80,6 @@ impl Config {
             insecure_loopback_registries: Vec::new(),
             log_dir: "/var/log/pods".into(),
             cgroup_root: "/".to_owned(),
-            pod_cidr: "10.244.0.0/24".to_owned(),
             cluster_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/12".to_owned(),
             cluster_dns: Some(IpAddr::from([10, 96, 0, 10])),

@@ -18,7 +18,7 @@ mod kubeconfig;
 mod signing;
 mod tls;
 
-pub use kubeconfig::kubeconfig;
+pub use kubeconfig::{ClusterEntry, kubeconfig};
 pub use signing::{SigningKey, openid_configuration};
 pub use tls::{ServingCertificate, node_client, server_config, unverified_client};
 
@@ -105,6 +105,11 @@ impl Leaf {
     /// A kubelet as a client of the API server.
     pub fn node(name: &str) -> Self {
         Leaf::client(&format!("node-{name}"), &format!("system:node:{name}"), Some("system:nodes"))
+    }
+
+    /// A node's service proxy as a client of the API server.
+    pub fn node_proxy(name: &str) -> Self {
+        Leaf::client(&format!("node-{name}-proxy"), "system:kube-proxy", None)
     }
 
     /// A kubelet's own endpoint.

@@ -8,12 +8,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressScope;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
-use rtnetlink::{AddressMessageBuilder, Error, Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    AddressMessageBuilder, Error, Handle, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
+};
 use tokio::task::JoinHandle;
 
 use super::{Cidr, GATEWAY, NetError};
@@ -30,11 +34,12 @@ pub(super) struct Links {
     task: JoinHandle<()>,
 }
 
-/// One of our host routes: where to, and by which link or gateway.
+/// The way to the pods of another node: over that node, out of the link that both are on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct NodeRoute {
     pub(super) pods: Cidr,
     pub(super) node: Ipv4Addr,
+    pub(super) link: u32,
 }
 
 // === impl Links ===
@@ -44,6 +49,26 @@ impl Links {
     pub(super) fn host() -> Result<Links, NetError> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         Ok(Links { handle, task: tokio::spawn(connection) })
+    }
+
+    /// Word of every change of the host's own links and addresses.
+    ///
+    /// On a connection of its own: the kernel's notes carry the numbers of the requests they come from, and would be
+    /// taken for the answers to ours.
+    pub(super) fn changes() -> Result<impl Stream<Item = ()> + Unpin, NetError> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let connection = Links { handle, task: tokio::spawn(connection) };
+        Ok(messages.filter_map(move |(message, _)| {
+            let _kept = &connection;
+            let pods = match &message.payload {
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
+                ) => name_of(link).is_some_and(is_pod_link),
+                _ => false,
+            };
+            std::future::ready((!pods).then_some(()))
+        }))
     }
 
     /// A connection inside another namespace. The socket keeps its namespace, whoever uses it.
@@ -182,28 +207,34 @@ impl Links {
         Ok(link.map_err(NetError::netlink("look up a link"))?.map(|link| link.header.index))
     }
 
+    /// The link that leads to an address without a router in between.
+    pub(super) async fn direct_link(&self, addr: Ipv4Addr) -> Result<Option<u32>, NetError> {
+        let question = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(addr, 32).build();
+        let mut found = self.handle.route().get(question).execute();
+        let no_way = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EINVAL];
+        let route = match found.try_next().await {
+            Err(error) if errno(&error).is_some_and(|e| no_way.contains(&e)) => None,
+            other => other.map_err(NetError::netlink("look up the way to a node"))?,
+        };
+        let Some(route) = route else { return Ok(None) };
+        let (mut link, mut router) = (None, false);
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => link = Some(*index),
+                RouteAttribute::Gateway(_) => router = true,
+                _ => {}
+            }
+        }
+        Ok(link.filter(|index| !router && *index != LOOPBACK_INDEX))
+    }
+
     pub(super) async fn add_node_route(&self, route: NodeRoute) -> Result<(), NetError> {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(route.pods.address(), route.pods.prefix())
-            .gateway(route.node)
-            .protocol(ROUTE_PROTOCOL)
-            .build();
-        self.handle
-            .route()
-            .add(message)
-            .replace()
-            .execute()
-            .await
-            .map_err(NetError::netlink("route to another node"))
+        let request = self.handle.route().add(message_of(route)).replace();
+        request.execute().await.map_err(NetError::netlink("route to another node"))
     }
 
     pub(super) async fn remove_node_route(&self, route: NodeRoute) -> Result<(), NetError> {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(route.pods.address(), route.pods.prefix())
-            .gateway(route.node)
-            .protocol(ROUTE_PROTOCOL)
-            .build();
-        ignoring(&[libc::ESRCH], self.handle.route().del(message).execute().await)
+        ignoring(&[libc::ESRCH], self.handle.route().del(message_of(route)).execute().await)
             .map_err(NetError::netlink("remove a route to another node"))
     }
 
@@ -255,18 +286,28 @@ fn name_of(link: &LinkMessage) -> Option<&str> {
     })
 }
 
+fn message_of(route: NodeRoute) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(route.pods.address(), route.pods.prefix())
+        .gateway(route.node)
+        .output_interface(route.link)
+        .protocol(ROUTE_PROTOCOL)
+        .build()
+}
+
 fn node_route(route: &RouteMessage) -> Option<NodeRoute> {
-    let (mut pods, mut node) = (None, None);
+    let (mut pods, mut node, mut link) = (None, None, None);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(a)) => {
                 pods = Some(Cidr::new(*a, route.header.destination_prefix_length));
             }
             RouteAttribute::Gateway(RouteAddress::Inet(a)) => node = Some(*a),
+            RouteAttribute::Oif(index) => link = Some(*index),
             _ => {}
         }
     }
-    Some(NodeRoute { pods: pods?, node: node? })
+    Some(NodeRoute { pods: pods?, node: node?, link: link? })
 }
 
 fn errno(error: &Error) -> Option<i32> {

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 pub use coracle_api::Cidr;
-pub use nodes::run_node_routes;
+pub use nodes::{NetworkState, run_node_routes};
 pub use rules::{HostPort, Protocol, apply as apply_rules};
 pub use services::{ServicesConfig, run_services};
 

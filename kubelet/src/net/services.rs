@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
 use kube::Client;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{NetConfig, NetError, add_local_address, run_node_routes};
+use super::{NetConfig, NetError, NetworkState, add_local_address, run_node_routes};
 use crate::dns::{self, DnsConfig};
 use crate::proxy::catalog::Catalog;
 use crate::proxy::{self, ProxyConfig};
@@ -20,6 +21,8 @@ pub struct ServicesConfig {
     /// Where pods ask for names; `None` runs no DNS server.
     pub cluster_dns: Option<IpAddr>,
     pub cluster_domain: String,
+    /// Where it is told which nodes' pods can be reached.
+    pub state: watch::Sender<NetworkState>,
 }
 
 /// Runs the service proxy, the DNS server and the node routes until `shutdown`, or until one of them fails.
@@ -60,7 +63,8 @@ pub async fn run_services(
     let rules =
         async { proxy::run(proxy, catalog.clone(), shutdown.clone()).await.map_err(failed("service proxy")) };
     let routes = async {
-        let routes = run_node_routes(config.client.clone(), config.node_name.clone(), shutdown.clone());
+        let routes =
+            run_node_routes(config.client.clone(), config.node_name.clone(), config.state, shutdown.clone());
         routes.await.map_err(failed("node routes"))
     };
     tokio::try_join!(names, follow, rules, routes)?;

@@ -7,6 +7,7 @@ mod status;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -18,11 +19,13 @@ use k8s_openapi::{
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt, watcher},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
+    net::Cidr,
     pods::{node_context::NodeContext, recorder::node_reference},
 };
 use status::{differs, status, transitions};
@@ -56,10 +59,12 @@ pub(crate) async fn run(node: Arc<NodeContext>, port: u16, shutdown: Cancellatio
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut written = Timestamp::now();
+    let mut network = node.network_state.clone();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = beat.tick() => {}
+            Ok(()) = network.changed() => {}
         }
         if let Err(error) = renew_lease(&node.config, &uid).await {
             tracing::warn!(%error, "lease not renewed");
@@ -69,6 +74,26 @@ pub(crate) async fn run(node: Arc<NodeContext>, port: u16, shutdown: Cancellatio
             Ok(true) => written = now,
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "node status not written"),
+        }
+    }
+}
+
+/// The addresses of this node's pods, as soon as the cluster has set them aside.
+pub(crate) async fn pod_range(config: &Config) -> Cidr {
+    let own = watcher::Config::default().fields(&format!("metadata.name={}", config.node_name));
+    let nodes = watcher(Api::<Node>::all(config.client.clone()), own).default_backoff().applied_objects();
+    let mut nodes = std::pin::pin!(nodes);
+    loop {
+        match nodes.next().await {
+            Some(Ok(node)) => {
+                let ranges = node.spec.iter().flat_map(|s| s.pod_cidrs.iter().flatten().chain(&s.pod_cidr));
+                if let Some(range) = ranges.filter_map(|range| range.parse().ok()).next() {
+                    return range;
+                }
+                tracing::info!("the Node has no IPv4 podCIDR yet: pods wait for it");
+            }
+            Some(Err(error)) => tracing::warn!(%error, "watch of the own Node failed; it is resumed"),
+            None => std::future::pending().await,
         }
     }
 }
@@ -115,8 +140,6 @@ async fn register(node: &NodeContext, port: u16) -> Result<Node, kube::Error> {
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
-            pod_cidr: Some(config.pod_cidr.clone()),
-            pod_cidrs: Some(vec![config.pod_cidr.clone()]),
             taints: (!config.taints.is_empty()).then(|| config.taints.clone()),
             provider_id: config.provider_id.clone(),
             ..NodeSpec::default()
@@ -128,12 +151,8 @@ async fn register(node: &NodeContext, port: u16) -> Result<Node, kube::Error> {
         Err(kube::Error::Api(status)) if status.code == 409 => Some(api.get(&config.node_name).await?),
         Err(error) => return Err(error),
     };
-    if let Some(known) = &known {
-        let mut patch = serde_json::json!({"metadata": {"labels": labels(config)}});
-        // A range once given stays.
-        if known.spec.as_ref().and_then(|s| s.pod_cidr.as_ref()).is_none() {
-            patch["spec"] = serde_json::json!({"podCIDR": config.pod_cidr, "podCIDRs": [config.pod_cidr]});
-        }
+    if known.is_some() {
+        let patch = serde_json::json!({"metadata": {"labels": labels(config)}});
         api.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?;
     }
     let old = known.and_then(|k| k.status);

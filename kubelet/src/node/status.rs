@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 
 use super::{arch, pressure::Pressure};
-use crate::{Config, images::Images, pods::node_context::NodeContext};
+use crate::{Config, images::Images, net::NetworkState, pods::node_context::NodeContext};
 
 /// As upstream: not more than so many images, and names of one.
 const IMAGES: usize = 50;
@@ -33,7 +33,7 @@ pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) ->
         ]),
         capacity: Some(capacity),
         allocatable: Some(allocatable),
-        conditions: Some(conditions(pressure, old, Timestamp::now())),
+        conditions: Some(conditions(pressure, &node.network_state.borrow(), old, Timestamp::now())),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
         }),
@@ -103,8 +103,11 @@ fn images(images: &Images) -> Vec<ContainerImage> {
 /// Type, status, reason and message of a condition.
 type Row = (&'static str, bool, &'static str, &'static str);
 
-/// The node is ready: this code runs only where the runtime and the pod network have been opened.
-fn rows(p: Pressure) -> [Row; 4] {
+const NO_RANGE: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady \
+                        message:Network plugin returns error: the Node has no podCIDR yet";
+
+/// Ready as soon as there is a pod network: this code runs only where the runtime has been opened.
+fn rows(p: Pressure, network_is_open: bool) -> [Row; 4] {
     [
         match p.memory {
             false => (
@@ -132,26 +135,46 @@ fn rows(p: Pressure) -> [Row; 4] {
                 ("PIDPressure", true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
             }
         },
-        ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+        match network_is_open {
+            true => ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+            false => ("Ready", false, "KubeletNotReady", NO_RANGE),
+        },
     ]
 }
 
-fn conditions(pressure: Pressure, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+/// A node that cannot reach the pods of those before it takes no pods; those before it go on, and say what they miss.
+fn network_row(network: &NetworkState) -> (&'static str, bool, &'static str, String) {
+    const KIND: &str = "NetworkUnavailable";
+    match (network.open, network.unreachable.is_empty()) {
+        (false, _) => (KIND, true, "NoPodCIDR", "the Node has no podCIDR yet".to_owned()),
+        (true, true) => (KIND, false, "RouteCreated", "the pods of all nodes can be reached".to_owned()),
+        (true, false) => (KIND, network.misplaced, "NoRouteCreated", network.unreachable.join("; ")),
+    }
+}
+
+fn conditions(
+    pressure: Pressure,
+    network: &NetworkState,
+    old: Option<&NodeStatus>,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
     let at = crate::pods::whole_second(now);
     let known = |kind: &str| old.and_then(|o| o.conditions.as_ref())?.iter().find(|c| c.type_ == kind);
-    let condition = |(kind, status, reason, message): Row| {
+    let condition = |(kind, status, reason, message): (&str, bool, &str, String)| {
         let status = if status { "True" } else { "False" };
         let since = known(kind).filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
         NodeCondition {
             type_: kind.to_owned(),
             status: status.to_owned(),
             reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
+            message: Some(message),
             last_heartbeat_time: Some(at.clone()),
             last_transition_time: since.or_else(|| Some(at.clone())),
         }
     };
-    rows(pressure).into_iter().map(condition).collect()
+    let rows = rows(pressure, network.open).into_iter();
+    let rows = rows.map(|(kind, status, reason, message)| (kind, status, reason, message.to_owned()));
+    std::iter::once(network_row(network)).chain(rows).map(condition).collect()
 }
 
 /// The reasons of upstream's events for conditions that are new or have changed.
@@ -166,7 +189,11 @@ pub(super) fn transitions(new: &NodeStatus, old: Option<&NodeStatus>) -> Vec<&'s
         ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
         ("Ready", "NodeReady", "NodeNotReady"),
     ];
-    let changed = |kind| of(Some(new), kind).filter(|now| of(old, kind) != Some(*now));
+    let changed = |kind| {
+        // A node begins as not ready; that is no change.
+        let before = of(old, kind).or_else(|| (kind == "Ready").then_some(false));
+        of(Some(new), kind).filter(|now| before != Some(*now))
+    };
     reasons
         .into_iter()
         .filter_map(|(kind, yes, no)| changed(kind).map(|now| if now { yes } else { no }))
@@ -225,14 +252,18 @@ mod tests {
     fn conditions_keep_their_transition_time_and_changes_are_events() {
         let (first, later) = (Timestamp::from_second(1000).unwrap(), Timestamp::from_second(2000).unwrap());
         let status = |conditions| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() };
-        let old = status(conditions(Pressure::default(), None, first));
+        let network = NetworkState { open: true, ..NetworkState::default() };
+        let closed = status(conditions(Pressure::default(), &NetworkState::default(), None, first));
+        assert!(!transitions(&closed, None).iter().any(|r| r.contains("Ready")), "a beginning is no change");
+        let old = status(conditions(Pressure::default(), &network, None, first));
+        assert_eq!(transitions(&old, Some(&closed)), ["NodeReady"]);
         let all = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"];
         assert_eq!(transitions(&old, None), all);
-        let same = status(conditions(Pressure::default(), Some(&old), later));
+        let same = status(conditions(Pressure::default(), &network, Some(&old), later));
         assert!(!differs(&same, &old), "a heartbeat alone waits its five minutes");
         assert_eq!(transitions(&same, Some(&old)), [""; 0]);
         let short = Pressure { memory: true, ..Pressure::default() };
-        let new = status(conditions(short, Some(&old), later));
+        let new = status(conditions(short, &network, Some(&old), later));
         assert!(differs(&new, &old));
         assert_eq!(transitions(&new, Some(&old)), ["NodeHasInsufficientMemory"]);
         let since: Vec<i64> = new
@@ -241,7 +272,7 @@ mod tests {
             .into_iter()
             .map(|c| c.last_transition_time.unwrap().0.as_second())
             .collect();
-        assert_eq!(since, [2000, 1000, 1000, 1000]);
+        assert_eq!(since, [1000, 2000, 1000, 1000, 1000]);
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Worker {
         let (node, pod) = (self.node.clone(), self.pod.clone());
         self.jobs.spawn(async move {
             let uid = uid_of(&pod);
-            let network = node.network.teardown(uid).await.map_err(|e| e.to_string());
+            let network = node.network().teardown(uid).await.map_err(|e| e.to_string());
             let containers = match to {
                 TornDown::Removed => node.runtime.remove_sandbox(uid).await.map_err(|e| e.to_string()),
                 TornDown::Ended | TornDown::Nothing => Ok(()),

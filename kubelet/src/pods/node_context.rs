@@ -1,22 +1,32 @@
 //! What all pods of the node share.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, sync::OnceLock};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::reflector::Store;
+use tokio::sync::watch;
 
 use super::{
     recorder::Recorder,
     sources::Sources,
     view::{name_of, namespace_of, uid_of},
 };
-use crate::{Config, images::Images, net::PodNetwork, node::Capacity, runtime::Runtime};
+use crate::{
+    Config,
+    images::Images,
+    net::{NetworkState, PodNetwork},
+    node::Capacity,
+    runtime::Runtime,
+};
 
 pub(crate) struct NodeContext {
     pub(crate) config: Config,
     pub(crate) runtime: Runtime,
     pub(crate) images: Images,
-    pub(crate) network: PodNetwork,
+    /// Open as soon as the node has its range of addresses; pods are begun afterwards.
+    pub(crate) network: OnceLock<PodNetwork>,
+    /// What the Node's status tells of the network.
+    pub(crate) network_state: watch::Receiver<NetworkState>,
     pub(crate) sources: Sources,
     pub(crate) services: Store<Service>,
     pub(crate) recorder: Recorder,
@@ -24,6 +34,10 @@ pub(crate) struct NodeContext {
 }
 
 impl NodeContext {
+    pub(crate) fn network(&self) -> &PodNetwork {
+        self.network.get().expect("pods are begun after the network was opened")
+    }
+
     pub(crate) fn pod_dir(&self, pod: &Pod) -> PathBuf {
         self.config.state_dir.join("pods").join(uid_of(pod))
     }

@@ -53,7 +53,7 @@ pub(super) async fn set_up(
         .map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
     let ips = match &made.netns {
         Some(netns) => {
-            let address = node.network.setup(uid_of(pod), netns, &host_ports(pod)).await;
+            let address = node.network().setup(uid_of(pod), netns, &host_ports(pod)).await;
             vec![address.map_err(|e| format!("Failed to create pod sandbox: {e}"))?.ip.into()]
         }
         None => node.host_ips(),

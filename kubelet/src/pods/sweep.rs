@@ -19,7 +19,7 @@ pub(super) async fn sweep(node: Arc<NodeContext>, alive: Vec<String>) {
     }
     // A pod that was bound since is set up by its worker, and must not lose its link: only those seen here are judged.
     for uid in &orphans {
-        if let Err(error) = node.network.teardown(uid).await {
+        if let Err(error) = node.network().teardown(uid).await {
             tracing::warn!(%error, uid, "orphaned link not removed");
         }
     }

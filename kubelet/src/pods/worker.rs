@@ -361,7 +361,7 @@ fn adopted_sandbox(node: &NodeContext, pod: &Pod) -> SandboxView {
     match known.map(|sandbox| sandbox.netns) {
         None => SandboxView::Absent,
         Some(None) => SandboxView::Ready { ips: node.host_ips() },
-        Some(Some(_)) => match node.network.address(uid_of(pod)) {
+        Some(Some(_)) => match node.network().address(uid_of(pod)) {
             Ok(Some(address)) => SandboxView::Ready { ips: vec![address.ip.into()] },
             Ok(None) | Err(_) => SandboxView::Absent,
         },
