@@ -1,18 +1,20 @@
 //! A Coracle to check: the program itself, started as a user starts it.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::further_node::FurtherNode;
 use crate::kubectl::Kubectl;
-use crate::netns::NODE_IP;
+use crate::netns::{Machine, NODE_IP};
+use crate::program::Program;
+
+/// Where further nodes find the API server.
+const API_SERVER_PORT: u16 = 6443;
 
 /// A running `coracle up` on a data directory of its own.
 pub struct Cluster {
@@ -23,8 +25,9 @@ pub struct Cluster {
     pub flags: Vec<String>,
     /// When `coracle up` was started.
     pub begun: Instant,
-    child: Option<Child>,
-    lines: Option<Receiver<String>>,
+    /// The nodes beside the one that `coracle up` is.
+    pub further: Vec<FurtherNode>,
+    running: Option<Program>,
 }
 
 /// The program to check: the one that was named, or the one built beside this.
@@ -60,9 +63,16 @@ impl Cluster {
             command: "up",
             flags: flags.iter().map(|s| (*s).to_owned()).collect(),
             begun: Instant::now(),
-            child: None,
-            lines: None,
+            further: vec![],
+            running: None,
         }
+    }
+
+    /// Each machine is to be a node, too, with these flags.
+    pub fn with_machines(mut self, machines: &[Machine], flags: &[String]) -> Result<Self> {
+        let node = |machine: &Machine| FurtherNode::new(&self, machine.clone(), flags.to_vec());
+        self.further = machines.iter().map(node).collect::<Result<_>>()?;
+        Ok(self)
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
@@ -79,27 +89,23 @@ impl Cluster {
         command
     }
 
-    /// Starts the program and waits for its last line of advice.
+    /// Starts the program and waits for its last line of advice, then starts the further nodes that do not run.
     pub fn up(&mut self) -> Result<()> {
-        let log = File::options().create(true).append(true).open(self.log_path())?;
         self.begun = Instant::now();
-        let mut child = self
-            .coracle(&[self.command, "--node-ip", NODE_IP, "--node-name", "n1"])
-            .args(&self.flags)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting {}", self.program.display()))?;
-        let out = child.stdout.take().context("stdout")?;
-        let (send, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                let _ = send.send(line);
+        let mut command = self.coracle(&[self.command, "--node-ip", NODE_IP, "--node-name", "n1"]);
+        command.args(&self.flags);
+        self.running = Some(Program::start(command, &self.log_path())?);
+        self.wait_for_line("kubectl", Duration::from_secs(60))?;
+        self.join_further_nodes()
+    }
+
+    fn join_further_nodes(&mut self) -> Result<()> {
+        for node in &mut self.further {
+            if node.is_gone()? {
+                node.join(&self.data_dir, API_SERVER_PORT)?;
             }
-        });
-        self.child = Some(child);
-        self.lines = Some(lines);
-        self.wait_for_line("kubectl", Duration::from_secs(60)).map(drop)
+        }
+        Ok(())
     }
 
     /// The file that holds what the program logged.
@@ -108,56 +114,48 @@ impl Cluster {
     }
 
     pub fn pid(&self) -> Result<Pid> {
-        let child = self.child.as_ref().context("the cluster is not up")?;
-        Ok(Pid::from_raw(i32::try_from(child.id())?))
+        self.running.as_ref().context("the cluster is not up")?.pid()
     }
 
     /// The next printed line that contains `text`.
     pub fn wait_for_line(&mut self, text: &str, patience: Duration) -> Result<String> {
-        let lines = self.lines.as_ref().context("the cluster is not up")?;
-        let deadline = Instant::now() + patience;
-        loop {
-            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(text) => return Ok(line),
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    bail!("`coracle up` did not print {text:?} in {patience:?}")
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
-                    bail!("`coracle up` ended before printing {text:?}; its log: {log}")
-                }
-            }
-        }
+        self.running.as_mut().context("the cluster is not up")?.wait_for_line(text, patience)
     }
 
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        kill(self.pid()?, signal)?;
-        let mut child = self.child.take().context("the cluster is not up")?;
-        let status = child.wait()?;
-        ensure!(
-            signal == Signal::SIGKILL || status.success(),
-            "`coracle up` ended with {status} after {signal}"
-        );
-        Ok(())
+        self.running.take().context("the cluster is not up")?.end(signal)
     }
 
-    /// Starts the program again when it has ended by itself; says whether it had.
+    /// Starts what has ended by itself again; says whether anything had.
     pub fn restart_if_gone(&mut self) -> Result<bool> {
-        let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
-        let Some(status) = ended else { return Ok(false) };
-        println!(
-            "`coracle up` ended with {status} and is started again; its log: {}",
-            self.log_path().display()
-        );
-        self.child = None;
-        self.up()?;
-        Ok(true)
+        if let Some(status) = self.running.as_mut().map(Program::ended).transpose()?.flatten() {
+            let log = self.log_path();
+            println!("`coracle up` ended with {status} and is started again; its log: {}", log.display());
+            self.running = None;
+            self.up()?;
+            return Ok(true);
+        }
+        let mut gone = false;
+        for node in &mut self.further {
+            if node.is_gone()? {
+                println!(
+                    "node {} ended and is started again; its log: {}",
+                    node.name,
+                    node.log_path().display()
+                );
+                gone = true;
+            }
+        }
+        self.join_further_nodes()?;
+        Ok(gone)
     }
 
     /// `coracle down --purge`
     pub fn purge(&mut self) -> Result<()> {
-        if self.child.is_some() {
+        for node in &mut self.further {
+            node.purge()?;
+        }
+        if self.running.is_some() {
             self.signal(Signal::SIGTERM)?;
         }
         let out = self.coracle(&["down", "--purge"]).output()?;
@@ -168,7 +166,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.child.is_some() {
+        if self.running.is_some() || self.further.iter().any(FurtherNode::is_running) {
             // Dropped in the middle of a failing check: leave nothing behind, the failure is already reported.
             let _ = self.purge();
         }

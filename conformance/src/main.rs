@@ -53,8 +53,11 @@ fn main() -> anyhow::Result<()> {
             bench::run(&options)
         }
         Command::Suite(options) => {
-            let _namespace = if options.starts_node() { Some(netns::enter_new()?) } else { None };
-            suite::run(&options)
+            let namespace = match options.starts_node() {
+                true => Some(netns::enter_new_with(options.nodes)?),
+                false => None,
+            };
+            suite::run(&options, namespace.as_ref().map_or(&[], |n| n.machines.as_slice()))
         }
     }
 }

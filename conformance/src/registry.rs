@@ -1,10 +1,12 @@
 //! A registry of images on loopback: filled by one of the scripts that make images, ended with its value.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+
+use crate::netns::Machine;
 
 /// Where images are served, inside a network namespace of the cluster's own.
 pub const ADDRESS: &str = "127.0.0.1:5000";
@@ -17,8 +19,20 @@ pub struct Registry(Child);
 impl Registry {
     /// Runs `<script> serve` (a path in this crate's folder) and waits until all images are there.
     pub fn serve(script: &str) -> Result<Self> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
-        let mut child = Command::new(path)
+        Self::run(Command::new(Self::path(script)), script)
+    }
+
+    /// The same on another machine, for the node there.
+    pub fn serve_on(machine: &Machine, script: &str) -> Result<Self> {
+        Self::run(machine.command(&Self::path(script)), script)
+    }
+
+    fn path(script: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(script)
+    }
+
+    fn run(mut command: Command, script: &str) -> Result<Self> {
+        let mut child = command
             .args(["serve", ADDRESS])
             .stdout(Stdio::piped())
             .spawn()

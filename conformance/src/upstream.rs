@@ -28,6 +28,7 @@ pub struct Upstream {
     root_ca: PathBuf,
 }
 
+const CLUSTER_CIDR: &str = "10.244.0.0/16";
 const SERVICE_CIDR: &str = "10.96.0.0/16";
 
 // === impl Upstream ===
@@ -104,6 +105,8 @@ impl Upstream {
         let mut args = vec![
             format!("--root-ca-file={}", self.root_ca.display()),
             format!("--service-cluster-ip-range={SERVICE_CIDR}"),
+            "--allocate-node-cidrs=true".to_owned(),
+            format!("--cluster-cidr={CLUSTER_CIDR}"),
             "--use-service-account-credentials=true".to_owned(),
         ];
         if self.dir.join("sa.key").is_file() {

@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 pub use site::Site;
-pub(crate) use site::import;
+pub use site::import;
 pub use tools::Tools;
 
 use crate::kept;

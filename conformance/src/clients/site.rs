@@ -59,7 +59,7 @@ impl Site {
 }
 
 /// Imports the archives whose paths a script prints into the images of a cluster.
-pub(crate) fn import(cluster: &Cluster, script: &Path, args: &[&str]) -> Result<()> {
+pub fn import(cluster: &Cluster, script: &Path, args: &[&str]) -> Result<()> {
     let archives =
         Command::new(script).args(args).output().with_context(|| format!("running {}", script.display()))?;
     ensure!(archives.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&archives.stderr));

@@ -25,8 +25,10 @@ pub use results::{Outcome, Results};
 pub use selection::{Test, tests};
 
 use crate::cluster::{self, Cluster};
+use crate::further_node::FurtherNode;
 use crate::kept;
 use crate::kubectl::upstream_programs;
+use crate::netns::Machine;
 use crate::registry::Registry;
 use crate::upstream::free_port;
 use schedule::Run;
@@ -52,6 +54,9 @@ pub struct Options {
     /// Serve the control plane alone: for tests that need no node
     #[arg(long)]
     no_node: bool,
+    /// Nodes of the cluster, each in a network namespace of its own
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub nodes: u8,
     /// Tests at the same time in the parallel phase
     #[arg(long, default_value_t = 4, value_name = "N")]
     procs: u8,
@@ -105,7 +110,8 @@ pub fn home() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub fn run(options: &Options) -> Result<()> {
+/// Runs the chosen tests; each of `machines` is a node beside the first.
+pub fn run(options: &Options, machines: &[Machine]) -> Result<()> {
     std::fs::create_dir_all(&options.out)?;
     let out = std::path::absolute(&options.out)?;
     let keep = options.kept_in(&out);
@@ -115,8 +121,14 @@ pub fn run(options: &Options) -> Result<()> {
     let programs = built()?;
     let stop = stop_on_signal()?;
 
-    let _registry = if options.starts_node() { Some(Registry::serve("upstream/images")?) } else { None };
-    let cluster = if options.kubeconfig.is_none() { Some(start(options, &out)?) } else { None };
+    let mut registries = vec![];
+    if options.starts_node() {
+        registries.push(Registry::serve("upstream/images")?);
+    }
+    for machine in machines {
+        registries.push(Registry::serve_on(machine, "upstream/images")?);
+    }
+    let cluster = if options.kubeconfig.is_none() { Some(start(options, machines, &out)?) } else { None };
     let kubeconfig = match (&options.kubeconfig, &cluster) {
         (Some(file), _) => std::path::absolute(file)?,
         (None, Some(cluster)) => cluster.kubeconfig(),
@@ -179,7 +191,7 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
 }
 
 /// Starts a Coracle for the suite, with the suite's images imported when it has a node.
-fn start(options: &Options, out: &Path) -> Result<Cluster> {
+fn start(options: &Options, machines: &[Machine], out: &Path) -> Result<Cluster> {
     let program = cluster::program(options.program.as_deref())?;
     if options.program.is_none() {
         cluster::build(&program)?;
@@ -193,14 +205,16 @@ fn start(options: &Options, out: &Path) -> Result<Cluster> {
     } else {
         registry.iter().map(String::as_str).collect()
     };
-    let mut cluster = Cluster::new(&program, &data, &flags);
+    let mut cluster = Cluster::new(&program, &data, &flags).with_machines(machines, &registry)?;
     if data.exists() {
         println!("removing what an earlier run left in {}", data.display());
         cluster.purge()?;
         let _ = std::fs::remove_dir_all(&data);
     }
     // The log of an earlier run is not of this one.
-    let _ = std::fs::remove_file(cluster.log_path());
+    for log in cluster.further.iter().map(FurtherNode::log_path).chain([cluster.log_path()]) {
+        let _ = std::fs::remove_file(log);
+    }
     if !options.no_node {
         let archives =
             Command::new(home().join("upstream/images")).output().context("running upstream/images")?;
