@@ -92,7 +92,7 @@ pub(crate) async fn pod_range(config: &Config) -> Cidr {
                 }
                 tracing::info!("the Node has no IPv4 podCIDR yet: pods wait for it");
             }
-            Some(Err(error)) => tracing::warn!(%error, "watch of the own Node failed; it is resumed"),
+            Some(Err(error)) => tracing::debug!(%error, "watch of the own Node failed; it is resumed"),
             None => std::future::pending().await,
         }
     }
@@ -117,7 +117,8 @@ async fn registration(node: &NodeContext, port: u16) -> Node {
                 return registered;
             }
             Err(error) => {
-                tracing::warn!(%error, "node not registered yet");
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(error, "node not registered yet");
                 failures += 1;
                 tokio::time::sleep(Duration::from_millis(100 << failures.min(6))).await;
             }
