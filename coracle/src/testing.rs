@@ -28,9 +28,9 @@ impl ControlPlane {
         Ok(ControlPlane { running, stop, loops })
     }
 
-    /// A client with the rights of `system:masters`, in process.
+    /// A client with the rights of `system:masters`, in process. It does not say what program it is.
     pub fn client(&self) -> Client {
-        in_process(&self.running, "coracle", "kubernetes-admin", &[names::GROUP_MASTERS])
+        in_process(&self.running, "", "kubernetes-admin", &[names::GROUP_MASTERS])
     }
 
     pub async fn stop(mut self) -> Result<()> {

@@ -213,6 +213,8 @@ impl Strategy for DaemonSets {
         }
         fill(spec, "revisionHistoryLimit", 10);
         pod_spec::template(object(spec, "template"));
+        // Clients see the count as an annotation, which therefore has an owner before there is anything to count.
+        new.set_default(&["metadata", "annotations", TEMPLATE_GENERATION], "0");
     }
 
     fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
@@ -299,15 +301,17 @@ pub(super) fn at_most_all(at: &str, value: &Value, errors: &mut Errors) {
 }
 
 /// A count of template changes, older than `metadata.generation`, that clients may still look at.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 fn template_generation(new: &mut Object, old: Option<&Object>) {
-    const NAME: &str = "deprecated.daemonset.template.generation";
-    let before = old.map(|o| o.annotation(NAME).and_then(|a| a.parse::<i64>().ok()).unwrap_or(0));
+    let before =
+        old.map(|o| o.annotation(TEMPLATE_GENERATION).and_then(|a| a.parse::<i64>().ok()).unwrap_or(0));
     let count = match (before, old) {
         (Some(n), Some(old)) if old.at(&["spec", "template"]) != new.at(&["spec", "template"]) => n + 1,
         (Some(n), _) => n,
         (None, _) => 1,
     };
-    new.set(&["metadata", "annotations", NAME], count.to_string());
+    new.set(&["metadata", "annotations", TEMPLATE_GENERATION], count.to_string());
 }
 
 /// The selector names something, and the template carries its labels.

@@ -161,6 +161,9 @@ impl Call for Rules {
             let rules = server.access.authz.rbac.rules_of(&**server, call.user, &namespace);
             let (urls, resources): (Vec<_>, Vec<_>) =
                 rules.into_iter().partition(|r| !r.non_resource_urls.is_empty());
+            // The answer is the rules and nothing of the question.
+            answer.set(&["metadata"], json!({}));
+            answer.set(&["spec"], json!({}));
             answer.set(
                 &["status"],
                 json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false}),

@@ -13,7 +13,7 @@ use super::answer::Style;
 use super::inner::Deletion;
 use super::options::Validation;
 use super::write::{Ask, UpdateRules, Written, check_gvk, converted};
-use super::{delete, list, scale, watch, write};
+use super::{delete, list, scale, tracking, watch, write};
 use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
@@ -198,15 +198,17 @@ impl Request<'_> {
 
     async fn create(&self) -> Result<Response<Body>> {
         let style = self.style(false)?;
-        let (object, warnings) = self.decode(&self.resource.gvk)?;
+        let (mut object, warnings) = self.decode(&self.resource.gvk)?;
+        let manager = self.manager();
+        let ask = Ask { manager: Some(&manager), ..self.ask(self.dry_run()?) };
         if let Persistence::Computed(call) = self.resource.persistence {
+            let owners = tracking::owners(self.server, &ask, None, &mut object);
+            tracking::set_owners(&mut object, owners);
             return self.call(style, *call, object, warnings).await;
         }
         if !self.info.name.is_empty() {
             return Err(Status::method_not_allowed(NOT_ALLOWED));
         }
-        let manager = self.manager();
-        let ask = Ask { manager: Some(&manager), ..self.ask(self.dry_run()?) };
         match write::create(self.server, &ask, object).await {
             Ok(written) => Ok(self.written(style, &written, &warnings)),
             Err(failure) => Err(failure.with_warnings(warnings)),
