@@ -268,6 +268,10 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
             return Ok(answer::bytes(StatusCode::OK, "application/json", text.into()));
         }
         [""] => root(&catalog),
+        ["openapi", "v2"] if wants_json(headers) => {
+            let document = server.openapi.swagger(&catalog);
+            return Ok(tagged(document.json, "application/json", &format!("\"{}\"", document.hash), headers));
+        }
         ["openapi", "v3"] => openapi_index(&catalog),
         ["openapi", "v3", "api", version] => return openapi_document(server, &catalog, "", version, headers),
         ["openapi", "v3", "apis", group, version] => {
@@ -295,6 +299,14 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
         }
     };
     Ok(answer::json(StatusCode::OK, &value))
+}
+
+/// Whether the client would take JSON.
+fn wants_json(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+    accept.split(',').any(|c| {
+        matches!(c.split(';').next().map(str::trim), Some("*/*" | "application/*" | "application/json"))
+    })
 }
 
 fn checks(server: &Server) -> Vec<Check> {
@@ -330,6 +342,7 @@ fn root(catalog: &Catalog) -> Value {
         "/healthz",
         "/livez",
         "/metrics",
+        "/openapi/v2",
         "/openapi/v3",
     ];
     let mut paths: Vec<String> = fixed.map(str::to_owned).into();

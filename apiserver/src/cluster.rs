@@ -32,7 +32,7 @@ impl Cluster for Server {
 
     fn list_where(&self, gvr: &Gvr, namespace: &str, field: &str, value: &str) -> Vec<Object> {
         let Some(resource) = self.registry.lookup(gvr) else { return vec![] };
-        let Some(at) = resource.fields.iter().position(|f| f.label == field) else { return vec![] };
+        let Some(at) = resource.fields.iter().position(|f| *f.label == *field) else { return vec![] };
         let prefix = crate::verbs::list::prefix(&resource, namespace);
         let wanted = |stored: &Stored| stored.index.field(at) == value;
         let found = self.store.select(&resource.storage, &prefix, "", usize::MAX, wanted).items;

@@ -13,6 +13,7 @@ pub mod chain;
 pub mod cluster;
 pub mod codec;
 pub mod connect;
+pub mod crd;
 pub mod discovery;
 pub mod field;
 pub mod field_names;

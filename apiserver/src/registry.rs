@@ -1,16 +1,17 @@
 //! The kinds that are served: group, version and resource to [`Resource`]. Discovery, OpenAPI and routing derive from it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use coracle_api::{Gvk, Gvr};
-use parking_lot::RwLock;
 
 use crate::resource::{Resource, Row};
 
-/// All served kinds. Readers take a cheap snapshot; changes (custom resources come and go) make a new one.
+/// All served kinds. Readers take a snapshot and never wait; changes (custom resources come and go) make a new one.
 pub struct Registry {
-    catalog: RwLock<Arc<Catalog>>,
+    catalog: ArcSwap<Catalog>,
+    builtins: Vec<Arc<Resource>>,
 }
 
 /// One state of the registry.
@@ -38,21 +39,29 @@ pub struct Version {
 
 impl Registry {
     pub fn new(rows: impl Iterator<Item = &'static Row>) -> Self {
-        let resources = rows.map(|row| Arc::new(Resource::from(row))).collect::<Vec<_>>();
-        Registry { catalog: RwLock::new(Arc::new(Catalog::new(&resources))) }
+        let builtins = rows.map(|row| Arc::new(Resource::from(row))).collect::<Vec<_>>();
+        Registry { catalog: ArcSwap::from_pointee(Catalog::new(&builtins)), builtins }
+    }
+
+    /// Serves these custom resources, and no others, from now on. A built-in kind gives its place to none.
+    pub fn replace_custom(&self, custom: impl Iterator<Item = Arc<Resource>>) {
+        let mut all = self.builtins.clone();
+        let builtins: HashSet<&Gvr> = self.builtins.iter().map(|r| &r.gvr).collect();
+        all.extend(custom.filter(|r| !builtins.contains(&r.gvr)));
+        self.catalog.store(Arc::new(Catalog::new(&all)));
     }
 
     pub fn snapshot(&self) -> Arc<Catalog> {
-        self.catalog.read().clone()
+        self.catalog.load_full()
     }
 
     pub fn lookup(&self, gvr: &Gvr) -> Option<Arc<Resource>> {
-        self.catalog.read().lookup(gvr).cloned()
+        self.catalog.load().lookup(gvr).cloned()
     }
 
     /// The resource of a kind.
     pub fn kind(&self, gvk: &Gvk) -> Option<Arc<Resource>> {
-        self.catalog.read().by_gvk.get(gvk).cloned()
+        self.catalog.load().by_gvk.get(gvk).cloned()
     }
 
     /// The resource of a group and plural in the group's preferred version that has it.
@@ -100,6 +109,11 @@ impl Catalog {
 
     pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.groups.iter().flat_map(|g| &g.versions).flat_map(|v| &v.resources)
+    }
+
+    /// Whether a group version (`api/v1`, `apis/apps/v1`) is served.
+    pub fn serves_path(&self, path: &str) -> bool {
+        self.groups.iter().any(|g| g.versions.iter().any(|v| crate::openapi::path(&g.name, &v.name) == path))
     }
 
     pub fn version(&self, group: &str, version: &str) -> Option<&Version> {

@@ -1,16 +1,22 @@
 //! What a kind is: a [`Row`] of data for the built-in ones, and the run-time [`Resource`] that rows and CRDs both become.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use coracle_api::{Gvk, Gvr, Object};
 use futures::future::BoxFuture;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::Server;
 use crate::authn::User;
 use crate::field::FieldError;
 use crate::schema::Schema;
 use crate::status::{Result, Status};
+
+mod shape;
+
+pub use shape::{FieldPath, IndexedField, Scale, Shown, TableColumn};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -166,10 +172,25 @@ pub struct Row {
 /// An endpoint (`""` is the main one) and the fields that it leaves as they are.
 pub type Reset = (&'static str, &'static [&'static [&'static str]]);
 
-/// How one served version is made from the stored one, and back. `apiVersion` and `kind` included.
+/// How one served version of a built-in kind is made from the stored one, and back.
 pub struct Conversion {
     pub from_storage: fn(&mut Object),
     pub to_storage: fn(&mut Object),
+}
+
+/// How a served version is made from the stored one, and back. `apiVersion` and `kind` included.
+pub trait Convert: Send + Sync {
+    /// From the stored version.
+    fn read(&self, object: &mut Object);
+
+    /// To the stored version.
+    fn write(&self, object: &mut Object);
+}
+
+/// A hook: compiled in, or made for a custom resource and dropped with it.
+pub enum Hook<T: ?Sized + 'static> {
+    Builtin(&'static T),
+    Custom(Arc<T>),
 }
 
 /// Every verb of a stored kind.
@@ -311,24 +332,55 @@ pub struct Resource {
     pub persistence: &'static Persistence,
     /// `group/plural`: the store's name for these objects.
     pub storage: Arc<str>,
+    /// The version that is stored.
+    pub stored_version: String,
     pub status: bool,
     pub first_status: Option<Value>,
     pub generation: bool,
-    pub scale: Option<ScalePaths>,
-    pub fields: Vec<SelectableField>,
-    pub columns: Vec<Column>,
+    pub scale: Option<Scale>,
+    pub fields: Vec<IndexedField>,
+    pub columns: Vec<TableColumn>,
     pub subresources: &'static [Subresource],
-    pub strategy: &'static dyn Strategy,
+    pub strategy: Hook<dyn Strategy>,
     pub create_on_update: bool,
     pub conditional_update: bool,
     pub status_on_create: bool,
     pub returns_deleted: bool,
     pub free_finalizers: bool,
-    pub deprecated: &'static str,
+    pub deprecated: String,
     pub resets: &'static [Reset],
     pub ttl: Option<std::time::Duration>,
-    pub conversion: Option<&'static Conversion>,
+    pub conversion: Option<Hook<dyn Convert>>,
     pub schema: Arc<Schema>,
+    /// Whether its objects have a typed form: protobuf and strategic merge patches need one.
+    pub typed: bool,
+    /// Cancelled when this is served no more, or in another form: watches end then.
+    pub retired: CancellationToken,
+}
+
+// === impl Hook ===
+
+impl<T: ?Sized> Deref for Hook<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Hook::Builtin(hook) => hook,
+            Hook::Custom(hook) => hook,
+        }
+    }
+}
+
+// === impl Conversion ===
+
+impl Convert for Conversion {
+    fn read(&self, object: &mut Object) {
+        (self.from_storage)(object);
+    }
+
+    fn write(&self, object: &mut Object) {
+        (self.to_storage)(object);
+    }
 }
 
 // === impl Resource ===
@@ -354,20 +406,23 @@ impl From<&'static Row> for Resource {
             first_status: (!row.first_status.is_empty())
                 .then(|| serde_json::from_str(row.first_status).expect("a row's first status is JSON")),
             generation: row.generation,
-            scale: row.scale,
-            fields: row.fields.to_vec(),
-            columns: row.columns.to_vec(),
+            stored_version: row.version.to_owned(),
+            scale: row.scale.map(Scale::from),
+            fields: row.fields.iter().map(IndexedField::from).collect(),
+            columns: shape::columns(row.columns),
             subresources: row.subresources,
-            strategy: row.strategy,
+            strategy: Hook::Builtin(row.strategy),
             create_on_update: row.create_on_update,
             conditional_update: row.conditional_update,
             status_on_create: row.status_on_create,
             returns_deleted: row.returns_deleted,
             free_finalizers: row.free_finalizers,
-            deprecated: row.deprecated,
+            deprecated: row.deprecated.to_owned(),
             resets: row.resets,
             ttl: row.ttl,
-            conversion: row.conversion,
+            conversion: row.conversion.map(|c| Hook::Builtin(c as &dyn Convert)),
+            typed: true,
+            retired: CancellationToken::new(),
             schema: Schema::builtin(&gvk).expect("every built-in kind is in the schema table"),
             gvk,
         }

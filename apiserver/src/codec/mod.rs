@@ -11,7 +11,9 @@ pub(crate) mod yaml;
 
 pub use decode::{Decoded, decode, merge_noticed};
 pub(crate) use go_syntax::error as json_error;
-pub use negotiate::{Accepted, Encoding, Form, negotiate, negotiate_plain, negotiate_stream};
+pub use negotiate::{
+    Accepted, Encoding, Form, negotiate, negotiate_plain, negotiate_stream, negotiate_untyped,
+};
 pub use row::Row;
 pub use table::{IncludeObject, partial_metadata, table};
 pub(crate) use table::{definitions, row};

@@ -56,6 +56,27 @@ pub fn negotiate_stream(accept: Option<&str>) -> Result<Accepted> {
     accepted.ok_or_else(not_acceptable)
 }
 
+/// The same for objects that have no typed form: only what is derived from them is written as protobuf.
+pub fn negotiate_untyped(accept: Option<&str>, stream: bool) -> Result<Accepted> {
+    let binary = |c: &Clause<'_>| {
+        c.media == "application/vnd.kubernetes.protobuf" && c.parameters.iter().all(|(k, _)| *k != "as")
+    };
+    let accept = accept.filter(|header| !header.trim().is_empty());
+    let clauses = accept.map(|header| {
+        let texts = header.split(',').filter(|c| clause(c).is_some_and(|c| !binary(&c)));
+        texts.collect::<Vec<_>>().join(",")
+    });
+    let accepted = match clauses.as_deref() {
+        Some("") => None,
+        clauses => pick(clauses, stream).filter(|a| !stream || a.encoding != Encoding::Yaml),
+    };
+    accepted.ok_or_else(|| {
+        let media =
+            if stream { "application/json;stream=watch" } else { "application/json, application/yaml" };
+        Status::not_acceptable(format!("406: Not Acceptable\n\nAvailable representations: {media}"))
+    })
+}
+
 fn not_acceptable() -> Status {
     let streams = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
     Status::not_acceptable(format!(

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::IncludeObject;
-use super::table::{cell, columns_of};
-use crate::resource::{Cell, Resource};
+use super::table::cell;
+use crate::resource::{Cell, Resource, Shown};
 
 /// All that a row shows of one stored object.
 pub struct Row {
@@ -47,11 +47,11 @@ impl Row {
         let text = std::str::from_utf8(value).ok()?;
         let object = Object(serde_json::from_str(text).ok()?);
         let (mut cells, mut age) = (String::new(), None);
-        for (n, column) in columns_of(&resource.columns).iter().enumerate() {
+        for (n, column) in resource.columns.iter().enumerate() {
             if n > 0 {
                 cells.push(',');
             }
-            if matches!(column.cell, Cell::Age) && age.is_none() {
+            if matches!(column.cell, Shown::Row(Cell::Age)) && age.is_none() {
                 let created = object.at(&["metadata", "creationTimestamp"]).and_then(time::parse);
                 age = Some(Age { at: cells.len(), created });
                 continue;
@@ -119,7 +119,7 @@ mod tests {
         let resource = registry.lookup(&coracle_api::Gvr::new(group, version, plural)).unwrap();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let text = object.to_string();
-        let computed = row(columns_of(&resource.columns), &Object(object.clone()), include, now);
+        let computed = row(&resource.columns, &Object(object.clone()), include, now);
         let kept = Row::of(&resource, text.as_bytes(), now).map(|kept| {
             let mut out = BytesMut::new();
             kept.write(text.as_bytes(), include, now + SignedDuration::ZERO, &mut out);

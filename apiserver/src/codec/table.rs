@@ -4,7 +4,7 @@ use coracle_api::{Object, time};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::resource::{Cell, Column};
+use crate::resource::{Cell, Shown, TableColumn};
 
 /// What a row carries beside its cells: the `includeObject` query parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -14,18 +14,6 @@ pub enum IncludeObject {
     Metadata,
     Object,
 }
-
-/// The columns of a kind that names none, as a custom resource may.
-const NAME_AND_AGE: [Column; 2] = [
-    Column {
-        name: "Name",
-        kind: "string",
-        format: "name",
-        priority: 0,
-        cell: Cell::Path(&["metadata", "name"]),
-    },
-    Column { name: "Age", kind: "date", format: "", priority: 0, cell: Cell::Age },
-];
 
 // === impl IncludeObject ===
 
@@ -44,7 +32,7 @@ impl IncludeObject {
 /// A whole table. `metadata` is the list's (or the single object's `{resourceVersion}`). A watch sends the definitions
 /// with its first event only.
 pub fn table<'a>(
-    columns: &[Column],
+    columns: &[TableColumn],
     objects: impl IntoIterator<Item = &'a Object>,
     include: IncludeObject,
     metadata: &Value,
@@ -66,22 +54,18 @@ pub fn partial_metadata(object: &Object) -> Object {
 }
 
 /// What a table says of its columns.
-pub(crate) fn definitions(columns: &[Column]) -> Value {
-    columns_of(columns).iter().map(definition).collect()
+pub(crate) fn definitions(columns: &[TableColumn]) -> Value {
+    columns.iter().map(definition).collect()
 }
 
-pub(super) fn columns_of(columns: &[Column]) -> &[Column] {
-    if columns.is_empty() { &NAME_AND_AGE } else { columns }
-}
-
-fn definition(column: &Column) -> Value {
-    json!({"name": column.name, "type": column.kind, "format": column.format, "description": "",
+fn definition(column: &TableColumn) -> Value {
+    json!({"name": column.name, "type": column.kind, "format": column.format, "description": column.description,
            "priority": column.priority})
 }
 
-pub(crate) fn row(columns: &[Column], object: &Object, include: IncludeObject, now: Timestamp) -> Value {
+pub(crate) fn row(columns: &[TableColumn], object: &Object, include: IncludeObject, now: Timestamp) -> Value {
     let mut row = json!({});
-    row["cells"] = columns_of(columns).iter().map(|c| cell(c, object, now)).collect();
+    row["cells"] = columns.iter().map(|c| cell(c, object, now)).collect();
     row["object"] = match include {
         IncludeObject::None => Value::Null,
         IncludeObject::Metadata => partial_metadata(object).0,
@@ -90,17 +74,38 @@ pub(crate) fn row(columns: &[Column], object: &Object, include: IncludeObject, n
     row
 }
 
-pub(super) fn cell(column: &Column, object: &Object, now: Timestamp) -> Value {
-    match column.cell {
-        Cell::Path(path) => object.at(path).cloned().unwrap_or_else(|| match column.kind {
+pub(super) fn cell(column: &TableColumn, object: &Object, now: Timestamp) -> Value {
+    match &column.cell {
+        Shown::Row(Cell::Path(path)) => object.at(path).cloned().unwrap_or_else(|| match &*column.kind {
             "integer" | "number" => json!(0),
             "boolean" => json!(false),
             _ => json!(""),
         }),
-        Cell::Age => {
+        Shown::Row(Cell::Age) => {
             let created = object.at(&["metadata", "creationTimestamp"]);
             json!(time::since(created.and_then(time::parse), now))
         }
-        Cell::Compute(rule) => rule(object, now),
+        Shown::Row(Cell::Compute(rule)) => rule(object, now),
+        Shown::Path(path) => path.first(&object.0).map_or(Value::Null, |v| of_type(&column.kind, v, now)),
+    }
+}
+
+/// A value as a custom column of a type shows it; nothing where it is of another type.
+fn of_type(kind: &str, value: &Value, now: Timestamp) -> Value {
+    match (kind, value) {
+        ("string", Value::String(_)) | ("boolean", Value::Bool(_)) => value.clone(),
+        ("string", Value::Null) => json!("<nil>"),
+        ("string", other) => json!(other.to_string()),
+        ("integer", Value::Number(n)) => n.as_i64().map_or_else(
+            #[allow(clippy::cast_possible_truncation, reason = "upstream cuts fractions off, too")]
+            || json!(n.as_f64().map(|f| f as i64)),
+            |i| json!(i),
+        ),
+        ("number", Value::Number(n)) => json!(n.as_f64()),
+        ("date", Value::String(_)) => match time::parse(value) {
+            Some(at) => json!(time::since(Some(at), now)),
+            None => json!("<invalid>"),
+        },
+        _ => Value::Null,
     }
 }

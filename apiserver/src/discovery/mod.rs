@@ -120,7 +120,7 @@ fn names(resource: &Resource, entry: &mut Value) {
 
 /// Upstream's hash of the kind that is stored: clients compare it to see whether storage has moved to another version.
 fn storage_hash(resource: &Resource) -> String {
-    let kind = format!("{}/{}/{}", resource.gvk.group, resource.gvk.version, resource.gvk.kind);
+    let kind = format!("{}/{}/{}", resource.gvk.group, resource.stored_version, resource.gvk.kind);
     STANDARD.encode(&Sha256::digest(kind)[..8])
 }
 
@@ -155,7 +155,10 @@ fn endpoints(resource: &Resource) -> Vec<Endpoint<'_>> {
             verbs: READ_WRITE.to_vec(),
         });
     }
-    all.sort_by_key(|e| e.name);
+    // Those of custom resources stay in upstream's order.
+    if resource.typed {
+        all.sort_by_key(|e| e.name);
+    }
     all
 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use coracle_api::Gvk;
 use serde_json::{Map, Value, json};
 
+use super::custom::{self, Edition};
+use crate::resource::Resource;
 use crate::schema::{Field, Leaf, LeafKind, ListKind, Node, Schema, Struct, Type};
 
 const PREFIX: &str = "#/components/schemas/";
@@ -12,12 +14,44 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const APIEXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
 
 /// The definitions that a document refers to.
-#[derive(Default)]
 pub(super) struct Definitions {
     done: BTreeMap<String, Value>,
+    edition: Edition,
 }
 
 impl Definitions {
+    pub(super) fn new(edition: Edition) -> Self {
+        Definitions { done: BTreeMap::new(), edition }
+    }
+
+    /// References to the definitions of a resource's kind and of its list.
+    pub(super) fn resource(&mut self, resource: &Resource) -> (Value, Value) {
+        let gvk = &resource.gvk;
+        if resource.typed {
+            let object = self.node(resource.schema.root());
+            let list = self.kind(&Gvk::new(&*gvk.group, &*gvk.version, &*resource.list_kind));
+            return (object.clone(), list.unwrap_or(object));
+        }
+        let metadata = self.metadata("ConfigMap");
+        let object = self.custom(custom::name(gvk), custom::definition(resource, &metadata, self.edition));
+        let metadata = self.metadata("ConfigMapList");
+        let list = Gvk { kind: resource.list_kind.clone(), ..gvk.clone() };
+        let list = self.custom(custom::name(&list), custom::list(resource, &object, &metadata));
+        (object, list)
+    }
+
+    fn custom(&mut self, name: String, definition: Value) -> Value {
+        let reference = json!({"$ref": format!("{PREFIX}{name}")});
+        self.done.insert(name, definition);
+        reference
+    }
+
+    /// The type of `metadata` of a built-in kind.
+    fn metadata(&mut self, kind: &str) -> Value {
+        let schema = Schema::builtin(&Gvk::new("", "v1", kind));
+        schema.and_then(|s| Some(self.node(s.root().child("metadata")?))).unwrap_or_default()
+    }
+
     /// A reference to the definition of a built-in kind, which is added with all it needs.
     pub(super) fn kind(&mut self, gvk: &Gvk) -> Option<Value> {
         Some(self.node(Schema::builtin(gvk)?.root()))

@@ -1,18 +1,22 @@
 //! `/openapi/v3`: one document per group version, made from the registry's resources and the schema table.
 
+mod custom;
 mod definitions;
 mod descriptions;
 mod paths;
+mod v2;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::registry::Catalog;
 use crate::resource::Resource;
+use custom::Edition;
 use definitions::Definitions;
 
 /// One group version's document.
@@ -27,6 +31,8 @@ pub struct Document {
 #[derive(Default)]
 pub struct Documents {
     made: Mutex<HashMap<String, Document>>,
+    /// The one document of the second version.
+    swagger: Mutex<Option<Document>>,
 }
 
 impl Documents {
@@ -38,6 +44,21 @@ impl Documents {
         }
         let document = document(group, version, resources);
         self.made.lock().insert(path, document.clone());
+        document
+    }
+
+    /// The document of everything, in the second version of OpenAPI.
+    pub fn swagger(&self, catalog: &Catalog) -> Document {
+        let mut digest = Sha256::new();
+        for (group, version) in catalog.groups().iter().flat_map(|g| g.versions.iter().map(move |v| (g, v))) {
+            digest.update(hash(&group.name, &version.name, &version.resources));
+        }
+        let hash = hex::encode_upper(digest.finalize());
+        if let Some(document) = self.swagger.lock().as_ref().filter(|d| d.hash == hash) {
+            return document.clone();
+        }
+        let document = Document { json: Bytes::from(v2::document(catalog).to_string()), hash };
+        *self.swagger.lock() = Some(document.clone());
         document
     }
 
@@ -83,12 +104,23 @@ pub fn hash(group: &str, version: &str, resources: &[Arc<Resource>]) -> String {
     hex::encode_upper(digest.finalize())
 }
 
-/// The document of one group version with the given resources.
-pub fn document(group: &str, version: &str, resources: &[Arc<Resource>]) -> Document {
-    let mut definitions = Definitions::default();
+/// What a document is made of.
+struct Parts {
+    paths: Map<String, Value>,
+    schemas: Map<String, Value>,
+}
+
+fn parts(group: &str, version: &str, resources: &[Arc<Resource>], edition: Edition) -> Parts {
+    let mut definitions = Definitions::new(edition);
     let paths = paths::of_group_version(group, version, resources, &mut definitions);
     let mut schemas = definitions.finish();
     descriptions::fill(group, version, &mut schemas);
+    Parts { paths, schemas }
+}
+
+/// The document of one group version with the given resources.
+pub fn document(group: &str, version: &str, resources: &[Arc<Resource>]) -> Document {
+    let Parts { paths, schemas } = parts(group, version, resources, Edition::V3);
     let document = json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "1.36"},

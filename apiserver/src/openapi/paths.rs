@@ -113,7 +113,9 @@ pub(super) fn of_group_version(
         let mut endpoints =
             Endpoints { prefix: &prefix, tag: &tag, resource, definitions, paths: &mut paths };
         endpoints.add(&root);
-        endpoints.add_watches(&root, &event);
+        if resource.typed {
+            endpoints.add_watches(&root, &event);
+        }
     }
     paths.values_mut().for_each(hoist);
     paths
@@ -168,11 +170,7 @@ impl Endpoints<'_> {
             false => ("", format!("/{root}/{plural}")),
         };
         let gvk = &resource.gvk;
-        let object = self.definitions.node(resource.schema.root());
-        let list = self
-            .definitions
-            .kind(&Gvk::new(&*gvk.group, &*gvk.version, &*resource.list_kind))
-            .unwrap_or_else(|| object.clone());
+        let (object, list) = self.definitions.resource(resource);
         let place =
             |path: String, suffix: &str, named| Place { path, scope, suffix: suffix.to_owned(), named };
 
@@ -302,9 +300,11 @@ impl Endpoints<'_> {
 
     fn patch_body(&mut self) -> Value {
         let schema = self.definitions.patch();
+        let typed = self.resource.typed;
         let content: Map<String, Value> =
             ["apply-patch+yaml", "json-patch+json", "merge-patch+json", "strategic-merge-patch+json"]
                 .into_iter()
+                .filter(|kind| typed || !kind.starts_with("strategic"))
                 .map(|kind| (format!("application/{kind}"), json!({"schema": schema})))
                 .collect();
         json!({"content": content, "required": true})

@@ -3,6 +3,7 @@
 
 mod leaf;
 mod normalize;
+pub(crate) mod structural;
 mod table;
 mod types;
 
@@ -10,11 +11,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use coracle_api::{Gvk, Object};
+use serde_json::Value;
 
 use crate::status::Status;
 pub(crate) use leaf::{parse_duration, print_duration, print_instant};
 use normalize::Normalizer;
 pub(crate) use normalize::{MAX_NOTICED, Path, describe};
+use structural::Structural;
 pub use types::{Field, Leaf, LeafKind, List, ListKind, MapOf, Merge, Struct, Type, Types};
 pub(crate) use types::{Numbered, TypeId};
 
@@ -26,7 +29,7 @@ type KindsByName = HashMap<String, Vec<(String, Arc<Schema>)>>;
 static BUILTIN_KINDS: LazyLock<KindsByName> = LazyLock::new(|| {
     let mut kinds = KindsByName::new();
     for ((group_version, kind), root) in &BUILTIN.kinds {
-        let schema = Arc::new(Schema { types: Arc::clone(&BUILTIN), root: *root });
+        let schema = Arc::new(Schema { types: Arc::clone(&BUILTIN), root: *root, custom: None });
         kinds.entry(kind.clone()).or_default().push((group_version.clone(), schema));
     }
     kinds
@@ -37,6 +40,15 @@ static BUILTIN_KINDS: LazyLock<KindsByName> = LazyLock::new(|| {
 pub struct Schema {
     types: Arc<Types>,
     root: TypeId,
+    custom: Option<Custom>,
+}
+
+/// What a custom resource definition says of one version.
+#[derive(Debug)]
+pub struct Custom {
+    pub structural: Structural,
+    /// `openAPIV3Schema`, as it is written; null where there is none.
+    pub written: Value,
 }
 
 /// One place in a schema, for walking an object beside it.
@@ -81,6 +93,24 @@ impl Schema {
         of_kind.iter().find(served).map(|(_, schema)| Arc::clone(schema))
     }
 
+    /// The schema of a custom kind from its `openAPIV3Schema`; without one, every field is kept. `edition` tells it from
+    /// the schemas that the kind had before.
+    pub fn custom(written: &Value, edition: u64) -> Arc<Schema> {
+        let mut structural = Structural::parse(written);
+        if written.is_null() {
+            structural.kind = "object".into();
+            structural.preserve_unknown = true;
+        }
+        let (types, root) = structural::types(&structural, edition);
+        let custom = Custom { structural, written: written.clone() };
+        Arc::new(Schema { types: Arc::new(types), root, custom: Some(custom) })
+    }
+
+    /// What a custom kind's definition says; `None` for built-in kinds.
+    pub fn definition(&self) -> Option<&Custom> {
+        self.custom.as_ref()
+    }
+
     /// The types of all built-in kinds.
     pub fn builtin_types() -> &'static Types {
         &BUILTIN
@@ -99,6 +129,9 @@ impl Schema {
 
     /// [`Schema::normalize`] with nothing but Go's own words in the error.
     pub fn round_trip(&self, object: &mut Object) -> Result<Noticed, String> {
+        if let Some(custom) = &self.custom {
+            return custom.round_trip(object);
+        }
         let mut normalizer = Normalizer { types: &self.types, noticed: vec![] };
         match normalizer.value(self.root, &mut object.0, Path::Root) {
             Ok(()) => Ok(Noticed(normalizer.noticed)),
@@ -111,6 +144,26 @@ impl Schema {
 pub(crate) fn unhandled(gvk: &Gvk, why: &str) -> Status {
     let (kind, version) = (&gvk.kind, &gvk.version);
     Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+}
+
+// === impl Custom ===
+
+impl Custom {
+    /// Metadata becomes typed, unknown fields go, defaults are filled in.
+    fn round_trip(&self, object: &mut Object) -> Result<Noticed, String> {
+        let schema = &self.structural;
+        structural::fill(&mut object.0, schema);
+        let mut unknown = structural::coerce(&mut object.0, schema)?;
+        unknown.extend(structural::prune(&mut object.0, schema));
+        unknown.truncate(MAX_NOTICED);
+        Ok(Noticed(unknown.iter().map(|path| format!("unknown field {path:?}")).collect()))
+    }
+
+    /// What an object that was stored under an earlier schema lacks or has too much of by this one.
+    pub fn catch_up(&self, object: &mut Object) {
+        structural::prune(&mut object.0, &self.structural);
+        structural::fill(&mut object.0, &self.structural);
+    }
 }
 
 // === impl Node ===
@@ -139,6 +192,11 @@ impl<'a> Node<'a> {
             Type::Map(m) => Some(self.at(m.values)),
             Type::List(_) | Type::Leaf(_) => None,
         }
+    }
+
+    /// What the fields of a struct hold that it does not name and keeps (custom kinds only).
+    pub fn extra(self) -> Option<Node<'a>> {
+        Some(self.at(self.as_struct()?.extra?))
     }
 
     /// What a list's items are.

@@ -19,7 +19,7 @@ pub struct Types {
     pub(crate) edition: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Type {
     Struct(Struct),
     List(List),
@@ -28,7 +28,7 @@ pub enum Type {
 }
 
 /// An object with known fields.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Struct {
     /// The name of its OpenAPI definition: `io.k8s.api.core.v1.PodSpec`.
     pub name: Box<str>,
@@ -43,6 +43,8 @@ pub struct Struct {
     pub(crate) always: Vec<u16>,
     /// Protobuf numbers, sorted: fields, and embedded structs whose fields are lifted into this one.
     pub(crate) numbers: Vec<(u32, Numbered)>,
+    /// What fields hold that are not among `fields` and are kept nevertheless (custom resources only).
+    pub(crate) extra: Option<TypeId>,
     /// Merged as a whole by server-side apply.
     pub atomic: bool,
     /// `x-kubernetes-unions`, for OpenAPI only.
@@ -57,7 +59,7 @@ pub(crate) enum Numbered {
     Embedded(TypeId),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Field {
     pub name: Box<str>,
     pub(crate) ty: TypeId,
@@ -103,7 +105,7 @@ pub enum ListKind {
     Map,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct List {
     pub(crate) items: TypeId,
     /// Go's name of the list type, as errors print it.
@@ -112,13 +114,13 @@ pub struct List {
     pub(crate) wrapped: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MapOf {
     pub(crate) values: TypeId,
     pub go_type: Box<str>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Leaf {
     pub kind: LeafKind,
     pub go_type: Box<str>,

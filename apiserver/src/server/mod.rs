@@ -26,7 +26,7 @@ use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::store::{History, OpenError, Options, Store};
-use crate::{bootstrap, resources};
+use crate::{bootstrap, crd, resources};
 
 pub use api::Api;
 
@@ -147,6 +147,9 @@ impl Server {
         }
         bootstrap::reconcile(&server).await.map_err(StartError::Bootstrap)?;
         tasks.spawn(bootstrap::aggregate_roles(server.clone(), server.stop.clone()));
+        let mut definitions = crd::Definitions::default();
+        definitions.settle(&server).await;
+        tasks.spawn(crd::run(server.clone(), definitions, server.stop.clone()));
         expiry::spawn(&server, &tasks);
         server.ready.store(true, Ordering::Release);
         Ok(Running { server, addr, tasks })

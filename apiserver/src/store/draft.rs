@@ -5,7 +5,7 @@ use coracle_api::Object;
 use serde_json::{Map, Value};
 
 use super::world::Index;
-use crate::resource::SelectableField;
+use crate::resource::IndexedField;
 
 /// JSON in two halves: the digits of `metadata.resourceVersion` go between them.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub struct Draft {
 
 impl Draft {
     /// Encodes an object. A `resourceVersion` it has is left out.
-    pub fn new(object: &Object, fields: &[SelectableField]) -> Self {
+    pub fn new(object: &Object, fields: &[IndexedField]) -> Self {
         let mut draft = Draft { json: Vec::with_capacity(1024), split: 0, index: Index::of(object, fields) };
         draft.json.push(b'{');
         let nothing = Map::new();

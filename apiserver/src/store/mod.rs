@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use coracle_api::Object;
 
-use crate::resource::SelectableField;
+use crate::resource::IndexedField;
 use backend::Backend;
 
 pub use backend::BackendError;
@@ -55,7 +55,7 @@ pub struct Options {
     pub dir: Option<PathBuf>,
     pub history: History,
     /// The selectable fields of each storage (`group/plural`).
-    pub fields: HashMap<Arc<str>, Vec<SelectableField>>,
+    pub fields: HashMap<Arc<str>, Vec<IndexedField>>,
 }
 
 /// Why the store cannot be opened.
@@ -112,7 +112,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     backend: Arc<dyn Backend>,
     shelves: RwLock<HashMap<Arc<str>, Arc<Shelf>>>,
-    fields: HashMap<Arc<str>, Vec<SelectableField>>,
+    fields: HashMap<Arc<str>, Vec<IndexedField>>,
     /// The newest published revision.
     head: AtomicU64,
     /// The revision up to which history is gone.

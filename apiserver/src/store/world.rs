@@ -14,7 +14,7 @@ use super::backend::Record;
 use super::cursor::Event;
 use super::draft::Draft;
 use crate::codec::Row;
-use crate::resource::SelectableField;
+use crate::resource::{FieldPath, IndexedField};
 
 /// Bounds of one ring. What falls out is still in the log.
 const RING_EVENTS: usize = 2048;
@@ -60,7 +60,7 @@ pub struct View {
 /// Everything of one resource.
 pub(super) struct Shelf {
     pub(super) name: Arc<str>,
-    fields: Vec<SelectableField>,
+    fields: Vec<IndexedField>,
     state: RwLock<State>,
     newest: watch::Sender<u64>,
 }
@@ -99,7 +99,7 @@ impl Stored {
 // === impl Index ===
 
 impl Index {
-    pub(super) fn of(object: &Object, fields: &[SelectableField]) -> Self {
+    pub(super) fn of(object: &Object, fields: &[IndexedField]) -> Self {
         let labels = object.labels().into_iter().flatten();
         let mut labels: Box<[_]> =
             labels.map(|(k, v)| (k.as_str().into(), v.as_str().unwrap_or_default().into())).collect();
@@ -119,19 +119,19 @@ impl Index {
 }
 
 /// What a field selector compares with.
-pub fn field_value(object: &Object, field: &SelectableField) -> String {
-    let there = |path: &[&str]| object.at(path).filter(|v| v.as_str() != Some("") && !path.is_empty());
-    match there(field.path).or_else(|| there(field.or)) {
+pub fn field_value(object: &Object, field: &IndexedField) -> String {
+    let there = |path: &FieldPath| path.of(object).filter(|v| v.as_str() != Some("") && !path.is_empty());
+    match there(&field.path).or_else(|| there(&field.or)) {
         Some(Value::String(s)) => s.clone(),
         Some(other) => other.to_string(),
-        None => field.absent.to_owned(),
+        None => field.absent.clone().into(),
     }
 }
 
 // === impl Shelf ===
 
 impl Shelf {
-    pub(super) fn new(name: Arc<str>, fields: Vec<SelectableField>, origin: u64) -> Self {
+    pub(super) fn new(name: Arc<str>, fields: Vec<IndexedField>, origin: u64) -> Self {
         let state =
             State { live: BTreeMap::new(), ring: VecDeque::new(), ring_bytes: 0, floor: origin, newest: 0 };
         Shelf { name, fields, state: RwLock::new(state), newest: watch::Sender::new(0) }

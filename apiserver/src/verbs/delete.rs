@@ -165,7 +165,7 @@ async fn perform(
 
 /// Upstream's decision, on one object, in one place.
 fn plan(ask: &Ask<'_>, how: &Deletion, old: &Object) -> Step {
-    let strategy = ask.resource.strategy;
+    let strategy = &*ask.resource.strategy;
     let mut new = old.clone();
     let mut graceful = None;
     if strategy.grace_period(old, how.grace_period_seconds).is_some()

@@ -114,6 +114,14 @@ pub fn validate(new: &Object, resource: &Resource) -> Vec<FieldError> {
     errors
 }
 
+/// What is wrong with the labels, annotations and owners of an object inside another.
+pub(crate) fn validate_embedded(object: &Object) -> Vec<FieldError> {
+    let mut errors = vec![];
+    validate_maps(object, &mut errors);
+    validate_owners(object.owner_references(), &mut errors);
+    errors
+}
+
 fn validate_maps(new: &Object, errors: &mut Vec<FieldError>) {
     for (key, value) in new.labels().into_iter().flatten() {
         let value = value.as_str().unwrap_or_default();

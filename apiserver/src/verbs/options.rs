@@ -71,7 +71,13 @@ impl Request<'_> {
 
     pub(super) fn patch_kind(&self) -> Result<PatchKind> {
         let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        PatchKind::from_content_type(content_type.unwrap_or_default())
+        match PatchKind::from_content_type(content_type.unwrap_or_default())? {
+            PatchKind::Strategic if !self.resource.typed => Err(Status::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            )),
+            kind => Ok(kind),
+        }
     }
 
     /// Whose fields a write sets: who the client says it is, else the program that its user agent begins with.

@@ -7,7 +7,7 @@ use super::serve::Request;
 use super::tracking::ScaleWrite;
 use super::write::{self, Ask, UpdateRules, converted};
 use crate::patch::{self, PatchKind};
-use crate::resource::{Resource, ScalePaths};
+use crate::resource::{Resource, Scale};
 use crate::schema::{Noticed, Schema};
 use crate::status::{Result, Status};
 
@@ -24,7 +24,7 @@ pub fn gvk() -> Gvk {
 }
 
 /// The `Scale` of an object.
-pub fn of(object: &Object, paths: &ScalePaths) -> Object {
+pub fn of(object: &Object, paths: &Scale) -> Object {
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.at(&["metadata", field]) {
@@ -32,11 +32,13 @@ pub fn of(object: &Object, paths: &ScalePaths) -> Object {
         }
     }
     let mut spec = json!({});
-    if let Some(replicas) = object.i64_at(paths.spec_replicas).filter(|r| *r != 0) {
+    if let Some(replicas) = paths.spec_replicas.of(object).and_then(Value::as_i64).filter(|r| *r != 0) {
         spec["replicas"] = replicas.into();
     }
-    let mut status = json!({"replicas": object.i64_at(paths.status_replicas).unwrap_or(0)});
-    if let Some(selector) = object.at(paths.selector).map(selector_text).filter(|s| !s.is_empty()) {
+    let selector = paths.selector.of(object).filter(|_| !paths.selector.is_empty());
+    let mut status =
+        json!({"replicas": paths.status_replicas.of(object).and_then(Value::as_i64).unwrap_or(0)});
+    if let Some(selector) = selector.map(selector_text).filter(|s| !s.is_empty()) {
         status["selector"] = selector.into();
     }
     Object(
@@ -45,7 +47,7 @@ pub fn of(object: &Object, paths: &ScalePaths) -> Object {
 }
 
 /// Writes the replicas of a `Scale` into the object it is a view of.
-pub fn apply(scale: &Object, object: &mut Object, paths: &ScalePaths, resource: &Resource) -> Result<()> {
+pub fn apply(scale: &Object, object: &mut Object, paths: &Scale, resource: &Resource) -> Result<()> {
     let replicas = scale.i64_at(&["spec", "replicas"]).unwrap_or(0);
     if replicas < 0 {
         let error = crate::field::FieldError::invalid(
@@ -59,12 +61,15 @@ pub fn apply(scale: &Object, object: &mut Object, paths: &ScalePaths, resource: 
     if !given.is_empty() && given != object.str_at(&["metadata", "resourceVersion"]) {
         return Err(Status::modified(&resource.gvr, object.name()));
     }
-    object.set(paths.spec_replicas, replicas);
+    paths.spec_replicas.set(object, replicas);
     Ok(())
 }
 
-/// A `LabelSelector`, or a plain map of labels, as text.
+/// A `LabelSelector`, a plain map of labels, or a text as it is.
 fn selector_text(selector: &Value) -> String {
+    if let Value::String(text) = selector {
+        return text.clone();
+    }
     let labelled = selector.get("matchLabels").or_else(|| selector.get("matchExpressions")).is_some();
     let equal = if labelled { selector.get("matchLabels") } else { Some(selector) };
     let mut parts: Vec<(String, String)> = vec![];
@@ -93,7 +98,7 @@ fn selector_text(selector: &Value) -> String {
 
 impl Request<'_> {
     /// Writes a scale; answers the object it is a view of, and warnings.
-    pub(super) async fn write_scale(&self, paths: ScalePaths) -> Result<(Object, Vec<String>)> {
+    pub(super) async fn write_scale(&self, paths: &Scale) -> Result<(Object, Vec<String>)> {
         let change = match self.info.verb.as_str() {
             "update" => {
                 let (view, warnings) = self.decode(&gvk())?;
@@ -133,7 +138,7 @@ impl Request<'_> {
                 scale.track(&before, &mut view);
             }
             let mut new = old.clone();
-            apply(&view, &mut new, &paths, &self.resource)?;
+            apply(&view, &mut new, paths, &self.resource)?;
             scale.hand_over(&view, &mut new);
             Ok(new)
         };

@@ -4,7 +4,7 @@ use coracle_api::Object;
 use coracle_api::selector::{FieldSelector, LabelSelector};
 
 use crate::request::RequestInfo;
-use crate::resource::{Resource, SelectableField};
+use crate::resource::{IndexedField, Resource};
 use crate::status::{Result, Status};
 use crate::store::{Stored, field_value};
 
@@ -13,8 +13,9 @@ use crate::store::{Stored, field_value};
 pub struct Selection {
     labels: LabelSelector,
     fields: Vec<Term>,
-    /// Fields of a version that is not the stored one are not indexed: they are read from the stored object.
-    by_object: Option<Vec<SelectableField>>,
+    /// Fields of a version that is not the stored one, and those of custom resources, which come and go, are not indexed:
+    /// they are read from the stored object.
+    by_object: Option<Vec<IndexedField>>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ impl Selection {
             .into_iter()
             .map(|t| Ok(Term { field: find(resource, &t.field)?, value: t.value, equal: t.equal }))
             .collect();
-        let by_object = resource.conversion.map(|_| resource.fields.clone());
+        let by_object = (resource.conversion.is_some() || !resource.typed).then(|| resource.fields.clone());
         Ok(Selection { labels, fields: fields?, by_object })
     }
 
@@ -90,7 +91,7 @@ fn find(resource: &Resource, label: &str) -> Result<Field> {
     match label {
         "metadata.name" => Ok(Field::Name),
         "metadata.namespace" if resource.namespaced() => Ok(Field::Namespace),
-        _ => match resource.fields.iter().position(|f| f.label == label) {
+        _ => match resource.fields.iter().position(|f| *f.label == *label) {
             Some(at) => Ok(Field::Listed(at)),
             None if resource.fields.is_empty() => Err(Status::bad_request(format!(
                 "{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""

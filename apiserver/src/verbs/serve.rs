@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::answer::Style;
 use super::inner::Deletion;
 use super::options::Validation;
-use super::write::{Ask, UpdateRules, Written, check_gvk, converted};
+use super::write::{Ask, UpdateRules, Written, converted};
 use super::{delete, list, scale, tracking, watch, write};
 use crate::Server;
 use crate::admission::{Attributes, Operation};
@@ -46,12 +46,13 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// The answer, with the warning that a deprecated version gets whatever comes of the request.
     pub async fn serve(self) -> Result<Response<Body>> {
-        let deprecated = self.resource.deprecated;
+        let resource = self.resource.clone();
+        let deprecated = &resource.deprecated;
         let mut answer = self.dispatch().await;
         if !deprecated.is_empty() {
             match &mut answer {
                 Ok(response) => prepend_warning(response, deprecated),
-                Err(failure) => failure.0.warnings.insert(0, deprecated.to_owned()),
+                Err(failure) => failure.0.warnings.insert(0, deprecated.clone()),
             }
         }
         answer
@@ -113,6 +114,7 @@ impl Request<'_> {
     pub(super) fn style(&self, stream: bool) -> Result<Style> {
         let accept = self.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
         let mut accepted = match stream {
+            _ if !self.resource.typed => codec::negotiate_untyped(accept, stream)?,
             true => codec::negotiate_stream(accept)?,
             false if self.is_computed() => codec::negotiate_plain(accept)?,
             false => codec::negotiate(accept)?,
@@ -351,13 +353,13 @@ impl Request<'_> {
 
     async fn scale(&self) -> Result<Response<Body>> {
         let style = self.style(false)?;
-        let Some(paths) = self.resource.scale else { return Err(Status::no_such_path()) };
+        let Some(paths) = &self.resource.scale else { return Err(Status::no_such_path()) };
         if self.info.verb == "get" {
             let object = converted(&self.resource, self.stored()?.object());
-            return Ok(style.encode(scale::of(&object, &paths).0, StatusCode::OK));
+            return Ok(style.encode(scale::of(&object, paths).0, StatusCode::OK));
         }
         let (object, warnings) = self.write_scale(paths).await?;
-        let mut response = style.encode(scale::of(&object, &paths).0, StatusCode::OK);
+        let mut response = style.encode(scale::of(&object, paths).0, StatusCode::OK);
         add_warnings(&mut response, &warnings);
         Ok(response)
     }
@@ -407,4 +409,32 @@ pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
+}
+
+/// Refuses a body of another kind or version than the endpoint's.
+fn check_gvk(object: &Object, expected: &Gvk) -> Result<()> {
+    let got = object.gvk();
+    let known = |gvk| crate::schema::Schema::builtin(gvk).is_some();
+    if got != *expected && known(expected) && !known(&got) {
+        let (kind, version) = (&got.kind, got.api_version());
+        return Err(Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: no kind {kind:?} is registered for version \
+             {version:?} in scheme \"pkg/runtime/scheme.go:111\"",
+            expected.kind
+        )));
+    }
+    if got.api_version() != expected.api_version() {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            got.api_version(),
+            expected.api_version()
+        )));
+    }
+    if got.kind != expected.kind {
+        return Err(Status::bad_request(format!(
+            "the kind in the data ({}) does not match the expected kind ({})",
+            got.kind, expected.kind
+        )));
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use super::metadata;
 use super::write::Ask;
 use crate::Server;
 use crate::patch::apply::{self, MANAGED_FIELDS, Writing};
-use crate::resource::ScalePaths;
+use crate::resource::Scale;
 use crate::schema::Schema;
 use crate::status::{Result, Status};
 
@@ -76,7 +76,7 @@ fn in_form(schema: &Schema, gvk: &Gvk, object: &mut Object) -> Result<()> {
 pub(super) struct ScaleWrite<'a> {
     pub(super) server: &'a Server,
     pub(super) ask: &'a Ask<'a>,
-    pub(super) paths: ScalePaths,
+    pub(super) paths: &'a Scale,
     pub(super) schema: &'a Schema,
     pub(super) manager: &'a str,
 }
@@ -91,8 +91,11 @@ impl ScaleWrite<'_> {
 
     /// The scale of an object with the owners of its replicas.
     pub(super) fn view(&self, object: &Object) -> Object {
-        let mut view = super::scale::of(object, &self.paths);
-        set_owners(&mut view, apply::to_scale(object, self.paths.spec_replicas, &super::scale::gvk()));
+        let mut view = super::scale::of(object, self.paths);
+        set_owners(
+            &mut view,
+            apply::to_scale(object, &self.paths.spec_replicas.names(), &super::scale::gvk()),
+        );
         view
     }
 
@@ -113,7 +116,7 @@ impl ScaleWrite<'_> {
     pub(super) fn hand_over(&self, view: &Object, object: &mut Object) {
         let owners = view.at(&MANAGED_FIELDS);
         let gvk = &self.ask.resource.gvk;
-        let owners = apply::from_scale(object, self.paths.spec_replicas, gvk, owners);
+        let owners = apply::from_scale(object, &self.paths.spec_replicas.names(), gvk, owners);
         set_owners(object, owners);
     }
 }

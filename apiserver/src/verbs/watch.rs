@@ -85,6 +85,8 @@ pub async fn watch(
     let now = Instant::now();
     let deadline = now + Duration::from_secs(seconds);
     let first_alarm = if bookmarks { deadline.min(now + BOOKMARK_EVERY) } else { deadline };
+    // What is served only for a time has a token of its own, which the server's end cancels, too.
+    let stopped = if resource.typed { server.stop.child_token() } else { resource.retired.clone() };
     let watcher = Watcher {
         cursor: server.store.watch(&resource.storage, &prefix, start),
         resource: resource.clone(),
@@ -96,7 +98,7 @@ pub async fn watch(
         first: true,
         deadline,
         alarm: Box::pin(tokio::time::sleep_until(first_alarm)),
-        stopped: Box::pin(server.stop.child_token().cancelled_owned()),
+        stopped: Box::pin(stopped.cancelled_owned()),
         over: false,
     };
     let lines = futures::stream::unfold(watcher, |mut watcher| async move {

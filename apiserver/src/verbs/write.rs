@@ -166,7 +166,7 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
 /// Everything wrong with an object.
 fn validate(cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = old.map(|old| metadata::validate_update(new, old)).unwrap_or_default();
-    let strategy = cx.resource.strategy;
+    let strategy = &*cx.resource.strategy;
     let own = if strategy.validates(cx.subresource) { strategy.validate(cx, new, old) } else { vec![] };
     if strategy.validates_metadata() {
         errors.extend(own);
@@ -402,10 +402,13 @@ fn count_generation(new: &mut Object, old: &Object, ask: &Ask<'_>) {
     if !ask.resource.generation || ask.subresource == "binding" {
         return;
     }
+    // A custom resource without the endpoint has a status that is a part of it like any other.
+    let apart = ask.resource.typed || ask.resource.status;
     let counted = |o: &Object| -> Vec<(String, Value)> {
         let fields = o.0.as_object().into_iter().flatten();
         fields
-            .filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .filter(|(k, _)| !matches!(k.as_str(), "metadata" | "apiVersion" | "kind"))
+            .filter(|(k, _)| *k != "status" || !apart)
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect()
     };
@@ -441,11 +444,11 @@ pub(super) async fn remove(
 }
 
 fn draft(server: &Server, resource: &Resource, object: &Object) -> crate::store::Draft {
-    match resource.conversion {
+    match &resource.conversion {
         None => server.store.draft(&resource.storage, object),
         Some(conversion) => {
             let mut stored = object.clone();
-            (conversion.to_storage)(&mut stored);
+            conversion.write(&mut stored);
             server.store.draft(&resource.storage, &stored)
         }
     }
@@ -453,8 +456,8 @@ fn draft(server: &Server, resource: &Resource, object: &Object) -> crate::store:
 
 /// A stored object in the version a resource serves.
 pub fn converted(resource: &Resource, mut object: Object) -> Object {
-    if let Some(conversion) = resource.conversion {
-        (conversion.from_storage)(&mut object);
+    if let Some(conversion) = &resource.conversion {
+        conversion.read(&mut object);
     }
     object
 }
@@ -468,31 +471,4 @@ pub(super) fn failed(e: &CommitError) -> Status {
         CommitError::Closed => Status::unavailable("apiserver is shutting down"),
         other => Status::internal(other),
     }
-}
-
-/// Refuses a body of another kind or version than the endpoint's.
-pub fn check_gvk(object: &Object, expected: &Gvk) -> Result<()> {
-    let got = object.gvk();
-    if got != *expected && crate::schema::Schema::builtin(&got).is_none() {
-        let (kind, version) = (&got.kind, got.api_version());
-        return Err(Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {}: no kind {kind:?} is registered for version \
-             {version:?} in scheme \"pkg/runtime/scheme.go:111\"",
-            expected.kind
-        )));
-    }
-    if got.api_version() != expected.api_version() {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({})",
-            got.api_version(),
-            expected.api_version()
-        )));
-    }
-    if got.kind != expected.kind {
-        return Err(Status::bad_request(format!(
-            "the kind in the data ({}) does not match the expected kind ({})",
-            got.kind, expected.kind
-        )));
-    }
-    Ok(())
 }

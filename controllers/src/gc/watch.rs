@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::DynamicObject;
 use kube::core::PartialObjectMeta;
@@ -27,6 +28,9 @@ type Name = (String, String);
 pub(super) async fn follow_all(client: kube::Client, shared: Arc<Shared>) {
     let mut watches = JoinSet::new();
     let mut known: HashMap<Name, AbortHandle> = HashMap::new();
+    let definitions: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(client.clone());
+    let changes = watcher(definitions, Config::default()).default_backoff();
+    pin_mut!(changes);
     loop {
         let pause = match discover(&client).await {
             Ok(found) => {
@@ -54,7 +58,19 @@ pub(super) async fn follow_all(client: kube::Client, shared: Arc<Shared>) {
             }
         };
         while watches.try_join_next().is_some() {}
-        tokio::time::sleep(pause).await;
+        // Kinds come and go with their definitions; what other servers serve is asked for now and then.
+        let pause = tokio::time::sleep(pause);
+        pin_mut!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => break,
+                change = changes.next() => {
+                    if let Some(Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone)) = change {
+                        break;
+                    }
+                }
+            }
+        }
     }
 }
 

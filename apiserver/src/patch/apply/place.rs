@@ -69,14 +69,14 @@ impl<'a> Place<'a> {
 
     /// Whether nothing but declared fields may be here.
     pub(super) fn is_closed(self) -> bool {
-        matches!(self.ty(), Some(Type::Struct(_)))
+        matches!(self.ty(), Some(Type::Struct(_))) && self.node.and_then(Node::extra).is_none()
     }
 
     pub(super) fn child(self, name: &str) -> Place<'a> {
         match self.ty().zip(self.node) {
             Some((Type::Struct(s), node)) => match s.field(name) {
                 Some(field) => Place { node: Some(node.at(field.ty)), field: Some(field) },
-                None => Place::undeclared(),
+                None => Place { node: node.extra(), field: None },
             },
             Some((Type::Map(_), node)) => Place { node: node.child(name), field: None },
             Some((Type::List(_) | Type::Leaf(_), _)) | None => Place::undeclared(),

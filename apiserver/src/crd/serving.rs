@@ -1,0 +1,229 @@
+//! From a definition to the resources it serves: one for each version.
+
+use std::sync::Arc;
+
+use coracle_api::{Gvk, Gvr, Object, conditions};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::JsonPath;
+use super::strategy::CustomObjects;
+use crate::resource::{
+    Cell, Column, Convert, FieldPath, Hook, IndexedField, Persistence, Resource, Scale, Scope, Shown,
+    TableColumn,
+};
+use crate::schema::Schema;
+
+/// Upstream's order in discovery.
+const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+const TERMINATING_VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "watch"];
+
+static STORED: Persistence = Persistence::Stored;
+
+/// The group and plural under which a definition's objects are stored.
+pub(super) fn storage(crd: &Object) -> Arc<str> {
+    format!("{}/{}", crd.str_at(&["spec", "group"]), crd.str_at(&["spec", "names", "plural"])).into()
+}
+
+/// What of a definition decides how its resources look.
+pub(super) fn fingerprint(crd: &Object) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for path in [&["spec"][..], &["status", "acceptedNames"]] {
+        digest.update(crd.at(path).map(Value::to_string).unwrap_or_default());
+    }
+    digest.update([u8::from(crd.is_being_deleted())]);
+    digest.finalize().into()
+}
+
+/// The resources of all served versions. Each ends when `life` does.
+pub(super) fn resources(crd: &Object, life: &CancellationToken) -> Vec<Arc<Resource>> {
+    let versions = crd.items_at(&["spec", "versions"]);
+    let stored = versions.iter().find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));
+    // Where all has been the same ever since, objects are served as they are stored.
+    let converts = versions.len() > 1 || crd.generation() > 1;
+    let made = Made { crd, stored, converts, life };
+    versions.iter().filter(|v| v["served"] == true).map(|v| Arc::new(made.resource(v))).collect()
+}
+
+struct Made<'a> {
+    crd: &'a Object,
+    stored: &'a str,
+    converts: bool,
+    life: &'a CancellationToken,
+}
+
+// === impl Made ===
+
+impl Made<'_> {
+    fn resource(&self, version: &Value) -> Resource {
+        let (crd, name) = (self.crd, text(version, "name"));
+        let group = crd.str_at(&["spec", "group"]);
+        let names = |key: &str| crd.str_at(&["status", "acceptedNames", key]).to_owned();
+        let many = |key: &str| -> Vec<String> {
+            let list = crd.items_at(&["status", "acceptedNames", key]);
+            list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let gvk = Gvk::new(group, name, names("kind"));
+        let edition = u64::from_le_bytes(fingerprint(crd)[..8].try_into().expect("eight bytes of a digest"));
+        let schema = Schema::custom(&version["schema"]["openAPIV3Schema"], edition | 1);
+        let scale =
+            version["subresources"]["scale"].as_object().map(|_| scale(&version["subresources"]["scale"]));
+        let status = version["subresources"]["status"].is_object();
+        let defaults = schema.definition().is_some_and(|d| d.structural.has_defaults());
+        let conversion = (self.converts || defaults).then(|| {
+            let to = Relabel {
+                served: gvk.api_version(),
+                stored: Gvk::new(group, self.stored, "").api_version(),
+                schema: schema.clone(),
+            };
+            Hook::Custom(Arc::new(to) as Arc<dyn Convert>)
+        });
+        let strategy = CustomObjects::new(schema.clone(), scale.clone(), version);
+        let terminating = crd.is_being_deleted();
+        Resource {
+            gvr: Gvr::new(group, name, names("plural")),
+            singular: names("singular"),
+            list_kind: names("listKind"),
+            short: many("shortNames"),
+            categories: many("categories"),
+            scope: if crd.str_at(&["spec", "scope"]) == "Namespaced" {
+                Scope::Namespaced
+            } else {
+                Scope::Cluster
+            },
+            verbs: if terminating { TERMINATING_VERBS } else { VERBS }.to_vec(),
+            persistence: &STORED,
+            storage: storage(crd),
+            stored_version: self.stored.to_owned(),
+            status,
+            first_status: None,
+            generation: true,
+            scale,
+            fields: selectable(version),
+            columns: columns(version),
+            subresources: &[],
+            strategy: Hook::Custom(Arc::new(strategy)),
+            create_on_update: false,
+            conditional_update: true,
+            status_on_create: !status,
+            returns_deleted: false,
+            free_finalizers: true,
+            deprecated: deprecation(version, &gvk),
+            resets: &[],
+            ttl: None,
+            conversion,
+            schema,
+            typed: false,
+            retired: self.life.clone(),
+            gvk,
+        }
+    }
+}
+
+/// Objects of one version as another: only what they call themselves differs. What was stored under an earlier schema is
+/// brought up to the present one.
+struct Relabel {
+    served: String,
+    stored: String,
+    schema: Arc<Schema>,
+}
+
+// === impl Relabel ===
+
+impl Convert for Relabel {
+    fn read(&self, object: &mut Object) {
+        object.set(&["apiVersion"], self.served.as_str());
+        if let Some(definition) = self.schema.definition() {
+            definition.catch_up(object);
+        }
+    }
+
+    fn write(&self, object: &mut Object) {
+        object.set(&["apiVersion"], self.stored.as_str());
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn scale(scale: &Value) -> Scale {
+    let path = |key: &str| FieldPath::from(text(scale, key));
+    Scale {
+        spec_replicas: path("specReplicasPath"),
+        status_replicas: path("statusReplicasPath"),
+        selector: path("labelSelectorPath"),
+    }
+}
+
+fn selectable(version: &Value) -> Vec<IndexedField> {
+    let fields = version["selectableFields"].as_array().into_iter().flatten();
+    let field = |f: &Value| IndexedField {
+        label: text(f, "jsonPath").trim_start_matches('.').into(),
+        path: text(f, "jsonPath").into(),
+        absent: "".into(),
+        or: FieldPath::default(),
+    };
+    fields.map(field).collect()
+}
+
+/// The name, and what the definition adds to it: without a word of its own, the age.
+fn columns(version: &Value) -> Vec<TableColumn> {
+    let name = Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        priority: 0,
+        cell: Cell::Path(&["metadata", "name"]),
+    };
+    let mut columns = vec![TableColumn { description: NAME_DESCRIPTION.into(), ..TableColumn::from(&name) }];
+    let own = version["additionalPrinterColumns"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if own.is_empty() {
+        columns.push(TableColumn {
+            name: "Age".into(),
+            kind: "date".into(),
+            format: "".into(),
+            description: CREATION_DESCRIPTION.into(),
+            priority: 0,
+            cell: Shown::Row(Cell::Age),
+        });
+    }
+    columns.extend(own.iter().filter_map(|c| {
+        let path = text(c, "jsonPath");
+        let described = format!("Custom resource definition column (in JSONPath format): {path}");
+        let cell = match (path, text(c, "type")) {
+            (".metadata.creationTimestamp", "date") => Shown::Row(Cell::Age),
+            _ => Shown::Path(JsonPath::parse(path)?),
+        };
+        Some(TableColumn {
+            name: text(c, "name").to_owned().into(),
+            kind: text(c, "type").to_owned().into(),
+            format: text(c, "format").to_owned().into(),
+            description: match text(c, "description") {
+                "" => described.into(),
+                own => own.to_owned().into(),
+            },
+            priority: c["priority"].as_i64().unwrap_or(0),
+            cell,
+        })
+    }));
+    columns
+}
+
+const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+const CREATION_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
+fn deprecation(version: &Value, gvk: &Gvk) -> String {
+    match (version["deprecated"] == true, text(version, "deprecationWarning")) {
+        (false, _) => String::new(),
+        (true, "") => format!("{}/{} {} is deprecated", gvk.group, gvk.version, gvk.kind),
+        (true, own) => own.to_owned(),
+    }
+}
+
+/// Whether a definition's names are its own, so that it may be served.
+pub(super) fn is_served(crd: &Object) -> bool {
+    let all = crd.items_at(&["status", "conditions"]);
+    conditions::is_true(all, "NamesAccepted") || conditions::is_true(all, "Established")
+}

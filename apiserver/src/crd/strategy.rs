@@ -1,0 +1,119 @@
+//! Custom objects, held to the schema of their definition.
+
+use std::sync::Arc;
+
+use coracle_api::Object;
+use serde_json::{Value, json};
+
+use crate::field::FieldError;
+use crate::field_names::qualified_name;
+use crate::resource::{FieldPath, Scale, Strategy, WriteContext};
+use crate::schema::{Schema, structural};
+
+/// The rules of one version of one custom kind.
+pub(super) struct CustomObjects {
+    schema: Arc<Schema>,
+    scale: Option<(Scale, [String; 3])>,
+}
+
+// === impl CustomObjects ===
+
+impl CustomObjects {
+    pub(super) fn new(schema: Arc<Schema>, scale: Option<Scale>, version: &Value) -> Self {
+        let written =
+            |key: &str| version["subresources"]["scale"][key].as_str().unwrap_or_default().to_owned();
+        let names = ["specReplicasPath", "statusReplicasPath", "labelSelectorPath"].map(written);
+        CustomObjects { schema, scale: scale.map(|s| (s, names)) }
+    }
+
+    fn check_scale(&self, subresource: &str, new: &Object, errors: &mut Vec<FieldError>) {
+        let Some((scale, [spec, status, selector])) = &self.scale else { return };
+        if subresource != "status" {
+            replicas(&scale.spec_replicas, spec, new, errors);
+        }
+        replicas(&scale.status_replicas, status, new, errors);
+        if let Some(found) = scale.selector.of(new).filter(|v| !scale.selector.is_empty() && !v.is_string()) {
+            let why = accessor(selector, found, "string");
+            errors.push(FieldError::invalid(selector.as_str(), &json!(""), why));
+        }
+    }
+}
+
+impl Strategy for CustomObjects {
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let Some(definition) = self.schema.definition() else { return vec![] };
+        let schema = &definition.structural;
+        let before = old.map(|o| &o.0);
+        if cx.subresource == "status" {
+            let mut errors = match (new.at(&["status"]), schema.properties.get("status")) {
+                (Some(status), Some(of)) => {
+                    structural::validate(status, before.map(|o| &o["status"]), of, "status")
+                }
+                _ => vec![],
+            };
+            self.check_scale("status", new, &mut errors);
+            return errors;
+        }
+        let mut errors = structural::validate(&new.0, before, schema, "");
+        self.check_scale("", new, &mut errors);
+        errors.extend(structural::validate_embedded(&new.0, schema));
+        // Lists that were wrong before the definition said so may stay.
+        if before.is_none_or(|old| structural::duplicates(old, schema).is_empty()) {
+            errors.extend(structural::duplicates(&new.0, schema));
+        }
+        errors
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let mut added: Vec<&str> =
+            new.finalizers().filter(|f| !old.is_some_and(|o| o.finalizers().any(|g| g == *f))).collect();
+        added.sort_unstable();
+        added.into_iter().flat_map(finalizer_warnings).collect()
+    }
+}
+
+fn finalizer_warnings(name: &str) -> Vec<String> {
+    let at = format!("metadata.finalizers: {name:?}: ");
+    let mut all: Vec<String> = qualified_name(name).into_iter().map(|why| format!("{at}{why}")).collect();
+    if !name.contains('/') && !["orphan", "foregroundDeletion", "kubernetes"].contains(&name) {
+        let path = if name.contains('.') { " including a path (/)" } else { "" };
+        all.push(format!(
+            "{at}prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+        ));
+    }
+    all
+}
+
+fn replicas(path: &FieldPath, written: &str, new: &Object, errors: &mut Vec<FieldError>) {
+    let Some(found) = path.of(new) else { return };
+    let invalid = |value: &Value, why: String| FieldError::invalid(written, value, why);
+    match found.as_i64() {
+        None => {
+            let why = accessor(written, found, "int64");
+            errors.push(invalid(&json!(0), why));
+        }
+        Some(n) if n < 0 => errors.push(invalid(found, "should be a non-negative integer".into())),
+        Some(n) if n > i64::from(i32::MAX) => {
+            errors.push(invalid(found, format!("should be less than or equal to {}", i32::MAX)));
+        }
+        Some(_) => {}
+    }
+}
+
+fn accessor(path: &str, found: &Value, wanted: &str) -> String {
+    let shown = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+    format!("{path} accessor error: {shown} is of the type {}, expected {wanted}", go(found))
+}
+
+/// Go's name of a decoded JSON value's type.
+fn go(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
