@@ -283,8 +283,8 @@ impl Matched {
 
 /// An object of the version a resource serves in the stored version.
 fn stored_form(resource: &Resource, mut object: Object) -> Object {
-    if let Some(conversion) = resource.conversion {
-        (conversion.to_storage)(&mut object);
+    if let Some(conversion) = &resource.conversion {
+        conversion.write(&mut object);
     }
     object
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::{Gvk, Object};
+use coracle_api::Object;
 use jiff::Timestamp;
 use serde_json::Value;
 

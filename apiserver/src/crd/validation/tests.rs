@@ -39,8 +39,8 @@ fn what_is_wrong_is_said_in_upstreams_words() {
             format!(r#"{at}.properties[spec].properties[a].default: Invalid value: "string":  in body must be of type integer: "string""#)]),
         (format!("{SPEC}/properties"), json!({"a": {"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "map"}}), vec![
             format!("{at}.properties[spec].properties[a].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map")]),
-        (format!("{SPEC}/oneOf"), json!([{"required": ["a"], "properties": {"a": {"minimum": 1}}}]), vec![
-            format!("{at}.properties[spec].properties[a]: Required value: because it is defined in {at}.properties[spec].oneOf[0].properties[a]")]),
+        (format!("{SCHEMA}/oneOf"), json!([{"required": ["a"], "properties": {"a": {"minimum": 1}}}]), vec![
+            format!("{at}.properties[a]: Required value: because it is defined in {at}.oneOf[0].properties[a]")]),
         ("/spec/versions/0/additionalPrinterColumns".to_owned(), json!([{"name": "A", "type": "text", "jsonPath": "a"}]), vec![
             r#"spec.versions[0].additionalPrinterColumns[0].type: Invalid value: "text": must be one of boolean,date,integer,number,string"#.to_owned(),
             r#"spec.versions[0].additionalPrinterColumns[0].JSONPath: Invalid value: "a": must be a simple json path starting with ."#.to_owned()]),
