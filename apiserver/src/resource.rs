@@ -354,6 +354,8 @@ pub struct Resource {
     pub schema: Arc<Schema>,
     /// Whether its objects have a typed form: protobuf and strategic merge patches need one.
     pub typed: bool,
+    /// Why objects cannot be told in this version; empty: they can.
+    pub unreadable: String,
     /// Cancelled when this is served no more, or in another form: watches end then.
     pub retired: CancellationToken,
 }
@@ -422,6 +424,7 @@ impl From<&'static Row> for Resource {
             ttl: row.ttl,
             conversion: row.conversion.map(|c| Hook::Builtin(c as &dyn Convert)),
             typed: true,
+            unreadable: String::new(),
             retired: CancellationToken::new(),
             schema: Schema::builtin(&gvk).expect("every built-in kind is in the schema table"),
             gvk,

@@ -53,7 +53,8 @@ async fn finish(server: &Arc<Server>, crd: &Object) -> Result<()> {
 /// Deletes what is there until nothing is; objects with finalizers take their time.
 async fn empty(server: &Arc<Server>, crd: &Object) {
     let storage = serving::storage(crd);
-    let version = crd.items_at(&["spec", "versions"]).iter().find(|v| v["served"] == true);
+    let served = || crd.items_at(&["spec", "versions"]).iter().filter(|v| v["served"] == true);
+    let version = served().find(|v| v["storage"] == true).or_else(|| served().next());
     let version = version.and_then(|v| v["name"].as_str()).unwrap_or_default();
     let gvr = Gvr::new(crd.str_at(&["spec", "group"]), version, crd.str_at(&["spec", "names", "plural"]));
     let (user, how) = (crate::bootstrap::system(), Deletion::default());

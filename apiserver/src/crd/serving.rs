@@ -115,9 +115,21 @@ impl Made<'_> {
             conversion,
             schema,
             typed: false,
+            unreadable: self.unreadable(name, &gvk),
             retired: self.life.clone(),
             gvk,
         }
+    }
+}
+
+impl Made<'_> {
+    /// Other versions than the stored one are a webhook's to make where the definition says so; ours is not asked yet.
+    fn unreadable(&self, version: &str, gvk: &Gvk) -> String {
+        let webhook = self.crd.str_at(&["spec", "conversion", "strategy"]) == "Webhook";
+        if !webhook || version == self.stored {
+            return String::new();
+        }
+        format!("conversion webhook for {gvk} failed: conversion webhooks are not called yet")
     }
 }
 

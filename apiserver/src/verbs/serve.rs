@@ -61,6 +61,9 @@ impl Request<'_> {
     async fn dispatch(self) -> Result<Response<Body>> {
         let (verb, sub) = (self.info.verb.as_str(), self.info.subresource.as_str());
         self.check_served()?;
+        if !self.resource.unreadable.is_empty() && !matches!(verb, "delete" | "deletecollection") {
+            return Err(Status::new(500, "", &*self.resource.unreadable));
+        }
         if matches!(verb, "update" | "patch" | "delete") && self.info.name.is_empty() {
             return Err(Status::method_not_allowed(NOT_ALLOWED));
         }

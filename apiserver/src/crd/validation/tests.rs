@@ -1,3 +1,5 @@
+//! Definitions are judged in upstream's words.
+
 use serde_json::{Value, json};
 
 use super::*;

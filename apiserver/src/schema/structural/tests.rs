@@ -1,3 +1,5 @@
+//! A custom schema prunes, defaults and judges as upstream does.
+
 use serde_json::{Value, json};
 
 use super::{Structural, default, lists, prune, validate};
