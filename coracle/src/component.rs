@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
@@ -13,7 +15,10 @@ pub async fn run(component: Component) -> Result<()> {
     match component {
         Component::Apiserver(up) => crate::up::control_plane_without_loops(*up).await,
         Component::Scheduler(options) => {
-            let config = coracle_scheduler::Config::new(client(&options).await?, &preflight::host_name()?);
+            let config = coracle_scheduler::Config::new(
+                client(&options, "kube-scheduler").await?,
+                &preflight::host_name()?,
+            );
             coracle_scheduler::run(config, shutdown::on_signal()?).await.context("scheduler")
         }
         Component::Controllers(options) => {
@@ -22,7 +27,7 @@ pub async fn run(component: Component) -> Result<()> {
                 root_ca,
                 cluster_cidr: Some(options.cluster_cidr),
                 service_cidr: Some(options.service_cidr),
-                ..coracle_controllers::Config::new(client(&options.client).await?)
+                ..coracle_controllers::Config::new(client(&options.client, "kube-controller-manager").await?)
             };
             coracle_controllers::run(config, shutdown::on_signal()?).await.context("controllers")
         }
@@ -30,20 +35,23 @@ pub async fn run(component: Component) -> Result<()> {
     }
 }
 
-async fn client(options: &ClientOptions) -> Result<Client> {
-    connect(kubeconfig(&options.kubeconfig)?, None).await
+async fn client(options: &ClientOptions, program: &str) -> Result<Client> {
+    connect(kubeconfig(&options.kubeconfig)?, None, program).await
 }
 
 pub(crate) fn kubeconfig(file: &Path) -> Result<Kubeconfig> {
     Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))
 }
 
-/// A client of the context that is named, or of the one in use.
-pub(crate) async fn connect(kubeconfig: Kubeconfig, context: Option<&str>) -> Result<Client> {
+/// A client of the context that is named, or of the one in use. The program's name is the owner of the fields it writes.
+pub(crate) async fn connect(kubeconfig: Kubeconfig, context: Option<&str>, program: &str) -> Result<Client> {
     // A second installation is refused, and means that the first one is in place.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await?)?)
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    let agent = HeaderValue::from_str(&format!("{program}/{}", crate::VERSION))?;
+    config.headers.push((USER_AGENT, agent));
+    Ok(Client::try_from(config)?)
 }
 
 pub(crate) fn read(file: &Path) -> Result<String> {

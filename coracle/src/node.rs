@@ -125,12 +125,12 @@ impl Given {
     }
 
     async fn client(&self) -> Result<Client> {
-        connect(self.kubeconfig.clone(), None).await
+        connect(self.kubeconfig.clone(), None, "kubelet").await
     }
 
     async fn proxy_client(&self) -> Result<Client> {
         let proxy = self.kubeconfig.contexts.iter().any(|c| c.name == PROXY).then_some(PROXY);
-        connect(self.kubeconfig.clone(), proxy).await
+        connect(self.kubeconfig.clone(), proxy, "kube-proxy").await
     }
 }
 
