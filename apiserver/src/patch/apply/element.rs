@@ -7,7 +7,10 @@ use serde_json::{Map, Value};
 use super::place::Place;
 
 pub(super) fn field(name: &str) -> String {
-    format!("f:{name}")
+    let mut element = String::with_capacity(name.len() + 2);
+    element.push_str("f:");
+    element.push_str(name);
+    element
 }
 
 /// The item of a set.

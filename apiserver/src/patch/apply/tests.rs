@@ -247,3 +247,36 @@ fn only_so_many_updates_are_told_apart() {
         "{found:#?}"
     );
 }
+
+#[test]
+fn who_scales_owns_the_replicas() {
+    let (schema, gvk) = kind("apps/v1", "Deployment");
+    let body = json!({"spec": {"replicas": 2, "paused": true}});
+    let object = play(&gvk, &schema, vec![Apply("a", body)]).unwrap();
+    let (scale, scale_gvk) = kind("autoscaling/v1", "Scale");
+    let path = ["spec", "replicas"];
+    let mut before = Object(json!({"metadata": {"name": "x", "uid": "u"}, "spec": {"replicas": 2}}));
+    before.set_gvk(&scale_gvk);
+    before.set(&MANAGED_FIELDS, to_scale(&object, &path, &scale_gvk).expect("somebody owns the replicas"));
+    assert_eq!(owners(&before), [r#"a Apply {"f:spec":{"f:replicas":{}}}"#]);
+    for (replicas, wanted) in [
+        (2, &[r#"a Apply {"f:spec":{"f:paused":{},"f:replicas":{}}}"#][..]),
+        (3, &[r#"a Apply {"f:spec":{"f:paused":{}}}"#, r#"b Update {"f:spec":{"f:replicas":{}}}"#]),
+    ] {
+        let writing = Writing {
+            schema: &scale,
+            gvk: &scale_gvk,
+            manager: "b",
+            subresource: "scale",
+            now: "2026-01-01T00:00:00Z",
+            resets: &[],
+            served: &|_| true,
+        };
+        let mut view = before.clone();
+        view.set(&["spec", "replicas"], replicas);
+        let view = track(&writing, Some(&before), &mut view);
+        let mut scaled = object.clone();
+        scaled.set(&MANAGED_FIELDS, from_scale(&object, &path, &gvk, view.as_ref()).expect("owners"));
+        assert_eq!(owners(&scaled), wanted);
+    }
+}
