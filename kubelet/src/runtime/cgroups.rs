@@ -6,10 +6,55 @@ use std::path::{Path, PathBuf};
 
 use crate::cri::{Resources, Stats};
 
-const ROOT: &str = "/sys/fs/cgroup";
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
+/// The controllers of version 1 that give each container a group of its own.
+const CONTROLLERS: [&str; 12] = [
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "hugetlb",
+    "memory",
+    "pids",
+    "perf_event",
+    "blkio",
+    "net_prio",
+    "net_cls",
+    "freezer",
+];
 
 pub(crate) fn unified() -> bool {
     Path::new(ROOT).join("cgroup.controllers").exists()
+}
+
+/// Makes the directory that containers see as `/sys/fs/cgroup` on version 1: an empty place for each hierarchy, which
+/// their own group is mounted on, and the other names of joint hierarchies (`cpu` for `cpu,cpuacct`).
+pub(super) fn make_frame(frame: &Path) -> io::Result<()> {
+    if unified() {
+        return Ok(());
+    }
+    fs::create_dir_all(frame)?;
+    for entry in fs::read_dir(ROOT)?.flatten() {
+        let name = entry.file_name();
+        if !name.to_string_lossy().split(',').any(|part| CONTROLLERS.contains(&part)) {
+            continue;
+        }
+        let place = frame.join(&name);
+        let made = match fs::read_link(entry.path()) {
+            Ok(target) => std::os::unix::fs::symlink(target.file_name().unwrap_or(&name), place),
+            Err(_) => fs::create_dir(place),
+        };
+        made.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
+    }
+    Ok(())
+}
+
+/// The frame with the hierarchies it has a place for.
+pub(super) fn framed(frame: PathBuf) -> (PathBuf, Vec<String>) {
+    let entries = fs::read_dir(&frame).into_iter().flatten().flatten();
+    let places = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let places = places.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    (frame, places)
 }
 
 /// The directories a cgroup has: one on v2, one in each hierarchy on v1.
@@ -82,6 +127,21 @@ pub(super) fn update(path: &str, resources: &Resources) -> io::Result<()> {
         Some(pids) => set("pids", "pids.max", limit(pids)),
         None => Ok(()),
     }
+}
+
+/// The limits a group has.
+pub(super) fn limits(path: &str) -> io::Result<Resources> {
+    let read = |name: &str, file: &str| fs::read_to_string(controller(name, path).join(file));
+    // What stands for no limit on version 1 is a number above any memory.
+    let memory = |text: &str| text.trim().parse::<i64>().ok().filter(|bytes| *bytes < i64::MAX / 2);
+    let (quota, memory_limit) = if unified() {
+        let quota = read("cpu", "cpu.max")?;
+        (quota.split(' ').next().unwrap_or_default().to_owned(), memory(&read("memory", "memory.max")?))
+    } else {
+        (read("cpu", "cpu.cfs_quota_us")?, memory(&read("memory", "memory.limit_in_bytes")?))
+    };
+    let cpu_quota = quota.trim().parse::<i64>().ok().filter(|quota| *quota >= 0);
+    Ok(Resources { cpu_quota, memory_limit, ..Resources::default() })
 }
 
 /// The group of all shims below a root.

@@ -69,7 +69,13 @@ pub(super) fn make_directories(config: &RuntimeConfig) -> io::Result<()> {
         tracing::warn!(%error, "{} stays on its disk", run_dir.display());
     }
     let all = [config.state_dir.join("containers"), run_dir.join("pods"), run_dir.join("c")];
-    all.iter().try_for_each(fs::create_dir_all)
+    all.iter().try_for_each(fs::create_dir_all)?;
+    cgroups::make_frame(&cgroup_frame(config))
+}
+
+/// What stands for `/sys/fs/cgroup` in containers, where cgroups are of version 1.
+fn cgroup_frame(config: &RuntimeConfig) -> PathBuf {
+    config.run_dir.join("cgroup")
 }
 
 pub(super) fn dir(config: &RuntimeConfig, id: &str) -> PathBuf {
@@ -148,6 +154,7 @@ fn build(
         sysctls: pod.sysctls.clone(),
         cgroup: format!("{}/{id}", pod.cgroup),
         unified_cgroups: cgroups::unified(),
+        cgroup_frame: cgroups::framed(cgroup_frame(config)),
         rootfs,
         shm: (!pod.host_ipc).then(|| sandbox::dir(config, &pod.pod_uid).join("shm")),
         available: config.capabilities(),

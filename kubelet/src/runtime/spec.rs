@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::seccomp;
 use super::user::User;
+use super::{cgroups, seccomp};
 use crate::cri::{ContainerError, ContainerSpec, Mount, Propagation, Resources, Seccomp};
 use crate::images::ImageConfig;
 
@@ -93,6 +93,8 @@ pub(super) struct Surroundings {
     pub(super) sysctls: Vec<(String, String)>,
     pub(super) cgroup: String,
     pub(super) unified_cgroups: bool,
+    /// On version 1: the directory that stands for `/sys/fs/cgroup`, and the hierarchies it has a place for.
+    pub(super) cgroup_frame: (PathBuf, Vec<String>),
     pub(super) rootfs: PathBuf,
     /// The pod's shared memory directory.
     pub(super) shm: Option<PathBuf>,
@@ -286,9 +288,10 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
         Some(shm) => json!({"destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rw", "nosuid", "noexec", "nodev"]}),
         None => mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
     });
-    // On v1 libcontainer would mount the hierarchies writable whatever the options say.
     if around.unified_cgroups {
-        all.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", sys]));
+        all.push(mount(cgroups::ROOT, "cgroup", &["nosuid", "noexec", "nodev", "relatime", sys]));
+    } else if spec.mounts.iter().all(|mount| mount.container_path != Path::new(cgroups::ROOT)) {
+        all.extend(own_groups(around, sys));
     }
     let mut own: Vec<&Mount> = spec.mounts.iter().collect();
     own.sort_by_key(|mount| mount.container_path.components().count());
@@ -304,6 +307,20 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings) -> Vec<Value> {
         all.push(json!({"destination": mount.container_path, "type": "bind", "source": mount.host_path, "options": ["rbind", access]}));
     }
     all
+}
+
+/// The container's groups of version 1, each in its place. A mount of type `cgroup` will not do: libcontainer makes it
+/// writable whatever the options say.
+fn own_groups(around: &Surroundings, access: &str) -> Vec<Value> {
+    let (frame, hierarchies) = &around.cgroup_frame;
+    let bind = |destination: PathBuf, source: PathBuf, access: &str| json!({"destination": destination, "type": "bind", "source": source, "options": ["bind", "nosuid", "noexec", "nodev", access]});
+    let root = Path::new(cgroups::ROOT);
+    let group = |name: &String| {
+        let own = root.join(name).join(around.cgroup.trim_start_matches('/'));
+        bind(root.join(name), own, access)
+    };
+    let frame = (!hierarchies.is_empty()).then(|| bind(root.to_owned(), frame.clone(), "ro"));
+    frame.into_iter().chain(hierarchies.iter().map(group)).collect()
 }
 
 #[cfg(test)]

@@ -190,3 +190,44 @@ fn mounts_replace_the_default_ones_and_come_parents_first() {
     let unified = built(|_, _, around| around.unified_cgroups = true);
     assert!(unified["mounts"].as_array().unwrap().iter().any(|mount| mount["type"] == "cgroup"));
 }
+
+#[test]
+fn containers_see_their_own_groups_only() {
+    let groups = |privileged: bool, covered: bool| -> Vec<(String, String, String)> {
+        let oci = built(|spec, _, around| {
+            spec.security.privileged = privileged;
+            around.cgroup_frame = ("/frame".into(), vec!["cpu,cpuacct".to_owned(), "memory".to_owned()]);
+            spec.mounts = covered
+                .then(|| Mount {
+                    host_path: "/src".into(),
+                    container_path: "/sys/fs/cgroup".into(),
+                    readonly: true,
+                    recursive_readonly: false,
+                    propagation: Propagation::None,
+                })
+                .into_iter()
+                .collect();
+        });
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let all = oci["mounts"].as_array().unwrap().iter();
+        let below = all.filter(|mount| text(&mount["destination"]).starts_with("/sys/fs/cgroup"));
+        below
+            .map(|m| {
+                let access = m["options"].as_array().unwrap().last().unwrap();
+                (text(&m["destination"]), text(&m["source"]), text(access))
+            })
+            .collect()
+    };
+    let row = |to: &str, from: &str, access: &str| (to.to_owned(), from.to_owned(), access.to_owned());
+    let own = |access: &str| {
+        let group = |name: &str| format!("/sys/fs/cgroup/{name}/kubepods/podu/c");
+        vec![
+            row("/sys/fs/cgroup", "/frame", "ro"),
+            row("/sys/fs/cgroup/cpu,cpuacct", &group("cpu,cpuacct"), access),
+            row("/sys/fs/cgroup/memory", &group("memory"), access),
+        ]
+    };
+    assert_eq!(groups(false, false), own("ro"));
+    assert_eq!(groups(true, false), own("rw"));
+    assert_eq!(groups(false, true), [row("/sys/fs/cgroup", "/src", "ro")], "the pod's own mount wins");
+}
