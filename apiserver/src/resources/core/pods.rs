@@ -100,7 +100,7 @@ impl Strategy for Pods {
     }
 
     fn validates(&self, subresource: &str) -> bool {
-        matches!(subresource, "" | "status" | "ephemeralcontainers")
+        matches!(subresource, "" | "status" | "ephemeralcontainers" | "resize")
     }
 
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
@@ -109,6 +109,7 @@ impl Strategy for Pods {
             ("", Some(old)) => pod_spec::validate_pod_update(new, old),
             ("status", Some(_)) => addresses(new),
             ("ephemeralcontainers", Some(_)) => ephemeral(new),
+            ("resize", Some(old)) => pod_spec::validate_pod_resize(new, old),
             _ => vec![],
         }
     }
@@ -133,9 +134,10 @@ impl Strategy for Pods {
                 }
             }
             "resize" => {
-                for list in ["containers", "initContainers"] {
-                    resize(new, &wanted, list);
-                }
+                let empty = json!({});
+                let (wanted, was) =
+                    (wanted.at(&["spec"]).unwrap_or(&empty), old.at(&["spec"]).unwrap_or(&empty));
+                new.set(&["spec"], pod_spec::resized_spec(wanted, was));
             }
             _ => {}
         }
@@ -199,22 +201,6 @@ fn ephemeral(pod: &Object) -> Vec<FieldError> {
         }
     }
     errors
-}
-
-/// Resources and resize policies of the containers the new object names; nothing else.
-fn resize(new: &mut Object, wanted: &Object, list: &str) {
-    let Some(containers) = new.entry(&["spec", list]).as_array_mut() else {
-        new.remove(&["spec", list]);
-        return;
-    };
-    for container in containers {
-        let same = wanted.items_at(&["spec", list]).iter().find(|c| c["name"] == container["name"]);
-        for key in ["resources", "resizePolicy"] {
-            if let Some(value) = same.map(|c| &c[key]).filter(|v| !v.is_null()) {
-                container[key] = value.clone();
-            }
-        }
-    }
 }
 
 /// The class is decided once; later writers cannot change it.

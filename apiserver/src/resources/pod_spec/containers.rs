@@ -1,6 +1,6 @@
 //! What is wrong with containers: names, images, ports, environment, mounts, probes, resources.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use coracle_api::{Quantity, resources::is_sidecar};
 use serde_json::Value;
@@ -10,6 +10,7 @@ use super::actions::{lifecycle, probes};
 use super::environment::{env, env_from};
 use super::validation::{app_armor, ids, items, seccomp, trimmed_image};
 use super::volumes::VolumeNames;
+use crate::field::FieldError;
 use crate::field_names::{dns1123_label, port_name, port_number, qualified_name};
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
@@ -123,6 +124,7 @@ fn container(at: &str, c: &Value, spec: &Value, volumes: &VolumeNames, errors: &
     mounts(at, c, volumes, errors);
     errors.one_of(format!("{at}.imagePullPolicy"), text("imagePullPolicy"), &PULL_POLICIES);
     resources(&format!("{at}.resources"), &c["resources"], errors);
+    claims(&format!("{at}.resources.claims"), &c["resources"], spec, errors);
     resize_policy(&format!("{at}.resizePolicy"), c, &spec["restartPolicy"], errors);
     security(&format!("{at}.securityContext"), &c["securityContext"], spec["hostUsers"] != false, errors);
 }
@@ -276,6 +278,36 @@ pub(super) fn relative_path(at: &str, path: &str, errors: &mut Errors) {
     }
     if path.split('/').any(|part| part == "..") {
         errors.invalid(at, path, "must not contain '..'");
+    }
+}
+
+/// The claims a container uses: each once, and each known to the pod.
+fn claims(at: &str, resources: &Value, spec: &Value, errors: &mut Errors) {
+    let name = |claim: &Value| claim["name"].as_str().unwrap_or_default().to_owned();
+    let known: BTreeSet<String> = items(spec, "resourceClaims").map(name).collect();
+    let mut seen = HashSet::new();
+    for (i, claim) in items(resources, "claims").enumerate() {
+        let (at, name) = (format!("{at}[{i}]"), name(claim));
+        let request = claim["request"].as_str().unwrap_or_default();
+        if name.is_empty() {
+            errors.required(at, "");
+            continue;
+        }
+        if !request.is_empty() {
+            errors.all_invalid(format!("{at}.request"), request, dns1123_label(request));
+        }
+        if seen.contains(&(name.clone(), "")) || request.is_empty() && seen.iter().any(|(n, _)| *n == name) {
+            errors.duplicate(&*at, &*name);
+        } else if !seen.insert((name.clone(), request)) {
+            errors.duplicate(&*at, format!("{name}/{request}"));
+        }
+        if !known.contains(&name) {
+            let names = known.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let which = if known.is_empty() { " which is empty".to_owned() } else { format!(": {names}") };
+            let mut error = FieldError::not_found(at, &name.into());
+            error.detail = format!("must be one of the names in pod.spec.resourceClaims{which}");
+            errors.0.push(error);
+        }
     }
 }
 
