@@ -120,8 +120,8 @@ impl PodInfo {
                 .and_then(|s| s.phase.as_deref())
                 .is_some_and(|p| p == "Succeeded" || p == "Failed"),
             gates: spec.scheduling_gates.iter().flatten().map(|g| g.name.clone()).collect(),
-            requests: requests_of(spec),
-            score_requests: nonzero_requests_of(spec),
+            requests: requests_of(pod),
+            score_requests: nonzero_requests_of(pod),
             host_ports: host_ports(spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             node_selector: spec
