@@ -20,7 +20,7 @@ use crate::{
     images::{Images, ImagesConfig},
     net::{Cidr, NetConfig, NetworkState, PodNetwork, ServicesConfig, run_services},
     node,
-    pods::{self, node_context::NodeContext, recorder::Recorder, sources::Sources},
+    pods::{self, allocation::Allocations, node_context::NodeContext, recorder::Recorder, sources::Sources},
     runtime::{Runtime, RuntimeConfig},
     streaming::{Endpoints, Listener},
 };
@@ -56,10 +56,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let listener = Listener::bind(&config.serving, names).await?;
     let port = listener.port();
     let (state, network_state) = watch::channel(NetworkState::default());
+    let capacity = node::capacity(&config);
     let node = Arc::new(NodeContext {
         recorder: Recorder::start(config.client.clone(), &config.node_name),
         sources: Sources::new(config.client.clone()),
-        capacity: node::capacity(&config),
+        capacity,
+        allocations: Allocations::new(node::allocatable(&config, capacity)),
         runtime,
         images,
         network: OnceLock::new(),

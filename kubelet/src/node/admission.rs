@@ -20,7 +20,7 @@ pub(crate) struct Rejection {
 pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Result<(), Rejection> {
     let others: Vec<&Pod> = others.iter().map(|p| &**p).filter(|p| uid_of(p) != uid_of(pod)).collect();
     right_system(pod)?;
-    fits(pod, &others, node)?;
+    fits(pod, &others, node.status.as_ref().and_then(|s| s.allocatable.as_ref()))?;
     let name = node.metadata.name.as_deref().unwrap_or_default();
     if !coracle_api::node_affinity::wants(spec_of(pod), name, node.metadata.labels.as_ref()) {
         return Err(failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
@@ -56,8 +56,7 @@ fn right_system(pod: &Pod) -> Result<(), Rejection> {
 }
 
 /// Pods first, then what the pod asks for, as upstream orders its answers.
-fn fits(pod: &Pod, others: &[&Pod], node: &Node) -> Result<(), Rejection> {
-    let allocatable = node.status.as_ref().and_then(|s| s.allocatable.as_ref());
+pub(crate) fn fits(pod: &Pod, others: &[&Pod], allocatable: Option<&ResourceList>) -> Result<(), Rejection> {
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
     let lacks = |name: &str, requested: i64, used: i64, capacity: i64| {
         let message = format!(

@@ -14,6 +14,7 @@ use k8s_openapi::{
         coordination::v1::{Lease, LeaseSpec},
         core::v1::{Node, NodeSpec, NodeStatus, Pod},
     },
+    apimachinery::pkg::api::resource::Quantity,
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
 };
 use kube::{
@@ -50,6 +51,11 @@ pub(crate) fn capacity(config: &Config) -> Capacity {
         memory: bytes(pressure::memory().total),
         storage: bytes(pressure::disk(&config.state_dir).total),
     }
+}
+
+/// What of that pods may have.
+pub(crate) fn allocatable(config: &Config, have: Capacity) -> BTreeMap<String, Quantity> {
+    status::resources(config, have).1
 }
 
 /// Registers the node and keeps its lease and status fresh: the lease every 10 s, the status every 5 min or on change.

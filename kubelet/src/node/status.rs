@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::{arch, pressure::Pressure};
+use super::{Capacity, arch, pressure::Pressure};
 use crate::{Config, images::Images, net::NetworkState, pods::node_context::NodeContext};
 
 /// As upstream: not more than so many images, and names of one.
@@ -23,7 +23,7 @@ const KEPT_MEMORY: i64 = 100 << 20;
 /// `old` is the status in the API: conditions keep their transition times.
 pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) -> NodeStatus {
     let config = &node.config;
-    let (capacity, allocatable) = resources(node);
+    let (capacity, allocatable) = resources(config, node.capacity);
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let pressure = Pressure::measure(&[&config.state_dir, &config.images_dir]);
     NodeStatus {
@@ -45,15 +45,17 @@ pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) ->
 }
 
 /// Capacity, and what of it pods may ask for.
-fn resources(node: &NodeContext) -> (BTreeMap<String, Quantity>, BTreeMap<String, Quantity>) {
-    let have = node.capacity;
+pub(super) fn resources(
+    config: &Config,
+    have: Capacity,
+) -> (BTreeMap<String, Quantity>, BTreeMap<String, Quantity>) {
     let huge = huge_pages(Path::new("/sys/kernel/mm/hugepages"));
     let reserved: i64 = huge.values().sum();
     let mut capacity = BTreeMap::from([
         ("cpu".to_owned(), Quantity(have.cpus.to_string())),
         ("memory".to_owned(), Quantity(format!("{}Ki", have.memory / 1024))),
         ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", have.storage / 1024))),
-        ("pods".to_owned(), Quantity(node.config.max_pods.to_string())),
+        ("pods".to_owned(), Quantity(config.max_pods.to_string())),
     ]);
     capacity.extend(huge.into_iter().map(|(name, bytes)| (name, Quantity(binary(bytes)))));
     let mut allocatable = capacity.clone();

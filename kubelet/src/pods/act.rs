@@ -29,6 +29,7 @@ impl Worker {
             Action::Signal { name } => self.signal(&name, false).await,
             Action::Kill { name } => self.signal(&name, true).await,
             Action::BackOff { name } => self.tell_back_off(&name),
+            Action::Resize => self.actuate(now).await,
             Action::TearDown { to } => self.start_tear_down(to),
             Action::WakeAt(_) => {}
         }
@@ -50,6 +51,7 @@ impl Worker {
         let v = self.view.containers.entry(name.clone()).or_default();
         let abandoned = v.was_abandoned().then(|| v.current.take()).flatten();
         v.launching = true;
+        v.actual = find_container(spec_of(&self.pod), &name).map(|(_, c)| c.resources.unwrap_or_default());
         (v.retry_at, v.pull_failed_at, v.backoff_told) = (None, None, false);
         // Two attempts are kept: the newest and the one before, for `logs --previous`.
         let old = if v.current.is_some() { v.last.take() } else { None };

@@ -44,6 +44,7 @@ pub(crate) fn conditions(
     let old = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let finish = |draft: Draft| finish(draft, old, pod.metadata.generation, now);
     let mut conditions: Vec<PodCondition> = drafts.into_iter().map(finish).collect();
+    conditions.extend(resize_conditions(view, phase));
     if let Some(doom) = view.doomed.as_ref().filter(|d| d.reason == "Evicted") {
         let draft = Draft {
             kind: "DisruptionTarget",
@@ -54,6 +55,35 @@ pub(crate) fn conditions(
         conditions.push(self::finish(draft, old, pod.metadata.generation, now));
     }
     conditions
+}
+
+/// The conditions of a resize, which a pod has only while it goes on.
+pub(crate) const OF_RESIZE: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+fn resize_conditions(view: &PodView, phase: &str) -> Vec<PodCondition> {
+    let condition =
+        |kind: &str, reason: Option<&str>, message: Option<&String>, generation, since| PodCondition {
+            type_: kind.to_owned(),
+            status: "True".to_owned(),
+            reason: reason.map(str::to_owned),
+            message: message.cloned(),
+            last_probe_time: Some(whole_second(since)),
+            last_transition_time: Some(whole_second(since)),
+            observed_generation: generation,
+        };
+    if matches!(phase, "Succeeded" | "Failed") {
+        return Vec::new();
+    }
+    let [pending, progress] = OF_RESIZE;
+    let pending = view
+        .pending
+        .iter()
+        .map(|p| condition(pending, Some("Deferred"), Some(&p.message), p.generation, p.since));
+    let progress = view.progress.iter().map(|p| {
+        let reason = p.error.is_some().then_some("Error");
+        condition(progress, reason, p.error.as_ref(), p.generation, p.since)
+    });
+    pending.chain(progress).collect()
 }
 
 fn finish(draft: Draft, old: &[PodCondition], generation: Option<i64>, now: Timestamp) -> PodCondition {
@@ -180,5 +210,5 @@ pub(crate) fn is_own(kind: &str) -> bool {
             | "ContainersReady"
             | "PodScheduled"
             | "DisruptionTarget"
-    )
+    ) || OF_RESIZE.contains(&kind)
 }

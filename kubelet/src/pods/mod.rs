@@ -1,6 +1,8 @@
 //! Pods: one task each; plan, act, report.
 
 mod act;
+mod actuate;
+pub(crate) mod allocation;
 mod conditions;
 pub(crate) mod env;
 mod hooks;
@@ -10,6 +12,7 @@ pub(crate) mod node_context;
 mod plan;
 mod pull;
 pub(crate) mod recorder;
+mod resize;
 pub(crate) mod resources;
 mod security;
 pub(crate) mod served;
@@ -25,6 +28,7 @@ mod writer;
 use std::{collections::HashMap, sync::Arc};
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -75,6 +79,7 @@ pub(crate) async fn run(node: Arc<NodeContext>, directory: Directory, shutdown: 
                 Ok(Event::Apply(pod)) => admit(&node, &directory, &mut entries, &mut workers, pod),
                 Ok(Event::InitDone) => {
                     for (_, e) in entries.iter().filter(|(uid, _)| !listed.contains(uid)) { e.feed.send_replace(None); }
+                    node.allocations.settle(Timestamp::now());
                     directory.write().retain(|_, pod| listed.iter().any(|uid| uid == uid_of(pod)));
                     if !swept {
                         swept = true;
@@ -101,31 +106,36 @@ fn admit(
     let (uid, pod) = (uid_of(&pod).to_owned(), Arc::new(pod));
     directory.write().insert((namespace_of(&pod).to_owned(), name_of(&pod).to_owned()), pod.clone());
     if let Some(entry) = entries.get(&uid) {
+        node.allocations.update(&pod, Timestamp::now());
         entry.feed.send_replace(Some(pod));
         return;
     }
     let (feed, receiver) = watch::channel(Some(pod.clone()));
     let wakers = Wakers::default();
     entries.insert(uid.clone(), Entry { feed, wakers: wakers.clone() });
-    let others = newcomers_neighbours(directory, &pod);
+    let others = newcomers_neighbours(node, &pod);
+    let held = Arc::new(resize::granted_before(&pod));
+    if !is_over(&pod) {
+        node.allocations.open(&pod, held.clone(), wakers.grant.clone());
+    }
     let node = node.clone();
     workers.spawn(async move {
         let rejection = match others {
             Some(others) => crate::node::admit(&node, &pod, &others).await.err(),
             None => None,
         };
-        worker::run(node, pod, receiver, wakers, rejection).await;
+        worker::run(node, held, receiver, wakers, rejection).await;
         uid
     });
 }
 
 /// The pods that share the node with one that arrives; `None` for one that was here before a restart.
-fn newcomers_neighbours(directory: &Directory, pod: &Pod) -> Option<Vec<Arc<Pod>>> {
+fn newcomers_neighbours(node: &NodeContext, pod: &Pod) -> Option<Vec<Arc<Pod>>> {
     let status = pod.status.as_ref();
     if status.is_some_and(|s| s.start_time.is_some()) || is_over(pod) {
         return None;
     }
-    Some(directory.read().values().filter(|other| !is_over(other)).cloned().collect())
+    Some(node.allocations.held())
 }
 
 fn is_over(pod: &Pod) -> bool {

@@ -7,6 +7,7 @@ use kube::runtime::reflector::Store;
 use tokio::sync::watch;
 
 use super::{
+    allocation::Allocations,
     recorder::Recorder,
     sources::Sources,
     view::{name_of, namespace_of, uid_of},
@@ -31,6 +32,7 @@ pub(crate) struct NodeContext {
     pub(crate) services: Store<Service>,
     pub(crate) recorder: Recorder,
     pub(crate) capacity: Capacity,
+    pub(crate) allocations: Allocations,
 }
 
 impl NodeContext {

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
+use super::resize;
 use super::view::{
     ContainerView, PodView, Role, SandboxView, TornDown, ephemeral_containers, find_container,
     init_containers, role_of_init,
@@ -35,6 +36,8 @@ pub(crate) enum Action {
     BackOff {
         name: String,
     },
+    /// Bring the cgroups to what was granted.
+    Resize,
     /// Nothing runs and nothing will: unmount and give the address back, or remove the containers too.
     TearDown {
         to: TornDown,
@@ -123,7 +126,7 @@ pub(crate) fn init_failed(spec: &PodSpec, view: &PodView) -> bool {
 }
 
 pub(crate) fn ended_for_good(spec: &PodSpec, role: Role, c: &Container, v: &ContainerView) -> bool {
-    !v.launching && v.exit_code().is_some_and(|code| !restarts(spec, role, c, code))
+    !v.launching && !v.is_renewing() && v.exit_code().is_some_and(|code| !restarts(spec, role, c, code))
 }
 
 fn bring_up(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
@@ -137,6 +140,11 @@ fn bring_up(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Ac
     }
     tell_back_offs(spec, view, now, actions);
     stop_condemned(spec, view, now, actions);
+    match resize::actuate_at(spec, view) {
+        Some(at) if at > now => actions.push(Action::WakeAt(at)),
+        Some(_) => actions.push(Action::Resize),
+        None => {}
+    }
     // One launch at a time keeps the spec's order: a postStart hook holds back the containers after it.
     if view.containers.values().any(|c| c.launching) {
         return;
@@ -203,7 +211,7 @@ fn launch_if_due(
     }
     let attempt = match (&v.current, v.exit_code()) {
         (Some(record), Some(code)) => {
-            if !restarts(spec, role, c, code) {
+            if !v.is_renewing() && !restarts(spec, role, c, code) {
                 return;
             }
             record.attempt.max(v.restarts) + 1
@@ -230,7 +238,8 @@ fn due(v: &ContainerView, now: Timestamp, actions: &mut Vec<Action>) -> bool {
 
 /// The end of the back-off: of a failed launch or of a crash, whichever is later.
 pub(crate) fn launch_not_before(v: &ContainerView) -> Option<Timestamp> {
-    let crash = v.finished_at().zip(v.crash_delay).map(|(end, delay)| end + SignedDuration::from_secs(delay));
+    let ended = v.finished_at().filter(|_| !v.is_renewing());
+    let crash = ended.zip(v.crash_delay).map(|(end, delay)| end + SignedDuration::from_secs(delay));
     crash.max(v.retry_at)
 }
 
@@ -267,6 +276,11 @@ fn stop_condemned(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut 
                 message: why.message.clone(),
             }),
             (Some(_), _) => press_on(name, v, None, now, actions),
+            (None, None) if v.is_renewing() => actions.push(Action::Stop {
+                name: name.clone(),
+                grace: pod_grace,
+                message: format!("Container {name} resize requires restart"),
+            }),
             (None, None) => {}
         }
     }

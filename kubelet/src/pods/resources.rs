@@ -8,6 +8,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
+use super::resize;
 use super::view::{Role, init_containers, role_of_init};
 use crate::cri::{Qos, Resources};
 
@@ -150,16 +151,10 @@ pub(crate) fn pod_request(spec: &PodSpec, name: &str) -> i64 {
 /// `allocatedResources` and `resources` of a container status.
 pub(crate) fn container_status_resources(
     c: &Container,
+    actual: Option<&ResourceRequirements>,
     running: bool,
 ) -> (Option<ResourceList>, ResourceRequirements) {
     let all = c.resources.clone().unwrap_or_default();
     let allocated = all.requests.clone().filter(|_| running);
-    (
-        allocated,
-        ResourceRequirements {
-            limits: all.limits,
-            requests: all.requests,
-            ..ResourceRequirements::default()
-        },
-    )
+    (allocated, resize::shown(all, actual.filter(|_| running)))
 }

@@ -160,7 +160,7 @@ fn container_status(
     let first = v.launching && v.last.is_none();
     let starting = |r: &&ContainerRecord| first && matches!(r.state, ContainerState::Created { .. });
     let shown = v.current.as_ref().filter(|r| !starting(r));
-    let (allocated, resources) = resources::container_status_resources(&c, running);
+    let (allocated, resources) = resources::container_status_resources(&c, v.actual.as_ref(), running);
     ContainerStatus {
         name: name.to_owned(),
         image: shown.map_or_else(|| c.image.clone().unwrap_or_default(), |r| r.image.clone()),

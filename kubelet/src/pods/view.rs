@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements};
 
+use super::{allocation::Pending, resize::Progress};
 use crate::cri::{ContainerRecord, ContainerState};
 
 /// The state of a pod on this node.
@@ -28,6 +29,10 @@ pub(crate) struct PodView {
     /// The pod is being deleted; all must stop within this many seconds from `since`.
     pub(crate) terminating: Option<Terminating>,
     pub(crate) start_time: Option<Timestamp>,
+    /// Why the resources the spec wishes are not granted yet.
+    pub(crate) pending: Option<Pending>,
+    /// What was granted is not all there yet.
+    pub(crate) progress: Option<Progress>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +110,10 @@ pub(crate) struct ContainerView {
     pub(crate) stopping: Option<Stopping>,
     /// The image id printed in the status.
     pub(crate) image_ref: String,
+    /// The resources the running container was last given; unknown for one that another process started.
+    pub(crate) actual: Option<ResourceRequirements>,
+    /// This attempt ends, or has ended, only to be started anew with other resources.
+    pub(crate) renewing: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,6 +177,10 @@ impl ContainerView {
     pub(crate) fn was_abandoned(&self) -> bool {
         let created = |c: &ContainerRecord| matches!(c.state, ContainerState::Created { .. });
         !self.launching && self.current.as_ref().is_some_and(created)
+    }
+
+    pub(crate) fn is_renewing(&self) -> bool {
+        self.renewing.is_some() && self.renewing.as_ref() == self.current.as_ref().map(|c| &c.id)
     }
 
     pub(crate) fn restart_count(&self) -> u32 {

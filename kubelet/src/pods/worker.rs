@@ -11,10 +11,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    actuate::resizing,
     launch::Launched,
     node_context::NodeContext,
     plan::{Action, next_crash_delay, plan, presumed_crash_delay},
     recorder::{container_of, pod_reference},
+    resize::with_resources_of,
     status, termination,
     view::{
         Condemned, ContainerView, Doom, PodView, SandboxView, Terminating, TornDown, Waiting, find_container,
@@ -48,6 +50,8 @@ pub(crate) struct Wakers {
     pub(crate) runtime: Arc<Notify>,
     /// A ConfigMap or Secret of the pod changed.
     pub(crate) sources: Arc<Notify>,
+    /// What the pod was granted has changed.
+    pub(crate) grant: Arc<Notify>,
 }
 
 pub(crate) struct Worker {
@@ -85,8 +89,12 @@ pub(crate) async fn run(
     loop {
         let now = Timestamp::now();
         worker.observe(now, deleted);
+        worker.observe_grant(now);
         let status = status::status(&worker.pod, &worker.view, &worker.node.host_ips(), now);
         worker.view.over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if worker.view.over {
+            worker.node.allocations.close(uid_of(&worker.pod), now);
+        }
         let finished = worker.view.torn_down == TornDown::Removed;
         let mut known = (*worker.pod).clone();
         known.status = Some(status.clone());
@@ -101,7 +109,8 @@ pub(crate) async fn run(
                 Action::WakeAt(at) => wake_at = Some(wake_at.map_or(at, |w| w.min(at))),
                 other => {
                     // It shows in the status at once.
-                    wake_at = if matches!(other, Action::BackOff { .. }) { Some(now) } else { wake_at };
+                    let shows = matches!(other, Action::BackOff { .. } | Action::Resize);
+                    wake_at = if shows { Some(now) } else { wake_at };
                     worker.act(other, now).await;
                 }
             }
@@ -109,13 +118,14 @@ pub(crate) async fn run(
         deleted |= worker.wait(&mut feed, wake_at, deleted, now).await;
     }
     writer.abort();
+    worker.node.allocations.close(uid_of(&worker.pod), Timestamp::now());
     worker.forget().await;
 }
 
 impl Worker {
     fn new(node: Arc<NodeContext>, pod: Arc<Pod>, wakers: Wakers) -> Self {
-        let mut view = PodView::default();
         let old = pod.status.clone().unwrap_or_default();
+        let mut view = PodView { progress: resizing(&old), ..PodView::default() };
         view.start_time = Some(old.start_time.map_or_else(Timestamp::now, |t| t.0));
         view.sandbox = adopted_sandbox(&node, &pod);
         let statuses = old
@@ -179,10 +189,12 @@ impl Worker {
                     let message = termination::message(&path, &record.log_path, to_logs && *code != 0);
                     v.messages.insert(record.id.clone(), message);
                     let ran = started.map_or(0, |s| finished.duration_since(s).as_secs());
-                    v.crash_delay = Some(match v.crash_delay {
-                        None => presumed_crash_delay(record.attempt, ran),
-                        previous => next_crash_delay(previous, ran),
-                    });
+                    v.crash_delay = match v.crash_delay {
+                        // It was not the container that failed.
+                        delay if v.is_renewing() => delay,
+                        None => Some(presumed_crash_delay(record.attempt, ran)),
+                        previous => Some(next_crash_delay(previous, ran)),
+                    };
                 }
                 (v.stopping, v.condemned, v.probe) = (None, None, Default::default());
             }
@@ -265,10 +277,12 @@ impl Worker {
             changed = feed.changed(), if !gone => {
                 let next = feed.borrow_and_update().clone();
                 let (Ok(()), Some(next)) = (changed, next) else { return true };
-                self.pod = Arc::new(with_own_status(&next, &self.pod));
+                // The resources are those granted, whatever the object wishes.
+                self.pod = Arc::new(with_resources_of(with_own_status(&next, &self.pod), &self.pod));
                 self.refresh();
             }
             () = self.wakers.runtime.notified() => {}
+            () = self.wakers.grant.notified() => self.refresh(),
             () = self.wakers.sources.notified() => self.refresh(),
             Some(verdict) = self.probes.next() => self.judge(verdict),
             Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
@@ -331,7 +345,7 @@ impl Worker {
         v.launching = false;
         match result {
             Ok(launched) => {
-                (v.waiting, v.image_ref) = (None, launched.image_ref);
+                (v.waiting, v.renewing, v.image_ref) = (None, None, launched.image_ref);
                 self.pull_failures.remove(name);
             }
             // It has a record that ended: what holds for a crash holds for it.
@@ -377,6 +391,7 @@ fn remembered(s: &ContainerStatus, runs: impl Fn(&str) -> bool) -> ContainerView
         ..ContainerView::default()
     };
     if id.is_some_and(runs) && s.state.as_ref().is_some_and(|state| state.running.is_some()) {
+        v.actual.clone_from(&s.resources);
         v.probe.started = s.started == Some(true);
         v.probe.ready = s.ready;
     }

@@ -10,6 +10,7 @@ use kube::{
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use super::conditions::OF_RESIZE;
 use super::view::{name_of, namespace_of, uid_of};
 
 /// What the API server shall know.
@@ -86,13 +87,19 @@ fn is_gone(error: &kube::Error) -> bool {
 }
 
 /// Conditions are merged by their type: what one no longer says must be taken back in so many words.
-fn whole_conditions(conditions: &Value) -> Value {
+fn whole_conditions(old: Option<&Value>, conditions: &Value) -> Value {
+    let has = |list: Option<&Value>, kind: &str| {
+        list.and_then(Value::as_array).is_some_and(|list| list.iter().any(|c| c["type"] == kind))
+    };
+    let ended = OF_RESIZE.iter().filter(|kind| has(old, kind) && !has(Some(conditions), kind));
+    let ended: Vec<Value> = ended.map(|kind| serde_json::json!({"$patch": "delete", "type": kind})).collect();
     let mut conditions = conditions.clone();
     for condition in conditions.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         for field in ["reason", "message"] {
             condition.entry(field).or_insert(Value::Null);
         }
     }
+    conditions.as_array_mut().into_iter().for_each(|list| list.extend(ended.iter().cloned()));
     conditions
 }
 
@@ -108,7 +115,7 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
                 list.push(serde_json::json!({"$patch": "replace"}));
                 change.insert(key.clone(), Value::Array(list));
             } else if key == "conditions" {
-                change.insert(key.clone(), whole_conditions(value));
+                change.insert(key.clone(), whole_conditions(old.get(key), value));
             } else {
                 change.insert(key.clone(), value.clone());
             }
@@ -136,6 +143,10 @@ mod tests {
         let change = difference(&status(false), &status(true)).unwrap();
         let want = serde_json::json!({"conditions": [
             {"type": "Ready", "status": "True", "reason": null, "message": null}]});
+        assert_eq!(change, want);
+        let resizing = serde_json::json!({"conditions": [{"type": "PodResizePending", "status": "True"}]});
+        let change = difference(&resizing, &serde_json::json!({"conditions": []})).unwrap();
+        let want = serde_json::json!({"conditions": [{"$patch": "delete", "type": "PodResizePending"}]});
         assert_eq!(change, want);
     }
 }

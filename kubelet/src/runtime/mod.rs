@@ -18,7 +18,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::cri::{
     AttachSpec, ContainerError, ContainerEvent, ContainerRecord, ContainerSpec, ContainerState, ExecOutput,
-    ExecSpec, Resources, RuntimeError, Sandbox, SandboxSpec, Stats,
+    ExecSpec, RuntimeError, Sandbox, SandboxSpec,
 };
 use crate::images::Images;
 use crate::shim::protocol::{ExitFile, Reply, Request, read_file, write_file};
@@ -33,6 +33,7 @@ mod sandbox;
 pub(crate) mod seccomp;
 mod session;
 mod spec;
+mod usage;
 mod user;
 
 use container::Record;
@@ -444,25 +445,6 @@ impl Runtime {
                 Err(RuntimeError::TimedOut(timeout))
             }
         }
-    }
-
-    pub async fn stats(&self, id: &str) -> Result<Stats, RuntimeError> {
-        let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
-        blocking(move || cgroups::stats(&record.cgroup)).await.map_err(io_error("read statistics"))
-    }
-
-    pub async fn pod_stats(&self, pod_uid: &str) -> Result<Stats, RuntimeError> {
-        let record = self.0.sandboxes.lock().get(pod_uid).cloned();
-        let record = record.ok_or_else(|| RuntimeError::NotFound(pod_uid.to_owned()))?;
-        blocking(move || cgroups::stats(&record.cgroup)).await.map_err(io_error("read statistics"))
-    }
-
-    pub async fn update_resources(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
-        let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
-        let resources = resources.clone();
-        blocking(move || cgroups::update(&record.cgroup, &resources))
-            .await
-            .map_err(io_error("update resources"))
     }
 }
 

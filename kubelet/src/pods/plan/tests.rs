@@ -102,6 +102,7 @@ fn told(actions: &[Action]) -> String {
         Action::Stop { name, grace, .. } => format!("stop {name} {grace}s"),
         Action::Signal { name } => format!("signal {name}"),
         Action::Kill { name } => format!("kill {name}"),
+        Action::Resize => "resize".to_owned(),
         Action::BackOff { name } => format!("back-off {name}"),
         Action::TearDown { to: TornDown::Ended } => "tear-down".to_owned(),
         Action::TearDown { .. } => "remove".to_owned(),
@@ -215,6 +216,35 @@ fn a_stop_goes_from_the_hook_to_the_signal_to_the_kill() {
     let mut v = view("s=run a=run b=run");
     v.containers.get_mut("a").unwrap().condemned = Some(Condemned { message: String::new(), grace: Some(3) });
     assert_eq!(told(&plan(&spec("Always"), &v, at(100))), "stop a 3s", "a probe's own grace period");
+}
+
+#[test]
+fn a_resize_restarts_what_it_must_and_sets_the_cgroups_between() {
+    for (policy, state, fresh, expected) in [
+        ("Always", "s=run a=run b=run", false, "stop a 30s"),
+        ("Always", "s=run a=run b=run", true, "stop a 30s"),
+        ("OnFailure", "s=run a=exit:0@99+300 b=run", true, "resize, launch a#1"),
+        ("Always", "s=run a=exit:1@99+300 b=run", false, "launch a#1"),
+        ("Always", "s=run a=exit:1@99+300 b=run deleted", true, "stop b 30s"),
+    ] {
+        let mut view = view(state);
+        let a = view.containers.get_mut("a").unwrap();
+        a.renewing = a.current.as_ref().map(|c| c.id.clone());
+        let (error, generation, since) = (None, None, at(90));
+        view.progress = Some(resize::Progress { error, generation, since, retry_at: None, fresh });
+        assert_eq!(told(&plan(&spec(policy), &view, at(100))), expected, "{policy} {state:?}");
+    }
+    let mut view = view("s=run a=run b=run");
+    let failed = Some("no".to_owned());
+    view.progress = Some(resize::Progress {
+        error: failed,
+        generation: None,
+        since: at(90),
+        retry_at: Some(at(105)),
+        fresh: true,
+    });
+    assert_eq!(told(&plan(&spec("Always"), &view, at(100))), "wake@105", "not at once after a failure");
+    assert_eq!(told(&plan(&spec("Always"), &view, at(105))), "resize");
 }
 
 #[test]

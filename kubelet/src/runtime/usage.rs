@@ -1,0 +1,44 @@
+//! What containers and pods use, and what they may use at most: their cgroups.
+
+use super::{Runtime, blocking, cgroups, io_error};
+use crate::cri::{Resources, RuntimeError, Stats};
+
+impl Runtime {
+    pub async fn stats(&self, id: &str) -> Result<Stats, RuntimeError> {
+        let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
+        blocking(move || cgroups::stats(&record.cgroup)).await.map_err(io_error("read statistics"))
+    }
+
+    pub async fn pod_stats(&self, pod_uid: &str) -> Result<Stats, RuntimeError> {
+        let cgroup = self.pod_cgroup(pod_uid)?;
+        blocking(move || cgroups::stats(&cgroup)).await.map_err(io_error("read statistics"))
+    }
+
+    /// The limits of a pod's cgroup as the kernel has them; absent: none.
+    pub async fn pod_limits(&self, pod_uid: &str) -> Result<Resources, RuntimeError> {
+        let cgroup = self.pod_cgroup(pod_uid)?;
+        blocking(move || cgroups::limits(&cgroup)).await.map_err(io_error("read limits"))
+    }
+
+    pub async fn update_pod_resources(
+        &self,
+        pod_uid: &str,
+        resources: &Resources,
+    ) -> Result<(), RuntimeError> {
+        let (cgroup, resources) = (self.pod_cgroup(pod_uid)?, resources.clone());
+        blocking(move || cgroups::update(&cgroup, &resources)).await.map_err(io_error("update resources"))
+    }
+
+    fn pod_cgroup(&self, pod_uid: &str) -> Result<String, RuntimeError> {
+        let cgroup = self.0.sandboxes.lock().get(pod_uid).map(|record| record.cgroup.clone());
+        cgroup.ok_or_else(|| RuntimeError::NotFound(pod_uid.to_owned()))
+    }
+
+    pub async fn update_resources(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
+        let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
+        let resources = resources.clone();
+        blocking(move || cgroups::update(&record.cgroup, &resources))
+            .await
+            .map_err(io_error("update resources"))
+    }
+}
