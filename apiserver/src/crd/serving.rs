@@ -110,7 +110,7 @@ impl Made<'_> {
             returns_deleted: false,
             free_finalizers: true,
             deprecated: deprecation(version, &gvk),
-            resets: &[],
+            resets: &[("status", &[&["metadata"], &["spec"]])],
             ttl: None,
             conversion,
             schema,
