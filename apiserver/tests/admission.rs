@@ -183,7 +183,7 @@ async fn validating_webhooks_say_yes_no_or_fail_by_their_policy() {
              by unknown authority")),
         ("other", json!({"clientConfig": {"url": null, "service": {"namespace": "default", "name": "nope"}}}), 500,
          "Internal error occurred: failed calling webhook \"other.hooks.test\": failed to call webhook: Post \
-          \"https://nope.default.svc:443/?timeout=10s\": services \"nope\" not found".to_owned()),
+          \"https://nope.default.svc:443/?timeout=10s\": service \"nope\" not found".to_owned()),
         ("deny", json!({"objectSelector": {"matchLabels": {"x": "y"}}}), 201, String::new()),
         ("deny", json!({"namespaceSelector": {"matchExpressions": [
             {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["default"]}]}}), 201, String::new()),

@@ -175,9 +175,12 @@ pub(super) fn effective_namespace<'a>(what: &Attributes<'a>) -> &'a str {
     if gvr.group.is_empty() && gvr.resource == "namespaces" { what.name } else { what.namespace }
 }
 
-/// Configurations of admission itself are never subject to it: nobody shall lock themselves out.
+/// Configurations of admission itself are never subject to it: nobody shall lock themselves out. And what a call (a binding)
+/// writes has been admitted as that call.
 pub(super) fn is_exempt(what: &Attributes<'_>) -> bool {
-    what.resource.gvr.group == "admissionregistration.k8s.io"
+    let handler = what.resource.subresource(what.subresource).map(|s| &s.handler);
+    let by_call = what.operation == Operation::Update && matches!(handler, Some(SubresourceHandler::Call(_)));
+    by_call || what.resource.gvr.group == "admissionregistration.k8s.io"
 }
 
 // === impl Matched ===

@@ -124,7 +124,11 @@ impl Hook {
         match &self.target {
             Target::Address { host, port } => Ok((host.clone(), *port)),
             Target::Service { namespace, name, port } => {
-                connect::endpoint(server, namespace, name, &port.to_string()).map_err(|e| e.to_string())
+                let end = connect::endpoint(server, namespace, name, &port.to_string());
+                end.map_err(|e| match e.code() {
+                    404 => format!("service {name:?} not found"),
+                    _ => e.to_string(),
+                })
             }
         }
     }

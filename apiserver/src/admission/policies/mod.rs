@@ -36,7 +36,7 @@ struct Source {
     /// Plurals of policies and bindings, and what they are stored as.
     plurals: [&'static str; 2],
     storages: [&'static str; 2],
-    current: Mutex<([u64; 2], Arc<[Policy]>)>,
+    current: Mutex<Option<([u64; 2], Arc<[Policy]>)>>,
 }
 
 /// A binding of a policy that a request falls under, with what it is evaluated against.
@@ -128,16 +128,19 @@ impl Source {
     fn current(&self, server: &Server) -> Arc<[Policy]> {
         let seen = self.storages.map(|storage| server.store.resource_revision(storage));
         let mut current = self.current.lock();
-        if current.0 == seen {
-            return current.1.clone();
+        if let Some((at, policies)) = &*current
+            && *at == seen
+        {
+            return policies.clone();
         }
         let [policies, bindings] = self.plurals.map(|plural| {
             let gvr = Gvr::new("admissionregistration.k8s.io", "v1", plural);
             server.list(&gvr, "").unwrap_or_default()
         });
         let compiled = policies.iter().filter_map(|policy| Policy::compile(policy, &bindings));
-        *current = (seen, compiled.collect());
-        current.1.clone()
+        let compiled: Arc<[Policy]> = compiled.collect();
+        *current = Some((seen, compiled.clone()));
+        compiled
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) fn mutate(
         .filter(|w| !w.policy.ignores_failure)
         .map(|w| refusal(w.policy, w.binding, &w.why))
         .collect();
+    // What is configured wrongly is forbidden; what has been evaluated and failed is invalid.
+    let misconfigured = !refusals.is_empty();
     let namespace = if found.is_empty() { None } else { namespace(server, what) };
     let mut any = false;
     for invocation in &found {
@@ -49,7 +51,9 @@ pub(super) fn mutate(
     let [first, ..] = &refusals[..] else { return Ok(any) };
     let mut status = what.refuse("admission request denied by policy");
     status.0.message.clone_from(first);
-    status.0.reason = "Invalid".into();
+    if !misconfigured {
+        status.0.reason = "Invalid".into();
+    }
     if let Some(details) = &mut status.0.details {
         details["causes"] = refusals.iter().map(|message| json!({"message": message})).collect();
     }

@@ -28,7 +28,7 @@ pub(super) struct Webhooks {
 /// The webhooks of all configurations of one kind, as of one generation of those.
 #[derive(Default)]
 struct Configurations {
-    current: Mutex<(u64, Arc<[Arc<Compiled>]>)>,
+    current: Mutex<Option<(u64, Arc<[Arc<Compiled>]>)>>,
 }
 
 /// What is known of a chain of mutators that may run twice.
@@ -178,15 +178,16 @@ impl Configurations {
             _ => "admissionregistration.k8s.io/validatingwebhookconfigurations",
         });
         let mut current = self.current.lock();
-        if current.0 == generation {
-            return current.1.clone();
-        }
-        let known = std::mem::take(&mut current.1);
+        let known = match &*current {
+            Some((seen, hooks)) if *seen == generation => return hooks.clone(),
+            Some((_, hooks)) => hooks.clone(),
+            None => Arc::default(),
+        };
         let gvr = Gvr::new("admissionregistration.k8s.io", "v1", plural);
         let all = server.list(&gvr, "").unwrap_or_default();
-        let compiled: Vec<_> =
-            all.iter().flat_map(|configuration| hook::compile(configuration, &known)).collect();
-        *current = (generation, compiled.into());
-        current.1.clone()
+        let compiled = all.iter().flat_map(|configuration| hook::compile(configuration, &known));
+        let compiled: Arc<[_]> = compiled.collect();
+        *current = Some((generation, compiled.clone()));
+        compiled
     }
 }
