@@ -4,7 +4,8 @@
 //! ```text
 //! text -> lexer -> parser (macros) -> check (types, overloads) -> Program -> eval(Scope, budget) -> Value
 //! ```
-//! Values look into JSON where it stands. What functions there are is the table in `library`.
+//! Values look into JSON where it stands. What functions there are is the table in `library`. What an expression costs is
+//! counted while it runs, in upstream's orders of magnitude and not to the unit; nothing is estimated beforehand.
 
 mod ast;
 mod check;
