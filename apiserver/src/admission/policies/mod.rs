@@ -36,8 +36,11 @@ struct Source {
     /// Plurals of policies and bindings, and what they are stored as.
     plurals: [&'static str; 2],
     storages: [&'static str; 2],
-    current: Mutex<Option<([u64; 2], Arc<[Policy]>)>>,
+    current: Mutex<Option<Edition>>,
 }
+
+/// Generations of policies and bindings, and what those made.
+type Edition = ([u64; 2], Arc<[Policy]>);
 
 /// A binding of a policy that a request falls under, with what it is evaluated against.
 struct Invocation<'p> {

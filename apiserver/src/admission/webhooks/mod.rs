@@ -28,8 +28,11 @@ pub(super) struct Webhooks {
 /// The webhooks of all configurations of one kind, as of one generation of those.
 #[derive(Default)]
 struct Configurations {
-    current: Mutex<Option<(u64, Arc<[Arc<Compiled>]>)>>,
+    current: Mutex<Option<Edition>>,
 }
+
+/// A generation of configurations, and its webhooks.
+type Edition = (u64, Arc<[Arc<Compiled>]>);
 
 /// What is known of a chain of mutators that may run twice.
 #[derive(Default)]
