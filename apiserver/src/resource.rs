@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Server;
 use crate::authn::User;
+use crate::crd::VersionHook;
 use crate::field::FieldError;
 use crate::schema::Schema;
 use crate::status::{Result, Status};
@@ -354,8 +355,8 @@ pub struct Resource {
     pub schema: Arc<Schema>,
     /// Whether its objects have a typed form: protobuf and strategic merge patches need one.
     pub typed: bool,
-    /// Why objects cannot be told in this version; empty: they can.
-    pub unreadable: String,
+    /// Who makes the versions of this kind where no function does.
+    pub by_webhook: Option<Arc<VersionHook>>,
     /// Cancelled when this is served no more, or in another form: watches end then.
     pub retired: CancellationToken,
 }
@@ -424,7 +425,7 @@ impl From<&'static Row> for Resource {
             ttl: row.ttl,
             conversion: row.conversion.map(|c| Hook::Builtin(c as &dyn Convert)),
             typed: true,
-            unreadable: String::new(),
+            by_webhook: None,
             retired: CancellationToken::new(),
             schema: Schema::builtin(&gvk).expect("every built-in kind is in the schema table"),
             gvk,

@@ -89,7 +89,11 @@ impl Criteria {
         if !self.objects.is_empty() && !labelled(new) && !labelled(old) {
             return Ok(None);
         }
-        Ok(self.in_namespace(server, what, new)?.then_some(matched))
+        if !self.in_namespace(server, what, new)? {
+            return Ok(None);
+        }
+        matched.check(what)?;
+        Ok(Some(matched))
     }
 
     fn by_rules(&self, rules: &[Rule], server: &Server, what: &Attributes<'_>) -> Option<Matched> {
@@ -186,6 +190,22 @@ pub(super) fn is_exempt(what: &Attributes<'_>) -> bool {
 // === impl Matched ===
 
 impl Matched {
+    /// Refuses a view that only a conversion webhook could make: admission does not ask one.
+    fn check(&self, what: &Attributes<'_>) -> Result<()> {
+        match self {
+            Matched::Equivalent(other)
+                if what.resource.by_webhook.is_some() && what.subresource != "scale" =>
+            {
+                let why = format!(
+                    "conversion webhook for {} failed: admission does not ask it for {}",
+                    what.resource.gvk, other.gvk
+                );
+                Err(Status::new(500, "", why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn resource<'a>(&'a self, what: &Attributes<'a>) -> &'a Resource {
         match self {
             Matched::Own => what.resource,

@@ -1,9 +1,10 @@
 //! Custom resource definitions at run time: each becomes [`Resource`](crate::resource::Resource)s in the registry.
 //!
 //! [`serving`] makes the resources, [`status`] decides what a definition's conditions say, [`strategy`] holds custom objects to
-//! their schema, [`validation`] judges definitions, [`cleanup`] empties a definition that is deleted, and [`run`] follows the store.
+//! their schema, [`conversion`] asks webhooks for other versions, [`validation`] judges definitions, [`cleanup`] empties a definition that is deleted, and [`run`] follows the store.
 
 mod cleanup;
+mod conversion;
 mod json_path;
 mod local_services;
 mod run;
@@ -13,6 +14,7 @@ mod strategy;
 mod validation;
 
 pub use cleanup::FINALIZER;
+pub use conversion::VersionHook;
 pub use json_path::JsonPath;
 pub use run::{Definitions, run};
 pub use validation::validate;

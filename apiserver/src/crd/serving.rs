@@ -1,5 +1,6 @@
 //! From a definition to the resources it serves: one for each version.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use coracle_api::{Gvk, Gvr, Object, conditions};
@@ -7,8 +8,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::JsonPath;
 use super::strategy::CustomObjects;
+use super::{JsonPath, VersionHook};
 use crate::resource::{
     Cell, Column, Convert, FieldPath, Hook, IndexedField, Persistence, Resource, Scale, Scope, Shown,
     TableColumn,
@@ -42,7 +43,16 @@ pub(super) fn resources(crd: &Object, life: &CancellationToken) -> Vec<Arc<Resou
     let stored = versions.iter().find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));
     // Where all has been the same ever since, objects are served as they are stored.
     let converts = versions.len() > 1 || crd.generation() > 1;
-    let made = Made { crd, stored, converts, life };
+    let edition = u64::from_le_bytes(fingerprint(crd)[..8].try_into().expect("eight bytes of a digest"));
+    let schemas: HashMap<String, Arc<Schema>> = versions
+        .iter()
+        .map(|v| {
+            let gvk = Gvk::new(crd.str_at(&["spec", "group"]), text(v, "name"), "");
+            (gvk.api_version(), Schema::custom(&v["schema"]["openAPIV3Schema"], edition | 1))
+        })
+        .collect();
+    let by_webhook = VersionHook::new(crd, schemas.clone(), edition).map(Arc::new);
+    let made = Made { crd, stored, converts, schemas, by_webhook, life };
     versions.iter().filter(|v| v["served"] == true).map(|v| Arc::new(made.resource(v))).collect()
 }
 
@@ -50,6 +60,9 @@ struct Made<'a> {
     crd: &'a Object,
     stored: &'a str,
     converts: bool,
+    /// By `apiVersion`.
+    schemas: HashMap<String, Arc<Schema>>,
+    by_webhook: Option<Arc<VersionHook>>,
     life: &'a CancellationToken,
 }
 
@@ -65,13 +78,13 @@ impl Made<'_> {
             list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
         };
         let gvk = Gvk::new(group, name, names("kind"));
-        let edition = u64::from_le_bytes(fingerprint(crd)[..8].try_into().expect("eight bytes of a digest"));
-        let schema = Schema::custom(&version["schema"]["openAPIV3Schema"], edition | 1);
+        let schema = self.schemas[&gvk.api_version()].clone();
         let scale =
             version["subresources"]["scale"].as_object().map(|_| scale(&version["subresources"]["scale"]));
         let status = version["subresources"]["status"].is_object();
         let defaults = schema.definition().is_some_and(|d| d.structural.has_defaults());
-        let conversion = (self.converts || defaults).then(|| {
+        let relabels = (self.converts || defaults) && self.by_webhook.is_none();
+        let conversion = relabels.then(|| {
             let to = Relabel {
                 served: gvk.api_version(),
                 stored: Gvk::new(group, self.stored, "").api_version(),
@@ -115,21 +128,10 @@ impl Made<'_> {
             conversion,
             schema,
             typed: false,
-            unreadable: self.unreadable(name, &gvk),
+            by_webhook: self.by_webhook.clone(),
             retired: self.life.clone(),
             gvk,
         }
-    }
-}
-
-impl Made<'_> {
-    /// Other versions than the stored one are a webhook's to make where the definition says so; ours is not asked yet.
-    fn unreadable(&self, version: &str, gvk: &Gvk) -> String {
-        let webhook = self.crd.str_at(&["spec", "conversion", "strategy"]) == "Webhook";
-        if !webhook || version == self.stored {
-            return String::new();
-        }
-        format!("conversion webhook for {gvk} failed: conversion webhooks are not called yet")
     }
 }
 

@@ -106,7 +106,7 @@ fn accessor(path: &str, found: &Value, wanted: &str) -> String {
 }
 
 /// Go's name of a decoded JSON value's type.
-fn go(value: &Value) -> &'static str {
+pub(super) fn go(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",

@@ -161,8 +161,13 @@ impl Custom {
 
     /// What an object that was stored under an earlier schema lacks or has too much of by this one.
     pub fn catch_up(&self, object: &mut Object) {
-        structural::prune(&mut object.0, &self.structural);
+        self.prune(object);
         structural::fill(&mut object.0, &self.structural);
+    }
+
+    /// Takes away what the kind does not have.
+    pub fn prune(&self, object: &mut Object) {
+        structural::prune(&mut object.0, &self.structural);
     }
 }
 

@@ -39,6 +39,16 @@ pub struct Forms {
     pub protobuf: OnceLock<Option<Bytes>>,
     /// Its row in a table; `None` where time changes it.
     pub row: OnceLock<Option<Box<Row>>>,
+    /// Itself in the version that was first asked for, where a webhook makes versions.
+    version: OnceLock<Box<Version>>,
+}
+
+/// An object as another version of its kind.
+#[derive(Debug)]
+struct Version {
+    edition: u64,
+    api_version: Box<str>,
+    made: Arc<Stored>,
 }
 
 /// What selectors look at.
@@ -86,6 +96,12 @@ impl Stored {
         Object(serde_json::from_slice(&self.value).unwrap_or(Value::Null))
     }
 
+    /// The same object in other words.
+    pub fn restated(&self, object: &Object) -> Arc<Stored> {
+        let value = serde_json::to_vec(&object.0).expect("JSON values can be written to memory");
+        Stored::new(self.revision, self.key.clone(), value.into(), Index::of(object, &[]))
+    }
+
     /// Empty for cluster-wide kinds.
     pub fn namespace(&self) -> &str {
         self.key.split_once('/').map_or("", |(namespace, _)| namespace)
@@ -93,6 +109,21 @@ impl Stored {
 
     pub fn name(&self) -> &str {
         self.key.split_once('/').map_or(&*self.key, |(_, name)| name)
+    }
+}
+
+// === impl Forms ===
+
+impl Forms {
+    /// The object as one version, as a conversion made it.
+    pub fn version(&self, edition: u64, api_version: &str) -> Option<Arc<Stored>> {
+        let kept = self.version.get()?;
+        (kept.edition == edition && *kept.api_version == *api_version).then(|| kept.made.clone())
+    }
+
+    pub fn keep_version(&self, edition: u64, api_version: &str, made: &Arc<Stored>) {
+        let version = || Box::new(Version { edition, api_version: api_version.into(), made: made.clone() });
+        self.version.get_or_init(version);
     }
 }
 

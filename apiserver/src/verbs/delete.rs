@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::inner::Deletion;
 use super::metadata;
-use super::write::{Ask, converted, failed, put, remove, unsaved};
+use super::versions;
+use super::write::{Ask, Unwritten, converted, put, remove, unsaved};
 use crate::Server;
 use crate::field::FieldError;
 use crate::status::{Result, Status};
-use crate::store::{CommitError, Expect, Stored};
+use crate::store::{Expect, Stored};
 
 /// What is answered to a delete.
 pub struct Deleted {
@@ -120,7 +121,8 @@ pub async fn delete(server: &Server, ask: &Ask<'_>, how: &Deletion) -> Result<De
     loop {
         let missing = || Status::not_found(&ask.resource.gvr, ask.name);
         let stored = server.store.get(&ask.resource.storage, &key).ok_or_else(missing)?;
-        let old = converted(ask.resource, stored.object());
+        let present = versions::served(server, ask.resource, stored.clone()).await?;
+        let old = converted(ask.resource, present.object());
         check_preconditions(ask, how, &old)?;
         let attributes = ask.delete_attributes();
         let warnings = server.access.admission.validate(server, &attributes, None, Some(&old)).await?;
@@ -155,11 +157,12 @@ async fn perform(
     };
     match outcome {
         Ok((stored, gone)) => {
+            let stored = versions::served(server, ask.resource, stored).await?;
             let object = converted(ask.resource, Object(done(&stored.value)?));
             Ok(Some((if gone { answer(ask, &object) } else { object.0 }, gone)))
         }
-        Err(CommitError::Conflict(_)) => Ok(None),
-        Err(other) => Err(failed(&other)),
+        Err(Unwritten::Raced) => Ok(None),
+        Err(Unwritten::Failed(status)) => Err(status),
     }
 }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::write::{Ask, UpdateRules, Written, converted, key};
-use super::{delete, write};
+use super::{delete, versions, write};
 use crate::Server;
 use crate::authn::User;
 use crate::resource::Resource;
@@ -36,7 +36,7 @@ impl Server {
         let resource = self.resource(gvr)?;
         let stored = self.store.get(&resource.storage, &key(&resource, namespace, name));
         let stored = stored.ok_or_else(|| Status::not_found(gvr, name))?;
-        Ok(converted(&resource, stored.object()))
+        Ok(converted(&resource, versions::served_here(&resource, &stored)?.object()))
     }
 
     /// All objects of a namespace, or of all where `namespace` is empty.
@@ -44,7 +44,11 @@ impl Server {
         let resource = self.resource(gvr)?;
         let prefix = super::list::prefix(&resource, namespace);
         let view = self.store.list(&resource.storage, &prefix);
-        Ok(view.items.iter().map(|s| converted(&resource, s.object())).collect())
+        let objects = view.items.iter().map(|s| {
+            let stored = versions::served_here(&resource, s)?;
+            Ok(converted(&resource, stored.object()))
+        });
+        objects.collect()
     }
 
     pub async fn create(

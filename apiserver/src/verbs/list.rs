@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::select::Selection;
+use super::versions;
 use crate::Server;
 use crate::request::RequestInfo;
 use crate::resource::Resource;
@@ -50,30 +51,24 @@ pub async fn list(server: &Server, info: &RequestInfo, resource: &Resource, now:
     let limit = usize::try_from(limit).unwrap_or(0);
     let token = info.param("continue").filter(|c| !c.is_empty());
     let version = version(info, token.is_some())?;
-    let matches = |s: &Stored| selection.matches(s);
-    let page = Page { server, resource, prefix: &prefix, limit, everything: selection.is_everything(), now };
-    match (token, version) {
-        (Some(token), _) => {
-            let token = decode(&token)?;
-            if token.rv != 0 {
-                return page.past(token.rv, &token.start, token.at, matches).await.map_err(|e| match e {
-                    Some(status) => status,
-                    None => inconsistent(&token, server.store.revision()),
-                });
-            }
-            page.present(&token.start, matches)
-        }
-        (None, Some(Version { revision, exact: true })) => {
-            ahead(server, revision)?;
-            page.past(revision, "", now, matches)
-                .await
-                .map_err(|e| e.unwrap_or_else(|| compacted(revision, server.store.compacted())))
-        }
-        (None, version) => {
-            ahead(server, version.map_or(0, |v| v.revision))?;
-            page.present("", matches)
+    // What a selector asks may be another in the stored version: then all is looked at, as it is served.
+    let late = resource.by_webhook.is_some() && !selection.is_everything();
+    let matches = |s: &Stored| late || selection.matches(s);
+    let everything = selection.is_everything();
+    let token = token.map(|token| decode(&token)).transpose()?;
+    let begun = token.as_ref().filter(|t| t.rv != 0).map_or(now, |t| t.at);
+    let page =
+        Page { server, resource, prefix: &prefix, limit: if late { 0 } else { limit }, everything, now };
+    let mut listed = page.find(token, version, matches).await?;
+    listed.items = versions::all_served(server, resource, listed.items).await?;
+    if late {
+        listed.items.retain(|s| selection.matches(s));
+        if limit > 0 && listed.items.len() > limit {
+            listed.items.truncate(limit);
+            listed.next = Some(page.token(listed.revision, &listed.items, begun));
         }
     }
+    Ok(listed)
 }
 
 /// The part of the key space a request is about.
@@ -113,6 +108,31 @@ impl Listed {
 // === impl Page ===
 
 impl Page<'_> {
+    async fn find(
+        &self,
+        token: Option<Token>,
+        version: Option<Version>,
+        matches: impl Fn(&Stored) -> bool,
+    ) -> Result<Listed> {
+        let store = &self.server.store;
+        match (token, version) {
+            (Some(token), _) if token.rv != 0 => {
+                let page = self.past(token.rv, &token.start, token.at, matches).await;
+                page.map_err(|e| e.unwrap_or_else(|| inconsistent(&token, store.revision())))
+            }
+            (Some(token), _) => self.present(&token.start, matches),
+            (None, Some(Version { revision, exact: true })) => {
+                ahead(self.server, revision)?;
+                let page = self.past(revision, "", self.now, matches).await;
+                page.map_err(|e| e.unwrap_or_else(|| compacted(revision, store.compacted())))
+            }
+            (None, version) => {
+                ahead(self.server, version.map_or(0, |v| v.revision))?;
+                self.present("", matches)
+            }
+        }
+    }
+
     /// From memory: what is there now.
     fn present(&self, start: &str, matches: impl Fn(&Stored) -> bool) -> Result<Listed> {
         let limit = if self.limit > 0 { self.limit } else { usize::MAX };

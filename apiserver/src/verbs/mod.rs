@@ -11,5 +11,6 @@ pub mod scale;
 pub mod select;
 pub mod serve;
 mod tracking;
+mod versions;
 pub mod watch;
 pub mod write;

@@ -93,7 +93,7 @@ fn find(resource: &Resource, label: &str) -> Result<Field> {
         "metadata.namespace" if resource.namespaced() => Ok(Field::Namespace),
         _ => match resource.fields.iter().position(|f| *f.label == *label) {
             Some(at) => Ok(Field::Listed(at)),
-            None if resource.fields.is_empty() => Err(Status::bad_request(format!(
+            None if resource.typed && resource.fields.is_empty() => Err(Status::bad_request(format!(
                 "{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
             ))),
             None => Err(Status::bad_request(format!("field label not supported: {label}"))),

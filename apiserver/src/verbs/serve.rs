@@ -13,7 +13,7 @@ use super::answer::Style;
 use super::inner::Deletion;
 use super::options::Validation;
 use super::write::{Ask, UpdateRules, Written, converted};
-use super::{delete, list, scale, tracking, watch, write};
+use super::{delete, list, scale, tracking, versions, watch, write};
 use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
@@ -61,9 +61,6 @@ impl Request<'_> {
     async fn dispatch(self) -> Result<Response<Body>> {
         let (verb, sub) = (self.info.verb.as_str(), self.info.subresource.as_str());
         self.check_served()?;
-        if !self.resource.unreadable.is_empty() && !matches!(verb, "delete" | "deletecollection") {
-            return Err(Status::new(500, "", &*self.resource.unreadable));
-        }
         if matches!(verb, "update" | "patch" | "delete") && self.info.name.is_empty() {
             return Err(Status::method_not_allowed(NOT_ALLOWED));
         }
@@ -71,7 +68,7 @@ impl Request<'_> {
             self.check_options()?;
         }
         match (verb, sub) {
-            ("get", "" | "status") => self.get(),
+            ("get", "" | "status") => self.get().await,
             ("list", "") => self.list().await,
             ("watch", "") => watch::watch(self.server, self.info, &self.resource, self.style(true)?).await,
             ("create", "") => self.create().await,
@@ -179,20 +176,21 @@ impl Request<'_> {
         }
     }
 
-    fn stored(&self) -> Result<Arc<crate::store::Stored>> {
+    async fn stored(&self) -> Result<Arc<crate::store::Stored>> {
         let key = self.ask(false).key(&self.info.name);
         let found = self.server.store.get(&self.resource.storage, &key);
-        found.ok_or_else(|| Status::not_found(&self.resource.gvr, &self.info.name))
+        let found = found.ok_or_else(|| Status::not_found(&self.resource.gvr, &self.info.name))?;
+        versions::served(self.server, &self.resource, found).await
     }
 
-    fn get(&self) -> Result<Response<Body>> {
+    async fn get(&self) -> Result<Response<Body>> {
         let style = self.style(false)?;
         let version = list::parse_revision(&self.info.param("resourceVersion").unwrap_or_default())?;
         let head = self.server.store.revision();
         if version > head {
             return Err(list::too_large(version, head));
         }
-        Ok(style.stored(&self.resource, &*self.stored()?))
+        Ok(style.stored(&self.resource, &*self.stored().await?))
     }
 
     async fn list(&self) -> Result<Response<Body>> {
@@ -358,7 +356,7 @@ impl Request<'_> {
         let style = self.style(false)?;
         let Some(paths) = &self.resource.scale else { return Err(Status::no_such_path()) };
         if self.info.verb == "get" {
-            let object = converted(&self.resource, self.stored()?.object());
+            let object = converted(&self.resource, self.stored().await?.object());
             return Ok(style.encode(scale::of(&object, paths).0, StatusCode::OK));
         }
         let (object, warnings) = self.write_scale(paths).await?;
@@ -371,7 +369,7 @@ impl Request<'_> {
         let style = self.style(false)?;
         let sub = self.resource.subresource(&self.info.subresource).ok_or_else(Status::no_such_path)?;
         match (&sub.handler, self.info.verb.as_str()) {
-            (SubresourceHandler::Part, "get") => self.get(),
+            (SubresourceHandler::Part, "get") => self.get().await,
             (SubresourceHandler::Part, "update") => self.update().await,
             (SubresourceHandler::Part, "patch") => self.patch().await,
             (SubresourceHandler::Call(call), _) => {

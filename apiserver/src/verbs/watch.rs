@@ -17,6 +17,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::answer::{self, Style};
 use super::list::{parse_revision, prefix, too_large};
 use super::select::Selection;
+use super::versions;
 use super::write::converted;
 use crate::Server;
 use crate::codec::{Encoding, Form, encode_protobuf_event, encode_protobuf_event_of};
@@ -33,6 +34,8 @@ const LEAST_SECONDS: u64 = 1800;
 
 /// One watcher.
 struct Watcher {
+    /// For those whose versions a webhook makes.
+    server: Arc<Server>,
     resource: Arc<Resource>,
     selection: Selection,
     style: Style,
@@ -76,18 +79,20 @@ pub async fn watch(
     let prefix = prefix(resource, &info.namespace);
     let (initial, start) = if stream_list || (from == 0 && info.param("sendInitialEvents").is_none()) {
         let view = server.store.list(&resource.storage, &prefix);
-        (view.items.into(), view.revision)
+        (view.items, view.revision)
     } else if from == 0 {
-        (VecDeque::new(), head)
+        (vec![], head)
     } else {
-        (VecDeque::new(), from)
+        (vec![], from)
     };
+    let initial = versions::all_served(server, resource, initial).await?.into();
     let now = Instant::now();
     let deadline = now + Duration::from_secs(seconds);
     let first_alarm = if bookmarks { deadline.min(now + BOOKMARK_EVERY) } else { deadline };
     // What is served only for a time has a token of its own, which the server's end cancels, too.
     let stopped = if resource.typed { server.stop.child_token() } else { resource.retired.clone() };
     let watcher = Watcher {
+        server: server.clone(),
         cursor: server.store.watch(&resource.storage, &prefix, start),
         resource: resource.clone(),
         selection,
@@ -152,7 +157,7 @@ impl Watcher {
                         self.bookmark(&mut out, self.cursor.position(), false);
                     }
                     () = &mut self.stopped => return None,
-                    events = self.cursor.next() => self.send(&mut out, events),
+                    events = self.cursor.next() => self.send(&mut out, events).await,
                 }
             }
             if !out.is_empty() {
@@ -172,7 +177,7 @@ impl Watcher {
         }
     }
 
-    fn send(&mut self, out: &mut BytesMut, events: Result<Vec<Event>, Expired>) {
+    async fn send(&mut self, out: &mut BytesMut, events: Result<Vec<Event>, Expired>) {
         let events = match events {
             Ok(events) => events,
             Err(Expired::Compacted { compacted }) => {
@@ -185,8 +190,9 @@ impl Watcher {
             }
             Err(other @ Expired::Backend(_)) => return self.fail(out, &Status::internal(other)),
         };
-        for event in events {
-            self.event(out, &event);
+        match versions::events_served(&self.server, &self.resource, events).await {
+            Ok(events) => events.iter().for_each(|event| self.event(out, event)),
+            Err(why) => self.fail(out, &Status::internal(why)),
         }
     }
 

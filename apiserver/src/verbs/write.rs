@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::apply::authorize_create;
-use super::{metadata, tracking};
+use super::{metadata, tracking, versions};
 use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
@@ -34,7 +34,7 @@ pub struct Ask<'a> {
 
 /// What a write left behind.
 pub struct Written {
-    /// The object as stored, in the stored version.
+    /// The object as stored: in the stored version, unless a webhook makes versions.
     pub value: Bytes,
     pub created: bool,
     /// For `Warning` headers.
@@ -142,6 +142,7 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     resource.strategy.commit(server, &mut new, None)?;
     if ask.dry_run {
         resource.strategy.rollback(server, &new, None);
+        versions::to_stored(server, resource, &new).await?;
         if let Some(revision) = revision {
             new.set(&["metadata", "resourceVersion"], revision);
         }
@@ -152,12 +153,15 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     }
     let committed = put(server, resource, &ask.key(new.name()), Expect::Absent, &new).await;
     match committed {
-        Ok(stored) => Ok(Written { value: stored.value.clone(), created: true, warnings }),
+        Ok(stored) => {
+            let stored = versions::served(server, resource, stored).await?;
+            Ok(Written { value: stored.value.clone(), created: true, warnings })
+        }
         Err(e) => {
             resource.strategy.rollback(server, &new, None);
             Err(match e {
-                CommitError::Conflict(_) => Status::already_exists(&resource.gvr, new.name()),
-                other => failed(&other),
+                Unwritten::Raced => Status::already_exists(&resource.gvr, new.name()),
+                Unwritten::Failed(status) => status,
             })
         }
     }
@@ -248,7 +252,8 @@ async fn update_once(
     edit: &mut Edit<'_>,
 ) -> Result<Option<Written>> {
     let resource = ask.resource;
-    let old = converted(resource, stored.object());
+    let present = versions::served(server, resource, stored.clone()).await?;
+    let old = converted(resource, present.object());
     let mut new = edit(&old)?;
     match_name(&new, ask)?;
     match_namespace(&mut new, ask)?;
@@ -275,11 +280,12 @@ async fn update_once(
         && !resource.strategy.held(&new);
     apply::settle_times(&mut new, &old);
     if new == old && !ends {
-        return Ok(Some(Written { value: stored.value.clone(), created: false, warnings }));
+        return Ok(Some(Written { value: present.value.clone(), created: false, warnings }));
     }
     resource.strategy.commit(server, &mut new, Some(&old))?;
     if ask.dry_run {
         resource.strategy.rollback(server, &new, Some(&old));
+        versions::to_stored(server, resource, &new).await?;
         return Ok(Some(Written { value: unsaved(&new), created: false, warnings }));
     }
     let expect = Expect::Revision(stored.revision);
@@ -288,12 +294,15 @@ async fn update_once(
         false => put(server, resource, key, expect, &new).await,
     };
     match committed {
-        Ok(stored) => Ok(Some(Written { value: stored.value.clone(), created: false, warnings })),
+        Ok(stored) => {
+            let stored = versions::served(server, resource, stored).await?;
+            Ok(Some(Written { value: stored.value.clone(), created: false, warnings }))
+        }
         Err(e) => {
             resource.strategy.rollback(server, &new, Some(&old));
             match e {
-                CommitError::Conflict(_) => Ok(None),
-                other => Err(failed(&other)),
+                Unwritten::Raced => Ok(None),
+                Unwritten::Failed(status) => Err(status),
             }
         }
     }
@@ -417,6 +426,25 @@ fn count_generation(new: &mut Object, old: &Object, ask: &Ask<'_>) {
     }
 }
 
+/// Why nothing was written.
+pub(super) enum Unwritten {
+    /// Another write came first.
+    Raced,
+    Failed(Status),
+}
+
+// === impl Unwritten ===
+
+impl From<CommitError> for Unwritten {
+    fn from(e: CommitError) -> Self {
+        match e {
+            CommitError::Conflict(_) => Unwritten::Raced,
+            CommitError::Closed => Unwritten::Failed(Status::unavailable("apiserver is shutting down")),
+            other @ CommitError::Failed(_) => Unwritten::Failed(Status::internal(other)),
+        }
+    }
+}
+
 /// Writes an object in its stored version.
 pub(super) async fn put(
     server: &Server,
@@ -424,9 +452,9 @@ pub(super) async fn put(
     key: &str,
     expect: Expect,
     new: &Object,
-) -> Result<Arc<Stored>, CommitError> {
-    let draft = draft(server, resource, new);
-    server.store.commit(&resource.storage, key, expect, Change::Put(draft)).await
+) -> Result<Arc<Stored>, Unwritten> {
+    let draft = draft(server, resource, new).await.map_err(Unwritten::Failed)?;
+    Ok(server.store.commit(&resource.storage, key, expect, Change::Put(draft)).await?)
 }
 
 /// Removes an object; watchers see this last state.
@@ -436,22 +464,23 @@ pub(super) async fn remove(
     key: &str,
     expect: Expect,
     last: &Object,
-) -> Result<Arc<Stored>, CommitError> {
-    let draft = draft(server, resource, last);
+) -> Result<Arc<Stored>, Unwritten> {
+    let draft = draft(server, resource, last).await.map_err(Unwritten::Failed)?;
     let stored = server.store.commit(&resource.storage, key, expect, Change::Delete(draft)).await?;
     resource.strategy.deleted(server, last);
     Ok(stored)
 }
 
-fn draft(server: &Server, resource: &Resource, object: &Object) -> crate::store::Draft {
-    match &resource.conversion {
-        None => server.store.draft(&resource.storage, object),
+async fn draft(server: &Server, resource: &Resource, object: &Object) -> Result<crate::store::Draft> {
+    let made = match &resource.conversion {
+        None => versions::to_stored(server, resource, object).await?,
         Some(conversion) => {
             let mut stored = object.clone();
             conversion.write(&mut stored);
-            server.store.draft(&resource.storage, &stored)
+            Some(stored)
         }
-    }
+    };
+    Ok(server.store.draft(&resource.storage, made.as_ref().unwrap_or(object)))
 }
 
 /// A stored object in the version a resource serves.
@@ -464,11 +493,4 @@ pub fn converted(resource: &Resource, mut object: Object) -> Object {
 
 pub(super) fn unsaved(object: &Object) -> Bytes {
     serde_json::to_vec(&object.0).expect("JSON values can be written to memory").into()
-}
-
-pub(super) fn failed(e: &CommitError) -> Status {
-    match e {
-        CommitError::Closed => Status::unavailable("apiserver is shutting down"),
-        other => Status::internal(other),
-    }
 }
