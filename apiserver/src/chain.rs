@@ -167,10 +167,7 @@ fn time_limit(server: &Server, info: &RequestInfo) -> Result<Duration> {
 fn authenticate(server: &Server, caller: Caller, headers: &HeaderMap, now: Timestamp) -> Result<Arc<User>> {
     match caller {
         Caller::Known(user) => Ok(user),
-        Caller::Network(peer) => {
-            let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-            server.access.authn.authenticate(server, &peer, authorization, now)
-        }
+        Caller::Network(peer) => server.access.authn.authenticate(server, &peer, headers, now),
     }
 }
 

@@ -55,7 +55,7 @@ pub fn params(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>
 }
 
 /// Percent-decodes; in queries `+` is a space. What is no escape stays as it is.
-fn decode(text: &str, plus: bool) -> Cow<'_, str> {
+pub(crate) fn decode(text: &str, plus: bool) -> Cow<'_, str> {
     if !(text.contains('%') || plus && text.contains('+')) {
         return Cow::Borrowed(text);
     }

@@ -1,15 +1,20 @@
-//! Who is asking: client certificates, service-account tokens, anonymous.
+//! Who is asking: client certificates, front proxies, service-account tokens, anonymous.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coracle_api::names::{GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, USER_ANONYMOUS};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use sha2::{Digest, Sha256};
 
 use crate::cluster::Cluster;
 use crate::status::{Result, Status};
 
+pub mod front_proxy;
 mod tokens;
 
 pub use tokens::{Bound, Claims, Reference, Tokens};
@@ -27,6 +32,11 @@ pub struct User {
 #[derive(Clone, Debug)]
 pub enum Peer {
     NoCertificate,
+    /// One that speaks for others: the request's headers say who is asking.
+    FrontProxy {
+        /// Unix seconds.
+        not_after: i64,
+    },
     /// A certificate that names nobody.
     Nobody,
     Named {
@@ -39,13 +49,24 @@ pub enum Peer {
 /// Turns what a connection and a request show into an identity.
 pub struct Authenticator {
     pub tokens: Tokens,
+    front_proxy: Arc<dyn ClientCertVerifier>,
 }
 
 // === impl Authenticator ===
 
 impl Authenticator {
-    pub fn new(tokens: Tokens) -> Self {
-        Authenticator { tokens }
+    /// `front_proxy` verifies the certificates of those who may say with headers who is asking.
+    pub fn new(tokens: Tokens, front_proxy: Arc<dyn ClientCertVerifier>) -> Self {
+        Authenticator { tokens, front_proxy }
+    }
+
+    /// What a connection's client certificates say, the client's own first.
+    pub fn peer(&self, certificates: &[CertificateDer<'_>]) -> Peer {
+        let Some((own, others)) = certificates.split_first() else { return Peer::NoCertificate };
+        match self.front_proxy.verify_client_cert(own, others, UnixTime::now()) {
+            Ok(_) => front_proxy::peer(own).unwrap_or(Peer::Nobody),
+            Err(_) => named(own).unwrap_or(Peer::Nobody),
+        }
     }
 
     /// A client certificate (already verified by TLS) wins over a bearer token; neither is anonymous; a bad one is 401.
@@ -53,14 +74,18 @@ impl Authenticator {
         &self,
         cluster: &dyn Cluster,
         peer: &Peer,
-        authorization: Option<&str>,
+        headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Arc<User>> {
         match peer {
             Peer::Named { user, not_after } if *not_after >= now.as_second() => return Ok(user.clone()),
-            Peer::Named { .. } | Peer::Nobody => return Err(Status::unauthorized()),
+            Peer::FrontProxy { not_after } if *not_after >= now.as_second() => {
+                return front_proxy::user(headers).map(Arc::new).ok_or_else(Status::unauthorized);
+            }
+            Peer::Named { .. } | Peer::FrontProxy { .. } | Peer::Nobody => return Err(Status::unauthorized()),
             Peer::NoCertificate => {}
         }
+        let authorization = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
         let Some(header) = authorization.map(str::trim).filter(|h| !h.is_empty()) else {
             return Ok(Arc::new(anonymous()));
         };
@@ -84,15 +109,6 @@ pub fn anonymous() -> User {
         name: USER_ANONYMOUS.to_owned(),
         groups: vec![GROUP_UNAUTHENTICATED.to_owned()],
         ..User::default()
-    }
-}
-
-// === impl Peer ===
-
-impl Peer {
-    pub fn of(certificate: Option<&[u8]>) -> Self {
-        let Some(der) = certificate else { return Peer::NoCertificate };
-        named(der).unwrap_or(Peer::Nobody)
     }
 }
 

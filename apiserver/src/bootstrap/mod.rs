@@ -36,7 +36,6 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
     let first: Vec<_> = namespaces.iter().map(|n| namespace(n)).collect();
     ensure_all(server, first).await?;
     let mut rest = priority_classes();
-    rest.extend(server_identity(server));
     rest.extend(flow_control()?);
     let mut policy = policy::objects();
     let all: Vec<Object> =
@@ -61,7 +60,8 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
         ensure_all(server, rest),
         try_join_all(reconciled),
         ensure_service(server),
-        ensure_service_range(server)
+        ensure_service_range(server),
+        ensure_trust(server)
     )?;
     Ok(())
 }
@@ -155,12 +155,20 @@ fn flow_control() -> Result<Vec<(Gvr, Object)>> {
     Ok(all.into_iter().map(object).collect())
 }
 
-/// Where aggregated API servers learn whom to trust.
-fn server_identity(server: &Server) -> Vec<(Gvr, Object)> {
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": NAMESPACE_SYSTEM},
-        "data": {"client-ca-file": server.access.pki.ca()}});
-    vec![(core("configmaps"), Object(object))]
+/// Where aggregated API servers learn whom to trust: clients' certificates, and this server when it names users.
+async fn ensure_trust(server: &Arc<Server>) -> Result<()> {
+    let pki = &server.access.pki;
+    let list = |value: &str| json!([value]).to_string();
+    let data = json!({"client-ca-file": pki.ca(),
+        "requestheader-client-ca-file": pki.front_proxy_ca(),
+        "requestheader-allowed-names": list(crate::pki::FRONT_PROXY_CLIENT),
+        "requestheader-username-headers": list("X-Remote-User"),
+        "requestheader-uid-headers": list("X-Remote-Uid"),
+        "requestheader-group-headers": list("X-Remote-Group"),
+        "requestheader-extra-headers-prefix": list("X-Remote-Extra-")});
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": NAMESPACE_SYSTEM}});
+    follow(server, &system(), &core("configmaps"), Object(object), &["data"]).await
 }
 
 /// The first address of the service range: the API server's own.

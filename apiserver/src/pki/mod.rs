@@ -17,15 +17,20 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::
 mod kubeconfig;
 mod signing;
 mod tls;
+pub(crate) mod trust;
 
 pub use kubeconfig::{ClusterEntry, kubeconfig};
 pub use signing::{SigningKey, openid_configuration};
+pub(crate) use tls::front_proxy_verifier;
 pub use tls::{ServingCertificate, node_client, server_config, unverified_client};
 
 /// How long a leaf certificate lives, and how long before its end it is replaced.
 const LEAF_DAYS: i64 = 365;
 const RENEW_DAYS: i64 = 60;
 const CA_DAYS: i64 = 3650;
+
+/// The one name that is believed in a certificate of the front proxy's authority.
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 
 /// What went wrong with a certificate or its file.
 #[derive(Debug, thiserror::Error)]
@@ -61,13 +66,24 @@ pub struct Leaf {
     pub ips: Vec<IpAddr>,
     pub client: bool,
     pub server: bool,
+    pub authority: Authority,
 }
 
-/// The certificate authority of a cluster and the directory of what it has signed. Without a directory everything lives in
-/// memory (tests).
+/// Which of the cluster's authorities signs a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authority {
+    #[default]
+    Cluster,
+    /// Its certificates speak for users: who shows one says with headers who is asking.
+    FrontProxy,
+}
+
+/// The certificate authorities of a cluster and the directory of what they have signed. Without a directory everything
+/// lives in memory (tests).
 pub struct Pki {
     dir: Option<PathBuf>,
     ca: Identity,
+    front_proxy_ca: Identity,
     signing: Arc<SigningKey>,
 }
 
@@ -100,6 +116,12 @@ impl Leaf {
     /// The API server as a client of the kubelets.
     pub fn kubelet_client() -> Self {
         Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters"))
+    }
+
+    /// The API server as a client of the API servers it passes requests on to.
+    pub fn front_proxy_client() -> Self {
+        let leaf = Leaf::client("front-proxy-client", FRONT_PROXY_CLIENT, None);
+        Leaf { authority: Authority::FrontProxy, ..leaf }
     }
 
     /// A kubelet as a client of the API server.
@@ -207,14 +229,8 @@ impl Pki {
     /// Opens the directory, making the authority and the signing key where they are not there yet.
     pub fn open(dir: &Path, now: Timestamp) -> Result<Self, PkiError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| file_error(dir, e))?;
-        let ca = match read_identity(dir, "ca")? {
-            Some(ca) => ca,
-            None => {
-                let ca = new_authority("kubernetes-ca", now)?;
-                write_identity(dir, "ca", &ca)?;
-                ca
-            }
-        };
+        let ca = authority(dir, "ca", "kubernetes-ca", now)?;
+        let front_proxy_ca = authority(dir, "front-proxy-ca", "front-proxy-ca", now)?;
         let path = dir.join("sa.key");
         let signing = match fs::read_to_string(&path) {
             Ok(pem) => pem,
@@ -225,13 +241,16 @@ impl Pki {
             }
             Err(e) => return Err(file_error(&path, e)),
         };
-        Ok(Pki { dir: Some(dir.to_owned()), ca, signing: Arc::new(SigningKey::from_pem(&signing)?) })
+        let signing = Arc::new(SigningKey::from_pem(&signing)?);
+        Ok(Pki { dir: Some(dir.to_owned()), ca, front_proxy_ca, signing })
     }
 
-    /// An authority that is forgotten with the process.
+    /// Authorities that are forgotten with the process.
     pub fn ephemeral(now: Timestamp) -> Result<Self, PkiError> {
         let signing = SigningKey::from_pem(&KeyPair::generate()?.serialize_pem())?;
-        Ok(Pki { dir: None, ca: new_authority("kubernetes-ca", now)?, signing: Arc::new(signing) })
+        let (ca, front_proxy_ca) =
+            (new_authority("kubernetes-ca", now)?, new_authority("front-proxy-ca", now)?);
+        Ok(Pki { dir: None, ca, front_proxy_ca, signing: Arc::new(signing) })
     }
 
     /// The authority's certificate, PEM: what clients trust.
@@ -243,6 +262,15 @@ impl Pki {
         self.ca.chain()
     }
 
+    /// The certificate, PEM, of the authority whose clients say with headers who is asking.
+    pub fn front_proxy_ca(&self) -> &str {
+        &self.front_proxy_ca.certificate
+    }
+
+    pub fn front_proxy_ca_chain(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+        self.front_proxy_ca.chain()
+    }
+
     /// What signs service-account tokens.
     pub fn signing_key(&self) -> Arc<SigningKey> {
         self.signing.clone()
@@ -252,7 +280,7 @@ impl Pki {
     pub fn issue(&self, leaf: &Leaf, now: Timestamp) -> Result<Identity, PkiError> {
         if let Some(dir) = &self.dir
             && let Some(found) = read_identity(dir, &leaf.file)?
-            && found.serves(leaf, &self.ca, now)
+            && found.serves(leaf, self.authority(leaf), now)
         {
             return Ok(found);
         }
@@ -281,13 +309,30 @@ impl Pki {
         }
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, now, LEAF_DAYS);
-        let certificate = params.signed_by(&key, &self.issuer()?)?;
+        let certificate = params.signed_by(&key, &issuer(self.authority(leaf))?)?;
         Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
-    fn issuer(&self) -> Result<Issuer<'static, KeyPair>, PkiError> {
-        Ok(Issuer::from_ca_cert_pem(&self.ca.certificate, KeyPair::from_pem(&self.ca.key)?)?)
+    fn authority(&self, leaf: &Leaf) -> &Identity {
+        match leaf.authority {
+            Authority::Cluster => &self.ca,
+            Authority::FrontProxy => &self.front_proxy_ca,
+        }
     }
+}
+
+fn issuer(ca: &Identity) -> Result<Issuer<'static, KeyPair>, PkiError> {
+    Ok(Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key)?)?)
+}
+
+/// The authority in a directory; made where it is not there yet.
+fn authority(dir: &Path, file: &str, name: &str, now: Timestamp) -> Result<Identity, PkiError> {
+    if let Some(ca) = read_identity(dir, file)? {
+        return Ok(ca);
+    }
+    let ca = new_authority(name, now)?;
+    write_identity(dir, file, &ca)?;
+    Ok(ca)
 }
 
 fn new_authority(name: &str, now: Timestamp) -> Result<Identity, PkiError> {

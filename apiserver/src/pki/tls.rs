@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
@@ -53,10 +54,15 @@ fn roots(pki: &Pki) -> Result<Arc<RootCertStore>, PkiError> {
     Ok(Arc::new(roots))
 }
 
-/// A listener that shows `certificate` and asks for (but does not demand) a client certificate of the cluster's authority.
+/// A listener that shows `certificate` and asks for (but does not demand) a client certificate of the cluster's authority,
+/// or of the front proxy's: which of them, [`front_proxy_verifier`] tells.
 pub fn server_config(pki: &Pki, certificate: Arc<ServingCertificate>) -> Result<Arc<ServerConfig>, PkiError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(pki)?, provider.clone())
+    let mut trusted = RootCertStore::empty();
+    for der in pki.ca_chain()?.into_iter().chain(pki.front_proxy_ca_chain()?) {
+        trusted.add(der)?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted), provider.clone())
         .allow_unauthenticated()
         .build()?;
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -65,6 +71,16 @@ pub fn server_config(pki: &Pki, certificate: Arc<ServingCertificate>) -> Result<
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Tells the client certificates of the front proxy's authority from others.
+pub(crate) fn front_proxy_verifier(pki: &Pki) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for der in pki.front_proxy_ca_chain()? {
+        roots.add(der)?;
+    }
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?)
 }
 
 /// The API server as a client of kubelets: HTTP/1.1 only, since what goes there is mostly upgraded.
@@ -92,7 +108,7 @@ pub fn unverified_client() -> Result<Arc<ClientConfig>, PkiError> {
 }
 
 #[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+pub(super) struct AnyCertificate(pub(super) Arc<rustls::crypto::CryptoProvider>);
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(

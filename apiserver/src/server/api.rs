@@ -8,10 +8,11 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, header};
+use rustls::pki_types::CertificateDer;
 use tower::Service;
 
 use super::Server;
-use crate::authn::{Peer, User};
+use crate::authn::User;
 use crate::chain::{self, Caller};
 
 /// The API, as one caller sees it.
@@ -30,8 +31,9 @@ impl Api {
         Api { server, caller: Caller::Known(Arc::new(user)), agent: None }
     }
 
-    pub(super) fn network(server: Arc<Server>, certificate: Option<&[u8]>) -> Self {
-        Api { server, caller: Caller::Network(Peer::of(certificate)), agent: None }
+    pub(super) fn network(server: Arc<Server>, certificates: &[CertificateDer<'_>]) -> Self {
+        let caller = Caller::Network(server.access.authn.peer(certificates));
+        Api { server, caller, agent: None }
     }
 
     /// The same API for a program of this name: it owns the fields that it sets.

@@ -76,8 +76,7 @@ async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, dr
         Ok(Err(e)) => return tracing::debug!(error = %e, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
-    let api = Api::network(server, certificate.map(AsRef::as_ref));
+    let api = Api::network(server, stream.get_ref().1.peer_certificates().unwrap_or_default());
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stream = Corked::new(stream, http2);
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -3,8 +3,6 @@
 //! A [`Hook`] is made once per configuration and keeps its connections. Errors are the texts that upstream's client (Go's
 //! `net/http`) gives, for they end up in what users see.
 
-mod trust;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::Server;
 use crate::connect;
+use crate::pki::trust;
 
 /// How much of an answer is read.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -80,8 +79,10 @@ impl Hook {
             Target::Service { namespace, name, .. } => format!("{name}.{namespace}.svc"),
             Target::Address { host, .. } => host.clone(),
         };
+        let mut tls = trust::client(&text(config, "caBundle"), None)?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Hook {
-            tls: trust::client(&text(config, "caBundle"))?,
+            tls: Arc::new(tls),
             name: ServerName::try_from(host).map_err(|e| e.to_string())?,
             path: if path.starts_with('/') { path } else { format!("/{path}") },
             target,
@@ -180,7 +181,8 @@ impl Hook {
     }
 }
 
-fn dialling(host: &str, port: u16, e: &std::io::Error) -> String {
+/// Why a connection was not made, in the words of Go's `net`.
+pub(crate) fn dialling(host: &str, port: u16, e: &std::io::Error) -> String {
     use std::io::ErrorKind;
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     match e.kind() {

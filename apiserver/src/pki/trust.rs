@@ -1,4 +1,5 @@
-//! Whom a webhook's certificate is believed from: its configuration's bundle, or the machine's authorities.
+//! Whom the certificates of webhooks and aggregated servers are believed from: their configuration's bundle, or the
+//! machine's authorities.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,12 +14,15 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::Identity;
+use super::tls::AnyCertificate;
+
 /// The machine's own authorities, read once.
 static SYSTEM: LazyLock<Vec<CertificateDer<'static>>> =
     LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
 
-/// A client that trusts a bundle (base64 of PEM, as configurations hold it).
-pub(super) fn client(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+/// A client that trusts a bundle (base64 of PEM, as configurations hold it), and shows an identity where it has one.
+pub(crate) fn client(bundle: &str, identity: Option<&Identity>) -> Result<ClientConfig, String> {
     let roots: Vec<CertificateDer<'static>> = if bundle.is_empty() {
         SYSTEM.clone()
     } else {
@@ -37,15 +41,28 @@ pub(super) fn client(bundle: &str) -> Result<Arc<ClientConfig>, String> {
             Some(chains.build().map_err(|e| e.to_string())?)
         }
     };
-    let verifier = Arc::new(Trust { chains, roots, provider: provider.clone() });
-    let mut config = ClientConfig::builder_with_provider(provider)
+    with_verifier(Arc::new(Trust { chains, roots, provider: provider.clone() }), provider, identity)
+}
+
+/// A client that believes any certificate: what `insecureSkipTLSVerify` asks for.
+pub(crate) fn insecure_client(identity: &Identity) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    with_verifier(Arc::new(AnyCertificate(provider.clone())), provider, Some(identity))
+}
+
+fn with_verifier(
+    verifier: Arc<dyn ServerCertVerifier>,
+    provider: Arc<CryptoProvider>,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, String> {
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+        .with_custom_certificate_verifier(verifier);
+    let Some(identity) = identity else { return Ok(config.with_no_client_auth()) };
+    let (chain, key) = (identity.chain().map_err(|e| e.to_string())?, identity.key());
+    config.with_client_auth_cert(chain, key.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
 }
 
 /// As webpki verifies, and besides what Go accepts and webpki does not: a bundle that is the hook's own (self-signed)
@@ -115,7 +132,7 @@ fn in_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<ServerCert
 }
 
 /// A failed handshake in Go's words.
-pub(super) fn explain(e: &std::io::Error) -> String {
+pub(crate) fn explain(e: &std::io::Error) -> String {
     const UNVERIFIED: &str = "tls: failed to verify certificate: x509: ";
     let cause = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let why = match cause {
