@@ -26,7 +26,7 @@ use crate::schema::parse_duration;
 use crate::server::Server;
 use crate::status::{Result, Status};
 use crate::verbs::{answer, serve};
-use crate::{connect, discovery, openapi};
+use crate::{aggregation, connect, discovery, openapi};
 
 /// Upstream's limit of a request body.
 const MAX_BODY: usize = 3 << 20;
@@ -125,6 +125,14 @@ async fn answer(
     let user = impersonate(server, user, request.headers())?;
     let _permit = admit(server, &user, info)?;
     authorize(server, &user, info)?;
+    let remote = aggregation::answering(&server.registry.snapshot(), &info.path).cloned();
+    if let Some(remote) = remote {
+        let served = aggregation::serve(server, &remote, &user, request);
+        return match is_long_running(info) {
+            true => served.await,
+            false => in_time(time_limit(server, info)?, served).await,
+        };
+    }
     if !info.is_resource {
         return non_resource(server, info, request.headers());
     }
@@ -142,12 +150,16 @@ async fn answer(
         serve::Request { server, user: &user, info, headers, body, resource, now }.serve().await
     };
     // A watch is answered at once; its stream has a deadline of its own.
-    match tokio::time::timeout(time_limit(server, info)?, served).await {
-        Ok(response) => response,
-        Err(_) => {
-            Err(Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout"))
-        }
-    }
+    in_time(time_limit(server, info)?, served).await
+}
+
+async fn in_time(
+    limit: Duration,
+    served: impl Future<Output = Result<Response<Body>>>,
+) -> Result<Response<Body>> {
+    let late =
+        |_| Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout");
+    tokio::time::timeout(limit, served).await.map_err(late)?
 }
 
 /// How long an answer may take: the server's limit, or less where the client asks for less with `timeout`.
@@ -356,10 +368,15 @@ fn root(catalog: &Catalog) -> Value {
 
 fn openapi_index(catalog: &Catalog) -> Value {
     let versions = catalog.groups().iter().flat_map(|g| g.versions.iter().map(move |v| (g, v)));
-    let hashes: Vec<(String, String)> = versions
-        .map(|(g, v)| (openapi::path(&g.name, &v.name), openapi::hash(&g.name, &v.name, &v.resources)))
-        .collect();
-    openapi::index(hashes.iter().map(|(path, hash)| (path.as_str(), hash.as_str())))
+    let urls = versions.filter_map(|(g, v)| {
+        let path = openapi::path(&g.name, &v.name);
+        let url = match &v.remote {
+            Some(remote) => remote.discovered().openapi.clone()?,
+            None => openapi::url(&path, &openapi::hash(&g.name, &v.name, &v.resources)),
+        };
+        Some((path, url))
+    });
+    openapi::index(urls)
 }
 
 fn openapi_document(

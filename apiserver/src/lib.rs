@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod admission;
+pub mod aggregation;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;

@@ -5,14 +5,28 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use coracle_api::{Gvk, Gvr};
+use parking_lot::Mutex;
 
+use crate::aggregation::Remote;
 use crate::resource::{Resource, Row};
 
 /// All served kinds. Readers take a snapshot and never wait; changes (custom resources come and go) make a new one.
 pub struct Registry {
     catalog: ArcSwap<Catalog>,
     builtins: Vec<Arc<Resource>>,
+    changing: Mutex<Changing>,
 }
+
+/// What comes and goes; held while a catalog is made of it.
+#[derive(Default)]
+struct Changing {
+    custom: Vec<Arc<Resource>>,
+    remotes: Vec<Arc<Remote>>,
+}
+
+/// The places of custom resources among others, as upstream's.
+pub const CUSTOM_GROUP_PRIORITY: i64 = 1000;
+pub const CUSTOM_VERSION_PRIORITY: i64 = 100;
 
 /// One state of the registry.
 #[derive(Default)]
@@ -21,6 +35,7 @@ pub struct Catalog {
     by_gvk: HashMap<Gvk, Arc<Resource>>,
     /// Groups in the order discovery shows them; within a group, versions by preference.
     groups: Vec<Group>,
+    remotes: Vec<Arc<Remote>>,
 }
 
 /// One API group with its versions, the preferred one first.
@@ -33,6 +48,8 @@ pub struct Group {
 pub struct Version {
     pub name: String,
     pub resources: Vec<Arc<Resource>>,
+    /// The server that answers it; this one, and its resources, where there is none.
+    pub remote: Option<Arc<Remote>>,
 }
 
 // === impl Registry ===
@@ -40,15 +57,26 @@ pub struct Version {
 impl Registry {
     pub fn new(rows: impl Iterator<Item = &'static Row>) -> Self {
         let builtins = rows.map(|row| Arc::new(Resource::from(row))).collect::<Vec<_>>();
-        Registry { catalog: ArcSwap::from_pointee(Catalog::new(&builtins)), builtins }
+        let catalog = ArcSwap::from_pointee(Catalog::new(&builtins, &Changing::default()));
+        Registry { catalog, builtins, changing: Mutex::default() }
     }
 
     /// Serves these custom resources, and no others, from now on. A built-in kind gives its place to none.
     pub fn replace_custom(&self, custom: impl Iterator<Item = Arc<Resource>>) {
-        let mut all = self.builtins.clone();
         let builtins: HashSet<&Gvr> = self.builtins.iter().map(|r| &r.gvr).collect();
-        all.extend(custom.filter(|r| !builtins.contains(&r.gvr)));
-        self.catalog.store(Arc::new(Catalog::new(&all)));
+        let mut changing = self.changing.lock();
+        changing.custom = custom.filter(|r| !builtins.contains(&r.gvr)).collect();
+        self.catalog.store(Arc::new(Catalog::new(&self.builtins, &changing)));
+    }
+
+    /// Leaves these group versions to other servers from now on, and no others. None that is built in is left.
+    pub fn replace_remotes(&self, remotes: impl Iterator<Item = Arc<Remote>>) {
+        let built_in = |r: &Remote| {
+            self.builtins.iter().any(|b| (&b.gvr.group, &b.gvr.version) == (&r.group, &r.version))
+        };
+        let mut changing = self.changing.lock();
+        changing.remotes = remotes.filter(|r| !built_in(r)).collect();
+        self.catalog.store(Arc::new(Catalog::new(&self.builtins, &changing)));
     }
 
     pub fn snapshot(&self) -> Arc<Catalog> {
@@ -75,9 +103,10 @@ impl Registry {
 // === impl Catalog ===
 
 impl Catalog {
-    fn new(resources: &[Arc<Resource>]) -> Self {
+    fn new(builtins: &[Arc<Resource>], changing: &Changing) -> Self {
+        let resources = || builtins.iter().chain(&changing.custom);
         let mut groups: Vec<(String, BTreeMap<usize, Version>)> = vec![];
-        for r in resources {
+        for r in resources() {
             let at = groups.iter().position(|(name, _)| *name == r.gvr.group).unwrap_or_else(|| {
                 groups.push((r.gvr.group.clone(), BTreeMap::new()));
                 groups.len() - 1
@@ -85,18 +114,23 @@ impl Catalog {
             let versions = &mut groups[at].1;
             let next = versions.len();
             let slot = versions.iter().find(|(_, v)| v.name == r.gvr.version).map_or(next, |(i, _)| *i);
-            versions
-                .entry(slot)
-                .or_insert_with(|| Version { name: r.gvr.version.clone(), resources: vec![] })
-                .resources
-                .push(r.clone());
+            versions.entry(slot).or_insert_with(|| Version::new(&r.gvr.version)).resources.push(r.clone());
         }
         let groups = groups.into_iter().map(|(name, versions)| Group::new(name, versions.into_values()));
+        let mut groups: Vec<Group> = groups.collect();
+        let first: HashSet<&str> = builtins.iter().map(|r| &*r.gvr.group).collect();
+        add_remotes(&mut groups, first.len(), &changing.remotes);
         Catalog {
-            groups: groups.collect(),
-            by_gvr: resources.iter().map(|r| (r.gvr.clone(), r.clone())).collect(),
-            by_gvk: resources.iter().map(|r| (r.gvk.clone(), r.clone())).collect(),
+            groups,
+            by_gvr: resources().map(|r| (r.gvr.clone(), r.clone())).collect(),
+            by_gvk: resources().map(|r| (r.gvk.clone(), r.clone())).collect(),
+            remotes: changing.remotes.clone(),
         }
+    }
+
+    /// The server that answers a group version, where it is not this one.
+    pub fn remote(&self, group: &str, version: &str) -> Option<&Arc<Remote>> {
+        self.remotes.iter().find(|r| r.group == group && r.version == version)
     }
 
     pub fn lookup(&self, gvr: &Gvr) -> Option<&Arc<Resource>> {
@@ -129,9 +163,50 @@ impl Group {
         for v in &mut versions {
             v.resources.sort_by(|a, b| a.gvr.resource.cmp(&b.gvr.resource));
         }
-        versions.sort_by_key(|v| std::cmp::Reverse(version_priority(&v.name)));
-        Group { name, versions }
+        let mut group = Group { name, versions };
+        group.sort();
+        group
     }
+
+    fn sort(&mut self) {
+        self.versions.sort_by_key(|v| std::cmp::Reverse((v.priority(), version_priority(&v.name))));
+    }
+
+    /// What its versions ask for; the group gets the highest.
+    fn priority(&self) -> i64 {
+        let of = |v: &Version| v.remote.as_ref().map_or(CUSTOM_GROUP_PRIORITY, |r| r.group_priority);
+        self.versions.iter().map(of).max().unwrap_or_default()
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    fn new(name: &str) -> Self {
+        Version { name: name.to_owned(), resources: vec![], remote: None }
+    }
+
+    fn priority(&self) -> i64 {
+        self.remote.as_ref().map_or(CUSTOM_VERSION_PRIORITY, |r| r.version_priority)
+    }
+}
+
+/// Gives the group versions that other servers answer to those. The `first` groups keep their places.
+fn add_remotes(groups: &mut Vec<Group>, first: usize, remotes: &[Arc<Remote>]) {
+    if remotes.is_empty() {
+        return;
+    }
+    for remote in remotes {
+        let at = groups.iter().position(|g| g.name == remote.group).unwrap_or_else(|| {
+            groups.push(Group { name: remote.group.clone(), versions: vec![] });
+            groups.len() - 1
+        });
+        let versions = &mut groups[at].versions;
+        versions.retain(|v| v.name != remote.version);
+        versions.push(Version { remote: Some(remote.clone()), ..Version::new(&remote.version) });
+        groups[at].sort();
+    }
+    groups[first..].sort_by(|a, b| (b.priority(), &a.name).cmp(&(a.priority(), &b.name)));
 }
 
 /// Upstream's order of versions: stable before beta before alpha, then the higher number.

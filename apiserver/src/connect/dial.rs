@@ -7,13 +7,16 @@ use axum::body::Body;
 use http::header::{CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::Server;
+use crate::authn::front_proxy;
 use crate::status::{Result, Status};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,7 +58,15 @@ pub(super) async fn forward(
     let mut sender = connect(server, target).await.map_err(unreachable)?;
     let client = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let onward = onward(target, path, request)?;
-    let mut answer = sender.send_request(onward).await.map_err(|e| unreachable(e.to_string()))?;
+    let answer = sender.send_request(onward).await.map_err(|e| unreachable(e.to_string()))?;
+    if target.kubelet && (answer.status().is_client_error() || answer.status().is_server_error()) {
+        return Err(kubelet_error(answer).await);
+    }
+    relay(client, answer)
+}
+
+/// Another server's answer as the client's; where it is an upgrade, what the two then say is carried both ways.
+pub(crate) fn relay(client: Option<OnUpgrade>, mut answer: Response<Incoming>) -> Result<Response<Body>> {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client else { return Err(Status::internal("upgrade without request")) };
         let far = hyper::upgrade::on(&mut answer);
@@ -69,9 +80,6 @@ pub(super) async fn forward(
         let (parts, _) = answer.into_parts();
         return Ok(Response::from_parts(parts, Body::empty()));
     }
-    if target.kubelet && (answer.status().is_client_error() || answer.status().is_server_error()) {
-        return Err(kubelet_error(answer).await);
-    }
     let (mut parts, body) = answer.into_parts();
     for name in [CONNECTION, TRANSFER_ENCODING] {
         parts.headers.remove(name);
@@ -82,16 +90,7 @@ pub(super) async fn forward(
 /// The request as the target shall see it.
 fn onward(target: &Target, path: &str, request: Request<Body>) -> Result<Request<Body>> {
     let (parts, body) = request.into_parts();
-    let mut headers = HeaderMap::new();
-    let forwarded = |name: &HeaderName| {
-        !NOT_FORWARDED.contains(&name.as_str()) && !name.as_str().starts_with("impersonate-")
-    };
-    for (name, value) in parts.headers.iter().filter(|(name, _)| forwarded(name)) {
-        headers.append(name.clone(), value.clone());
-    }
-    if headers.contains_key(UPGRADE) {
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    }
+    let mut headers = forwarded(&parts.headers);
     let host = HeaderValue::from_str(&authority(target)).map_err(Status::internal)?;
     headers.insert(HOST, host);
     let mut onward = Request::builder()
@@ -101,6 +100,23 @@ fn onward(target: &Target, path: &str, request: Request<Body>) -> Result<Request
         .map_err(|e| Status::bad_request(e.to_string()))?;
     *onward.headers_mut() = headers;
     Ok(onward)
+}
+
+/// The headers of a client that go on to another server: none that end here, none that say who asks.
+pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let ends_here = |name: &HeaderName| {
+        NOT_FORWARDED.contains(&name.as_str())
+            || name.as_str().starts_with("impersonate-")
+            || front_proxy::is_identity(name)
+    };
+    let mut onward = HeaderMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| !ends_here(name)) {
+        onward.append(name.clone(), value.clone());
+    }
+    if onward.contains_key(UPGRADE) {
+        onward.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    onward
 }
 
 pub(super) fn authority(target: &Target) -> String {
@@ -144,7 +160,7 @@ where
 }
 
 /// A kubelet answers errors as text; clients get a `Status`.
-async fn kubelet_error(answer: Response<hyper::body::Incoming>) -> Status {
+async fn kubelet_error(answer: Response<Incoming>) -> Status {
     let code = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES)
         .collect()

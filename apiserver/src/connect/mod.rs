@@ -18,7 +18,7 @@ use crate::request::RequestInfo;
 use crate::resource::{Connect, Resource};
 use crate::status::{Result, Status};
 
-mod dial;
+pub(crate) mod dial;
 mod links;
 mod proxy;
 mod query;

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use coracle_api::{Gvr, Object};
-use jiff::Timestamp;
+use coracle_api::Object;
 use serde_json::json;
 
 use crate::Server;
+use crate::aggregation::gvr;
+use crate::registry::{CUSTOM_GROUP_PRIORITY, CUSTOM_VERSION_PRIORITY};
 use crate::resource::Resource;
 use crate::status::Result;
 use crate::verbs::inner::Deletion;
@@ -19,10 +20,6 @@ const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 pub(super) struct LocalServices {
     /// `None`: what an earlier run left behind has not been looked at.
     there: Option<BTreeSet<(String, String)>>,
-}
-
-fn gvr() -> Gvr {
-    Gvr::new("apiregistration.k8s.io", "v1", "apiservices")
 }
 
 // === impl LocalServices ===
@@ -39,6 +36,10 @@ impl LocalServices {
         let user = crate::bootstrap::system();
         for (group, version) in there.difference(&wanted) {
             let name = format!("{version}.{group}");
+            // Somebody may have put another server in its place.
+            if !server.get(&gvr(), "", &name).is_ok_and(|o| o.label(MANAGED) == Some("true")) {
+                continue;
+            }
             let gone = server.delete(&user, &gvr(), "", &name, &Deletion::default()).await;
             report(gone.map(drop), &name);
         }
@@ -70,15 +71,8 @@ async fn create(server: &Arc<Server>, group: &str, version: &str) -> Result<()> 
     let name = format!("{version}.{group}");
     let object = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": name, "labels": {MANAGED: "true"}},
-        "spec": {"group": group, "version": version, "groupPriorityMinimum": 1000, "versionPriority": 100}});
+        "spec": {"group": group, "version": version,
+                 "groupPriorityMinimum": CUSTOM_GROUP_PRIORITY, "versionPriority": CUSTOM_VERSION_PRIORITY}});
     let user = crate::bootstrap::system();
-    server.create(&user, &gvr(), "", Object(object), false).await?;
-    let available = |service: &mut Object| {
-        let now = coracle_api::time::seconds(Timestamp::now());
-        let condition = json!({"type": "Available", "status": "True", "lastTransitionTime": now, "reason": "Local",
-            "message": "Local APIServices are always available"});
-        service.set(&["status", "conditions"], json!([condition]));
-        Ok(())
-    };
-    server.modify(&user, &gvr(), "status", "", &name, false, &available).await.map(drop)
+    server.create(&user, &gvr(), "", Object(object), false).await.map(drop)
 }

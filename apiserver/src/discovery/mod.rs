@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregation::Discovered;
 use crate::registry::{Catalog, Group, Version};
 use crate::resource::{Resource, Subresource, SubresourceHandler};
 
@@ -21,7 +22,7 @@ pub struct Document {
 }
 
 /// The media type of the aggregated form, as clients ask for it and are answered.
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+pub const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 pub use version::version;
 
 const JSON: &str = "application/json";
@@ -187,13 +188,26 @@ fn aggregated_group(group: &Group) -> Value {
     let versions: Vec<Value> = group
         .versions
         .iter()
-        .map(|v| {
-            let resources: Vec<Value> = v.resources.iter().map(|r| aggregated_resource(r)).collect();
-            json!({"version": v.name, "resources": resources, "freshness": "Current"})
+        .map(|v| match &v.remote {
+            Some(remote) => aggregated_remote(&v.name, &remote.discovered()),
+            None => {
+                let resources: Vec<Value> = v.resources.iter().map(|r| aggregated_resource(r)).collect();
+                json!({"version": v.name, "resources": resources, "freshness": "Current"})
+            }
         })
         .collect();
     let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
     json!({"metadata": metadata, "versions": versions})
+}
+
+/// What another server has said of a version it answers.
+fn aggregated_remote(version: &str, said: &Discovered) -> Value {
+    let freshness = if said.is_current { "Current" } else { "Stale" };
+    let mut entry = json!({"version": version, "freshness": freshness});
+    if said.resources.as_array().is_some_and(|r| !r.is_empty()) {
+        entry["resources"] = said.resources.clone();
+    }
+    entry
 }
 
 fn aggregated_resource(resource: &Resource) -> Value {

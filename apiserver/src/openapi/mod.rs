@@ -73,12 +73,15 @@ pub fn path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-/// The answer to `GET /openapi/v3`, from each group version (`api/v1`, `apis/apps/v1`) and its document's hash.
-pub fn index<'a>(group_versions: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+/// Where the document of a group version (`api/v1`, `apis/apps/v1`) with this hash is.
+pub fn url(path: &str, hash: &str) -> String {
+    format!("/openapi/v3/{path}?hash={hash}")
+}
+
+/// The answer to `GET /openapi/v3`, from each group version and its document's URL.
+pub fn index(group_versions: impl Iterator<Item = (String, String)>) -> Value {
     let paths = group_versions
-        .map(|(path, hash)| {
-            (path.to_owned(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}))
-        })
+        .map(|(path, url)| (path, json!({"serverRelativeURL": url})))
         .collect::<serde_json::Map<_, _>>();
     json!({"paths": paths})
 }

@@ -1,5 +1,7 @@
 //! `apiregistration.k8s.io`: which group versions other servers answer.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use coracle_api::{Object, conditions};
 use serde_json::{Value, json};
 
@@ -48,13 +50,35 @@ fn available(o: &Object) -> Value {
 struct Services;
 
 impl Strategy for Services {
+    fn default(&self, new: &mut Object) {
+        if new.at(&["spec", "service"]).is_some_and(|s| s.is_object() && s["port"].is_null()) {
+            new.set(&["spec", "service", "port"], 443);
+        }
+    }
+
+    /// What this server answers itself is there at once.
+    fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+        if old.is_none() && new.at(&["spec", "service"]).is_none() {
+            let condition = crate::aggregation::local_condition(cx.now);
+            new.set(&["status", "conditions"], json!([condition]));
+        }
+    }
+
+    fn validates(&self, subresource: &str) -> bool {
+        matches!(subresource, "" | "status")
+    }
+
     /// The rule for names needs the spec: it is in `validate`.
     fn validate_name(&self, _name: &str) -> Vec<String> {
         vec![]
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
+        if cx.subresource == "status" {
+            validate_status(new, &mut errors);
+            return errors.0;
+        }
         let text = |key: &str| new.str_at(&["spec", key]);
         let (group, version) = (text("group"), text("version"));
         let name = format!("{version}.{group}");
@@ -77,6 +101,53 @@ impl Strategy for Services {
                 errors.invalid(format!("spec.{key}"), value, detail);
             }
         }
+        match new.at(&["spec", "service"]) {
+            Some(service) => validate_service(new, service, &mut errors),
+            None => validate_local(new, &mut errors),
+        }
         errors.0
+    }
+}
+
+/// Where another server answers: which one, and how it is believed.
+fn validate_service(new: &Object, service: &Value, errors: &mut Errors) {
+    for key in ["namespace", "name"] {
+        if service[key].as_str().unwrap_or_default().is_empty() {
+            errors.required(format!("spec.service.{key}"), "");
+        }
+    }
+    let port = service["port"].as_i64().unwrap_or(0);
+    if !(1..=65535).contains(&port) {
+        let detail = "port is not valid: must be between 1 and 65535, inclusive";
+        errors.invalid("spec.service.port", port, detail);
+    }
+    if insecure(new) && !new.str_at(&["spec", "caBundle"]).is_empty() {
+        errors.invalid("spec.insecureSkipTLSVerify", true, "may not be true if caBundle is present");
+    }
+}
+
+fn validate_local(new: &Object, errors: &mut Errors) {
+    let bundle = STANDARD.decode(new.str_at(&["spec", "caBundle"])).unwrap_or_default();
+    if !bundle.is_empty() {
+        let shown = format!("{} bytes", bundle.len());
+        errors.invalid("spec.caBundle", shown, "local APIServices may not have a caBundle");
+    }
+    if insecure(new) {
+        let detail = "local APIServices may not have insecureSkipTLSVerify";
+        errors.invalid("spec.insecureSkipTLSVerify", true, detail);
+    }
+}
+
+fn insecure(new: &Object) -> bool {
+    new.at(&["spec", "insecureSkipTLSVerify"]) == Some(&json!(true))
+}
+
+fn validate_status(new: &Object, errors: &mut Errors) {
+    for (i, condition) in new.items_at(&["status", "conditions"]).iter().enumerate() {
+        if !matches!(condition["status"].as_str(), Some("True" | "False" | "Unknown")) {
+            let at = format!("status.conditions[{i}].status");
+            let known = ["True", "False", "Unknown"];
+            errors.0.push(FieldError::not_supported(at, &condition["status"], &known));
+        }
     }
 }

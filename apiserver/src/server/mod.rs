@@ -26,7 +26,7 @@ use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::store::{History, OpenError, Options, Store};
-use crate::{bootstrap, crd, resources};
+use crate::{aggregation, bootstrap, crd, resources};
 
 pub use api::Api;
 
@@ -150,6 +150,9 @@ impl Server {
         let mut definitions = crd::Definitions::default();
         definitions.settle(&server).await;
         tasks.spawn(crd::run(server.clone(), definitions, server.stop.clone()));
+        let mut services = aggregation::Services::default();
+        services.settle(&server).await;
+        tasks.spawn(aggregation::run(server.clone(), services, server.stop.clone()));
         expiry::spawn(&server, &tasks);
         server.ready.store(true, Ordering::Release);
         Ok(Running { server, addr, tasks })
