@@ -179,16 +179,23 @@ fn client(
         .build(https))
 }
 
+/// Connectors wrap the errors of TLS and of the system.
+fn innermost(mut e: &std::io::Error) -> &std::io::Error {
+    while let Some(inner) = e.get_ref().and_then(|inner| inner.downcast_ref::<std::io::Error>()) {
+        e = inner;
+    }
+    e
+}
+
 /// A failed exchange in Go's words.
 fn explain(e: &(dyn Error + 'static), address: &str) -> String {
     let mut cause = Some(e);
     let mut last = e.to_string();
     while let Some(e) = cause {
-        if let Some(e) = e.downcast_ref::<std::io::Error>() {
+        if let Some(e) = e.downcast_ref::<std::io::Error>().map(innermost) {
             if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
                 return trust::explain(e);
             }
-            // Errors of the connector wrap those of the system.
             if e.raw_os_error().is_some() || e.kind() == std::io::ErrorKind::TimedOut {
                 let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
                 return webhook::dialling(host.trim_matches(['[', ']']), port.parse().unwrap_or(0), e);

@@ -141,7 +141,10 @@ pub(crate) fn explain(e: &std::io::Error) -> String {
         None => return e.to_string(),
     };
     match why {
-        CertificateError::UnknownIssuer => format!("{UNVERIFIED}certificate signed by unknown authority"),
+        // A bad signature is that of another authority with the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("{UNVERIFIED}certificate signed by unknown authority")
+        }
         CertificateError::Expired
         | CertificateError::NotValidYet
         | CertificateError::ExpiredContext { .. }

@@ -1,0 +1,295 @@
+//! Aggregated API servers: a small one of our own, which believes whom a real one would (the ConfigMap for that), behind a
+//! Service.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use coracle_api::Object;
+use coracle_apiserver::authn::User;
+use coracle_apiserver::store::{Change, Expect};
+use coracle_apiserver::{Api, Config, Running, Server};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+const BOATS: &str = "/apis/boats.example.org/v1/namespaces/default/boats";
+const PLAIN_AGGREGATED: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+
+struct Cluster {
+    running: Running,
+    api: Api,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let running = Server::start(Config::default(), CancellationToken::new()).await.unwrap();
+        let mut user = User::component("admin", &["system:masters"]);
+        user.uid = "u-1".into();
+        user.extra.insert("example.org/scopes".into(), vec!["a".into(), "b".into()]);
+        Cluster { api: running.router(user), running }
+    }
+
+    async fn request(&self, request: Request<Body>) -> Response<Body> {
+        self.api.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn send(&self, method: &str, path: &str, accept: &str, body: Value) -> (u16, Value) {
+        let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = Request::builder().method(method).uri(path).header("content-type", media);
+        let request = request.header("accept", accept).header("x-remote-user", "mallory");
+        let answer = self.request(request.body(body).unwrap()).await;
+        let code = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let text = || String::from_utf8_lossy(&bytes).into_owned().into();
+        (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| text()))
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        self.send("GET", path, "application/json", Value::Null).await
+    }
+
+    /// Waits until the condition of the `APIService` has this reason; answers its message.
+    async fn available(&self, name: &str, reason: &str) -> String {
+        let mut last = Value::Null;
+        for _ in 0..500 {
+            last = self.get(&format!("{SERVICES}/{name}")).await.1["status"]["conditions"][0].clone();
+            if last["reason"] == reason {
+                return last["message"].as_str().unwrap().to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{name} is not {reason}, but {last}");
+    }
+
+    /// An endpoint on this machine, which validation would refuse.
+    async fn add_endpoint(&self, port: u16) {
+        let slice = Object(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "boats-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "boats"}},
+            "addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+            "ports": [{"name": "", "port": port, "protocol": "TCP"}]}));
+        let (store, kind) = (&self.running.server.store, "discovery.k8s.io/endpointslices".into());
+        let change = Change::Put(store.draft(&kind, &slice));
+        store.commit(&kind, "default/boats-1", Expect::Absent, change).await.unwrap();
+    }
+}
+
+fn api_service(spec: &Value) -> Value {
+    let mut all = json!({"group": "boats.example.org", "version": "v1", "groupPriorityMinimum": 2000, "versionPriority": 10});
+    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let name = format!("{}.{}", all["version"].as_str().unwrap(), all["group"].as_str().unwrap());
+    json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": name}, "spec": all})
+}
+
+/// Serves TLS to those who show a certificate of `authority`. Answers its port and its certificate.
+async fn aggregated_server(authority: &str) -> (u16, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["boats.default.svc".to_owned()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            vec![own.der().clone()],
+            PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let http = hyper::server::conn::http1::Builder::new();
+                let _ = http.serve_connection(TokioIo::new(stream), service_fn(boats)).await;
+            });
+        }
+    });
+    (port, own.pem())
+}
+
+/// Discovery, OpenAPI, a watch that never ends, and else an echo of the request.
+async fn boats(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let answer = |code: StatusCode, body: Body| {
+        let response = Response::builder().status(code).header("content-type", "application/json");
+        Ok(response.body(body).unwrap())
+    };
+    let path = request.uri().path_and_query().unwrap().to_string();
+    let known = match &*path {
+        "/apis" => return answer(StatusCode::NOT_FOUND, Body::empty()),
+        "/apis/boats.example.org/v1" => {
+            json!({"kind": "APIResourceList", "groupVersion": "boats.example.org/v1",
+            "resources": [{"name": "boats", "singularName": "boat", "namespaced": true, "kind": "Boat", "verbs": ["list"]}]})
+        }
+        "/openapi/v3" => json!({"paths": {"apis/boats.example.org/v1":
+            {"serverRelativeURL": "/openapi/v3/apis/boats.example.org/v1?hash=1"}}}),
+        path if path.contains("watch=1") => {
+            let first = futures::stream::once(async { Ok::<_, Infallible>("{\"type\":\"ADDED\"}\n") });
+            let forever = futures::StreamExt::chain(first, futures::stream::pending());
+            return answer(StatusCode::OK, Body::from_stream(forever));
+        }
+        _ => {
+            let all = |name: &str| -> Vec<String> {
+                let values = request.headers().get_all(name).iter();
+                values.map(|v| v.to_str().unwrap().to_owned()).collect()
+            };
+            json!({"method": request.method().as_str(), "path": path, "user": all("x-remote-user"),
+                "uid": all("x-remote-uid"), "groups": all("x-remote-group"), "secret": all("authorization"),
+                "scopes": all("x-remote-extra-example.org%2fscopes"),
+                "body": String::from_utf8(request.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()})
+        }
+    };
+    answer(StatusCode::OK, Body::from(known.to_string()))
+}
+
+#[tokio::test]
+async fn another_server_answers_its_group_version() {
+    let c = Cluster::start().await;
+    let trust = c.get("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await.1;
+    assert_eq!(trust["data"]["requestheader-allowed-names"], "[\"front-proxy-client\"]");
+    let (port, certificate) =
+        aggregated_server(trust["data"]["requestheader-client-ca-file"].as_str().unwrap()).await;
+    let bundle = STANDARD.encode(certificate);
+    let service = json!({"namespace": "default", "name": "boats"});
+    let object = api_service(&json!({"service": service, "caBundle": bundle}));
+    let (code, made) = c.send("POST", SERVICES, "application/json", object).await;
+    assert_eq!((code, &made["spec"]["service"]["port"]), (201, &json!(443)), "{made}");
+
+    // Nobody there: known to discovery, but not to be asked.
+    let name = "v1.boats.example.org";
+    let why = c.available(name, "ServiceNotFound").await;
+    assert_eq!(why, "service/boats in \"default\" is not present");
+    assert_eq!(c.get(BOATS).await, (503, json!("service unavailable\n")));
+    let find = |list: Value| {
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|g| g["metadata"]["name"] == "boats.example.org")
+            .cloned()
+            .unwrap()
+    };
+    let listed = c.send("GET", "/apis", PLAIN_AGGREGATED, Value::Null).await.1;
+    assert_eq!(find(listed)["versions"], json!([{"version": "v1", "freshness": "Stale"}]));
+
+    let ports = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "boats"}, "spec": {"ports": [{"port": 443}]}});
+    assert_eq!(c.send("POST", "/api/v1/namespaces/default/services", "*/*", ports).await.0, 201);
+    c.available(name, "EndpointsNotFound").await;
+    c.add_endpoint(port).await;
+    assert_eq!(c.available(name, "Passed").await, "all checks passed");
+
+    // The request as it was, in the name of its user and of nobody else.
+    let (code, seen) =
+        c.send("PUT", &format!("{BOATS}/x?dryRun=All"), "application/json", json!({"a": 1})).await;
+    assert_eq!((code, &seen["method"], &seen["body"]), (200, &json!("PUT"), &json!("{\"a\":1}")), "{seen}");
+    assert_eq!(seen["path"], json!(format!("{BOATS}/x?dryRun=All")));
+    assert_eq!((&seen["user"], &seen["uid"]), (&json!(["admin"]), &json!(["u-1"])));
+    assert_eq!(seen["groups"], json!(["system:masters", "system:authenticated"]));
+    assert_eq!((&seen["scopes"], &seen["secret"]), (&json!(["a", "b"]), &json!([])));
+    let watch = Request::get(format!("{BOATS}?watch=1")).body(Body::empty()).unwrap();
+    let event = c.request(watch).await.into_body().frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(event, "{\"type\":\"ADDED\"}\n");
+
+    // Discovery: the group from here, the version from there.
+    let group = c.get("/apis/boats.example.org").await.1;
+    assert_eq!(group["preferredVersion"], json!({"groupVersion": "boats.example.org/v1", "version": "v1"}));
+    assert_eq!(c.get("/apis/boats.example.org/v1").await.1["resources"][0]["kind"], "Boat");
+    let mut version = Value::Null;
+    for _ in 0..500 {
+        version = find(c.send("GET", "/apis", PLAIN_AGGREGATED, Value::Null).await.1)["versions"][0].take();
+        if version["freshness"] == "Current" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(version["resources"][0]["responseKind"]["kind"], "Boat", "{version}");
+    let index = c.get("/openapi/v3").await.1;
+    let url = index["paths"]["apis/boats.example.org/v1"]["serverRelativeURL"].as_str().unwrap();
+    assert_eq!(c.get(url).await.1["path"], json!(url));
+
+    // One whose certificate is not believed is not asked.
+    let (_, other) = aggregated_server(trust["data"]["client-ca-file"].as_str().unwrap()).await;
+    let patch = json!({"spec": {"caBundle": STANDARD.encode(other)}});
+    c.send("PATCH", &format!("{SERVICES}/{name}"), "*/*", patch).await;
+    let why = c.available(name, "FailedDiscoveryCheck").await;
+    assert!(
+        why.starts_with(&format!(
+            "failing or missing response from https://127.0.0.1:{port}/apis/boats.example.org/v1: "
+        )),
+        "{why}"
+    );
+    assert!(
+        why.ends_with("tls: failed to verify certificate: x509: certificate signed by unknown authority"),
+        "{why}"
+    );
+    let patch = json!({"spec": {"caBundle": null, "insecureSkipTLSVerify": true}});
+    c.send("PATCH", &format!("{SERVICES}/{name}"), "*/*", patch).await;
+    c.available(name, "Passed").await;
+
+    c.send("DELETE", &format!("{SERVICES}/{name}"), "*/*", Value::Null).await;
+    for _ in 0..500 {
+        if c.get("/apis/boats.example.org").await.0 == 404 {
+            return c.running.stop().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the group is still there");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_api_service_is_said_as_upstream_does() {
+    let c = Cluster::start().await;
+    let service = json!({"namespace": "default", "name": "boats", "port": 443});
+    for (spec, why) in [
+        (
+            json!({"caBundle": "YQ=="}),
+            "spec.caBundle: Invalid value: \"1 bytes\": local APIServices may not have a caBundle",
+        ),
+        (
+            json!({"insecureSkipTLSVerify": true}),
+            "spec.insecureSkipTLSVerify: Invalid value: true: local APIServices may not have insecureSkipTLSVerify",
+        ),
+        (
+            json!({"service": service, "caBundle": "YQ==", "insecureSkipTLSVerify": true}),
+            "spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present",
+        ),
+        (
+            json!({"service": {"namespace": "", "name": "x", "port": 70000}}),
+            "[spec.service.namespace: Required value, spec.service.port: Invalid value: 70000: port is not valid: must be between 1 and 65535, inclusive]",
+        ),
+    ] {
+        let (code, answer) = c.send("POST", SERVICES, "*/*", api_service(&spec)).await;
+        let expected =
+            format!("APIService.apiregistration.k8s.io \"v1.boats.example.org\" is invalid: {why}");
+        assert_eq!((code, answer["message"].as_str().unwrap()), (422, &*expected));
+    }
+    let (code, made) = c.send("POST", SERVICES, "*/*", api_service(&json!({}))).await;
+    assert_eq!((code, &made["status"]["conditions"][0]["reason"]), (201, &json!("Local")), "{made}");
+    c.running.stop().await;
+}
