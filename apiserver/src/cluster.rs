@@ -4,6 +4,7 @@
 use coracle_api::{Gvr, Object};
 
 use crate::Server;
+use crate::resource::Resource;
 use crate::store::Stored;
 
 /// Reads are in memory, and see every acknowledged write.
@@ -16,6 +17,9 @@ pub trait Cluster: Send + Sync {
 
     /// The objects of a namespace whose selectable field has a value.
     fn list_where(&self, gvr: &Gvr, namespace: &str, field: &str, value: &str) -> Vec<Object>;
+
+    /// The objects of a namespace that have a label with a value.
+    fn list_labelled(&self, gvr: &Gvr, namespace: &str, label: &str, value: &str) -> Vec<Object>;
 
     /// A number that differs whenever any object of the kind has changed in between.
     fn generation(&self, gvr: &Gvr) -> u64;
@@ -33,15 +37,29 @@ impl Cluster for Server {
     fn list_where(&self, gvr: &Gvr, namespace: &str, field: &str, value: &str) -> Vec<Object> {
         let Some(resource) = self.registry.lookup(gvr) else { return vec![] };
         let Some(at) = resource.fields.iter().position(|f| *f.label == *field) else { return vec![] };
-        let prefix = crate::verbs::list::prefix(&resource, namespace);
-        let wanted = |stored: &Stored| stored.index.field(at) == value;
-        let found = self.store.select(&resource.storage, &prefix, "", usize::MAX, wanted).items;
-        found.iter().map(|stored| crate::verbs::write::converted(&resource, stored.object())).collect()
+        select(self, &resource, namespace, |stored| stored.index.field(at) == value)
+    }
+
+    fn list_labelled(&self, gvr: &Gvr, namespace: &str, label: &str, value: &str) -> Vec<Object> {
+        let Some(resource) = self.registry.lookup(gvr) else { return vec![] };
+        select(self, &resource, namespace, |stored| stored.index.label(label) == Some(value))
     }
 
     fn generation(&self, gvr: &Gvr) -> u64 {
         self.store.resource_revision(&format!("{}/{}", gvr.group, gvr.resource))
     }
+}
+
+/// What an index tells to be wanted; nothing else is read.
+fn select(
+    server: &Server,
+    resource: &Resource,
+    namespace: &str,
+    wanted: impl Fn(&Stored) -> bool,
+) -> Vec<Object> {
+    let prefix = crate::verbs::list::prefix(resource, namespace);
+    let found = server.store.select(&resource.storage, &prefix, "", usize::MAX, wanted).items;
+    found.iter().map(|stored| crate::verbs::write::converted(resource, stored.object())).collect()
 }
 
 /// A core/v1 resource.
@@ -81,6 +99,12 @@ pub(crate) mod testing {
             let path: Vec<&str> = field.split('.').collect();
             let mut found = Cluster::list(self, gvr, namespace);
             found.retain(|o| o.str_at(&path) == value);
+            found
+        }
+
+        fn list_labelled(&self, gvr: &Gvr, namespace: &str, label: &str, value: &str) -> Vec<Object> {
+            let mut found = Cluster::list(self, gvr, namespace);
+            found.retain(|o| o.label(label) == Some(value));
             found
         }
 

@@ -69,13 +69,15 @@ impl Registry {
         self.catalog.store(Arc::new(Catalog::new(&self.builtins, &changing)));
     }
 
-    /// Leaves these group versions to other servers from now on, and no others. None that is built in is left.
+    /// Whether a group version has built-in kinds: no other server takes its place.
+    pub fn is_built_in(&self, group: &str, version: &str) -> bool {
+        self.builtins.iter().any(|b| b.gvr.group == group && b.gvr.version == version)
+    }
+
+    /// Leaves these group versions, none of them built in, to other servers from now on, and no others.
     pub fn replace_remotes(&self, remotes: impl Iterator<Item = Arc<Remote>>) {
-        let built_in = |r: &Remote| {
-            self.builtins.iter().any(|b| (&b.gvr.group, &b.gvr.version) == (&r.group, &r.version))
-        };
         let mut changing = self.changing.lock();
-        changing.remotes = remotes.filter(|r| !built_in(r)).collect();
+        changing.remotes = remotes.collect();
         self.catalog.store(Arc::new(Catalog::new(&self.builtins, &changing)));
     }
 

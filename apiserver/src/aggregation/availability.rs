@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use coracle_api::Object;
+use coracle_api::{Gvr, Object};
 use http::Request;
 use serde_json::Value;
 
@@ -11,7 +11,6 @@ use super::remote::{CallError, Remote, Service};
 use crate::Server;
 use crate::authn::User;
 use crate::cluster::{Cluster, core};
-use coracle_api::Gvr;
 
 /// How long a server may take to answer what it must always be able to.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,8 +35,8 @@ pub(super) async fn check(server: &Server, remote: &Remote) -> Result<(), Unavai
     let at = &remote.service;
     let service = Cluster::get(server, &core("services"), &at.namespace, &at.name);
     let slices = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
-    let mut slices = Cluster::list(server, &slices, &at.namespace);
-    slices.retain(|s| s.label(coracle_api::names::LABEL_SERVICE_NAME) == Some(&*at.name));
+    let label = coracle_api::names::LABEL_SERVICE_NAME;
+    let slices = Cluster::list_labelled(server, &slices, &at.namespace, label, &at.name);
     judge(at, service.as_ref(), &slices)?;
     ask(server, remote).await.map_err(|message| Unavailable { reason: "FailedDiscoveryCheck", message })
 }

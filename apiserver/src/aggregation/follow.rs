@@ -91,7 +91,6 @@ async fn report(server: &Arc<Server>, remote: &Remote, verdict: &Result<(), Unav
     let new = condition(status, reason, message, Timestamp::now());
     let change = |service: &mut Object| {
         let mut all = service.items_at(&["status", "conditions"]).to_vec();
-        // A Service that is no longer this one's has another task.
         if conditions::set(&mut all, new.clone()) {
             service.set(&["status", "conditions"], all);
         }

@@ -68,7 +68,7 @@ impl Services {
                 continue;
             }
             let object = stored.object();
-            if object.at(&["spec", "service"]).is_none() {
+            if !has_service(&object) {
                 say_local(server, &object).await;
             }
             routes_changed |= self.take(server, stored, &object);
@@ -90,7 +90,7 @@ impl Services {
                 followed.changed.notify_one();
                 (Some(followed), true)
             }
-            old if object.at(&["spec", "service"]).is_some() => {
+            old if is_elsewhere(server, object) => {
                 (Some(self.follow(server, object, spec, old.as_ref())), false)
             }
             _ => (None, !had),
@@ -109,6 +109,15 @@ impl Services {
         self.tasks.spawn(follow::run(server.clone(), remote.clone(), changed.clone(), life.clone()));
         Followed { spec, remote, changed, _life: life.drop_guard() }
     }
+}
+
+fn has_service(object: &Object) -> bool {
+    object.at(&["spec", "service"]).is_some()
+}
+
+fn is_elsewhere(server: &Server, object: &Object) -> bool {
+    let text = |key: &str| object.str_at(&["spec", key]);
+    has_service(object) && !server.registry.is_built_in(text("group"), text("version"))
 }
 
 /// Says of a group version that is left to this server that it is there.

@@ -102,9 +102,9 @@ pub fn endpoint(cluster: &dyn Cluster, namespace: &str, name: &str, port: &str) 
     let none = || Status::unavailable(format!("no endpoints available for service {name:?}"));
     let port_name = service_port(&service, port)
         .ok_or_else(|| Status::unavailable(format!("no service port {port:?} found for service {name:?}")))?;
-    let slices = cluster.list(&Gvr::new("discovery.k8s.io", "v1", "endpointslices"), namespace);
-    let own = slices.iter().filter(|s| s.label(coracle_api::names::LABEL_SERVICE_NAME) == Some(name));
-    let ends: Vec<(String, u16)> = own.flat_map(|slice| ready_ends(slice, &port_name)).collect();
+    let slices = Gvr::new("discovery.k8s.io", "v1", "endpointslices");
+    let own = cluster.list_labelled(&slices, namespace, coracle_api::names::LABEL_SERVICE_NAME, name);
+    let ends: Vec<(String, u16)> = own.iter().flat_map(|slice| ready_ends(slice, &port_name)).collect();
     ends.choose(&mut rand::rng()).cloned().ok_or_else(none)
 }
 
