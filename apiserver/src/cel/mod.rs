@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use eval::{Context, Scope};
 pub use library::authorizer::{Query, Stage, Verdict};
 pub use types::{ObjectType, Type};
-pub use value::{Failure, Value};
+pub use value::{Failure, Key, Value};
 
 use check::Checker;
 use lexer::Issue;

@@ -1,12 +1,14 @@
 //! Custom resource definitions at run time: each becomes [`Resource`](crate::resource::Resource)s in the registry.
 //!
 //! [`serving`] makes the resources, [`status`] decides what a definition's conditions say, [`strategy`] holds custom objects to
-//! their schema, [`conversion`] asks webhooks for other versions, [`validation`] judges definitions, [`cleanup`] empties a definition that is deleted, and [`run`] follows the store.
+//! their schema, [`conversion`] asks webhooks for other versions, [`rules`] evaluates a definition's
+//! own rules, [`validation`] judges definitions, [`cleanup`] empties a definition that is deleted, and [`run`] follows the store.
 
 mod cleanup;
 mod conversion;
 mod json_path;
 mod local_services;
+mod rules;
 mod run;
 mod serving;
 mod status;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use coracle_api::Object;
 use serde_json::{Value, json};
 
+use super::rules::Rules;
 use crate::field::FieldError;
 use crate::field_names::qualified_name;
 use crate::resource::{FieldPath, Scale, Strategy, WriteContext};
@@ -14,6 +15,7 @@ use crate::schema::{Schema, structural};
 pub(super) struct CustomObjects {
     schema: Arc<Schema>,
     scale: Option<(Scale, [String; 3])>,
+    rules: Option<Rules>,
 }
 
 // === impl CustomObjects ===
@@ -23,7 +25,15 @@ impl CustomObjects {
         let written =
             |key: &str| version["subresources"]["scale"][key].as_str().unwrap_or_default().to_owned();
         let names = ["specReplicasPath", "statusReplicasPath", "labelSelectorPath"].map(written);
-        CustomObjects { schema, scale: scale.map(|s| (s, names)) }
+        let rules = Rules::new(&version["schema"]["openAPIV3Schema"]);
+        CustomObjects { schema, scale: scale.map(|s| (s, names)), rules }
+    }
+
+    fn judge(&self, new: &Object, before: Option<&Value>, errors: &mut Vec<FieldError>) {
+        if let Some(rules) = &self.rules {
+            let broken = rules.judge(&new.0, before, errors);
+            errors.extend(broken);
+        }
     }
 
     fn check_scale(&self, subresource: &str, new: &Object, errors: &mut Vec<FieldError>) {
@@ -40,6 +50,11 @@ impl CustomObjects {
 }
 
 impl Strategy for CustomObjects {
+    /// The status and the scale are parts of the object that a schema describes, too.
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let Some(definition) = self.schema.definition() else { return vec![] };
         let schema = &definition.structural;
@@ -52,6 +67,7 @@ impl Strategy for CustomObjects {
                 _ => vec![],
             };
             self.check_scale("status", new, &mut errors);
+            self.judge(new, before, &mut errors);
             return errors;
         }
         let mut errors = structural::validate(&new.0, before, schema, "");
@@ -61,6 +77,7 @@ impl Strategy for CustomObjects {
         if before.is_none_or(|old| structural::duplicates(old, schema).is_empty()) {
             errors.extend(structural::duplicates(&new.0, schema));
         }
+        self.judge(new, before, &mut errors);
         errors
     }
 
@@ -68,7 +85,8 @@ impl Strategy for CustomObjects {
         let mut added: Vec<&str> =
             new.finalizers().filter(|f| !old.is_some_and(|o| o.finalizers().any(|g| g == *f))).collect();
         added.sort_unstable();
-        added.into_iter().flat_map(finalizer_warnings).collect()
+        let broken = self.rules.as_ref().zip(old).map(|(rules, old)| rules.warnings(&new.0, &old.0));
+        broken.into_iter().flatten().chain(added.into_iter().flat_map(finalizer_warnings)).collect()
     }
 }
 

@@ -60,6 +60,7 @@ pub(super) fn validate(at: &str, schema: &Value, has_status: bool, errors: &mut 
     errors.extend(found);
     let place = Place { no_default: None, in_metadata: false };
     node(at, schema, &place, true, errors);
+    errors.extend(crate::crd::rules::check(at, schema, errors));
 }
 
 fn root_of_status(at: &str, schema: &Value, errors: &mut Vec<FieldError>) {
@@ -301,6 +302,9 @@ fn rules(at: &str, schema: &Value, errors: &mut Vec<FieldError>) {
         }
         if path.contains(['\n', '\r']) {
             errors.push(invalid(at("fieldPath"), path, "must not contain line breaks"));
+        }
+        if !path.is_empty() && crate::crd::rules::field_path(schema, path).is_none() {
+            errors.push(invalid(at("fieldPath"), path, "must be a valid path"));
         }
     }
 }
