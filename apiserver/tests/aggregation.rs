@@ -18,11 +18,13 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -64,6 +66,25 @@ impl Cluster {
 
     async fn get(&self, path: &str) -> (u16, Value) {
         self.send("GET", path, "application/json", Value::Null).await
+    }
+
+    /// Upgrades a connection, says something, and answers as much of what comes back.
+    async fn talk(&self, path: &str, words: &[u8]) -> Vec<u8> {
+        let (near, far) = tokio::io::duplex(1024);
+        let server = hyper::server::conn::http1::Builder::new();
+        let api = TowerToHyperService::new(self.api.clone());
+        tokio::spawn(server.serve_connection(TokioIo::new(far), api).with_upgrades());
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        let request = Request::get(path).header("connection", "Upgrade").header("upgrade", "echo");
+        let answer = sender.send_request(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+        let mut talk = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+        talk.write_all(words).await.unwrap();
+        let mut back = vec![0; words.len()];
+        talk.read_exact(&mut back).await.unwrap();
+        back
     }
 
     /// Waits until the condition of the `APIService` has this reason; answers its message.
@@ -127,20 +148,34 @@ async fn aggregated_server(authority: &str) -> (u16, String) {
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let http = hyper::server::conn::http1::Builder::new();
-                let _ = http.serve_connection(TokioIo::new(stream), service_fn(boats)).await;
+                let connection = http.serve_connection(TokioIo::new(stream), service_fn(boats));
+                let _ = connection.with_upgrades().await;
             });
         }
     });
     (port, own.pem())
 }
 
-/// Discovery, OpenAPI, a watch that never ends, and else an echo of the request.
-async fn boats(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+/// Discovery, OpenAPI, a watch that never ends, a connection that echoes, and else an echo of the request.
+async fn boats(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let answer = |code: StatusCode, body: Body| {
         let response = Response::builder().status(code).header("content-type", "application/json");
         Ok(response.body(body).unwrap())
     };
     let path = request.uri().path_and_query().unwrap().to_string();
+    if request.headers().get("upgrade").is_some_and(|to| to == "echo") {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let (mut from, mut to) = tokio::io::split(TokioIo::new(upgrade.await.unwrap()));
+            tokio::io::copy(&mut from, &mut to).await
+        });
+        let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+        return Ok(response
+            .header("connection", "upgrade")
+            .header("upgrade", "echo")
+            .body(Body::empty())
+            .unwrap());
+    }
     let known = match &*path {
         "/apis" => return answer(StatusCode::NOT_FOUND, Body::empty()),
         "/apis/boats.example.org/v1" => {
@@ -215,6 +250,8 @@ async fn another_server_answers_its_group_version() {
     let watch = Request::get(format!("{BOATS}?watch=1")).body(Body::empty()).unwrap();
     let event = c.request(watch).await.into_body().frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(event, "{\"type\":\"ADDED\"}\n");
+
+    assert_eq!(c.talk(&format!("{BOATS}/x/talk"), b"ahoy").await, b"ahoy");
 
     // Discovery: the group from here, the version from there.
     let group = c.get("/apis/boats.example.org").await.1;
