@@ -49,6 +49,11 @@ pub(crate) async fn discover(client: &kube::Client) -> Result<Discovered, kube::
         let Some(preferred) = preferred else { continue };
         match client.list_api_group_resources(&preferred.group_version).await {
             Ok(list) => add(&mut found, &group.name, &preferred.version, list),
+            // An aggregated server that cannot be asked, as upstream's clients put it.
+            Err(kube::Error::Api(status)) if status.code == 503 => {
+                let version = preferred.group_version;
+                found.failures.push(format!("{version}: stale GroupVersion discovery: {version}"));
+            }
             Err(error) => found.failures.push(format!("{}: {error}", preferred.group_version)),
         }
     }

@@ -198,7 +198,7 @@ impl Report {
                 !self.discovery.is_empty(),
                 "DiscoveryFailed",
                 format!(
-                    "Discovery failed for some groups, {} failing: {}",
+                    "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
                     self.discovery.len(),
                     self.discovery.join(", ")
                 ),
