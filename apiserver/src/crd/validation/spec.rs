@@ -39,6 +39,7 @@ pub(super) fn validate(crd: &Object, errors: &mut Vec<FieldError>) {
         }
     }
     names("spec.names", &spec["names"], errors);
+    shared(spec, errors);
     conversion(spec, errors);
 }
 
@@ -55,7 +56,8 @@ fn versions(spec: &Value, errors: &mut Vec<FieldError>) {
         if !wrong.is_empty() {
             errors.push(invalid(format!("{at}.name"), text(version, "name"), wrong.join(",")));
         }
-        self::version(&at, version, errors);
+        deprecation(&at, version, errors);
+        parts(|key| (!is_shared(versions, key)).then(|| at.clone()), version, has_status(version), errors);
     }
     let mut seen: Vec<&Value> = vec![];
     let shown = || upstream_versions(versions);
@@ -94,18 +96,40 @@ fn upstream_versions(versions: &[Value]) -> String {
     format!("[{}]", versions.iter().map(one).collect::<Vec<_>>().join(","))
 }
 
-fn version(at: &str, version: &Value, errors: &mut Vec<FieldError>) {
-    deprecation(at, version, errors);
+/// Whether all versions say the same: upstream looks at that once, under the name of its internal type.
+fn is_shared(versions: &[Value], key: &str) -> bool {
+    versions.windows(2).all(|two| two[0][key] == two[1][key])
+}
+
+fn has_status(version: &Value) -> bool {
+    version["subresources"]["status"].is_object()
+}
+
+/// What the versions have in common.
+fn shared(spec: &Value, errors: &mut Vec<FieldError>) {
+    let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let Some(first) = versions.first() else { return };
+    let status = versions.iter().any(has_status);
+    parts(|key| is_shared(versions, key).then(|| "spec".to_owned()), first, status, errors);
+}
+
+/// The parts of a version that are to be looked at, as far as `at` says under which path.
+fn parts(at: impl Fn(&str) -> Option<String>, version: &Value, status: bool, errors: &mut Vec<FieldError>) {
     let schema = &version["schema"]["openAPIV3Schema"];
-    let status = version["subresources"]["status"].is_object();
-    if schema.is_object() {
-        openapi::validate(&format!("{at}.schema.openAPIV3Schema"), schema, status, errors);
+    if let Some(at) = at("schema").filter(|_| schema.is_object()) {
+        let name = if at == "spec" { "validation" } else { "schema" };
+        openapi::validate(&format!("{at}.{name}.openAPIV3Schema"), schema, status, errors);
     }
-    subresources(&format!("{at}.subresources"), &version["subresources"], errors);
-    for (i, column) in version["additionalPrinterColumns"].as_array().into_iter().flatten().enumerate() {
-        self::column(&format!("{at}.additionalPrinterColumns[{i}]"), column, errors);
+    if let Some(at) = at("subresources") {
+        subresources(&format!("{at}.subresources"), &version["subresources"], errors);
     }
-    if schema.is_object() {
+    if let Some(at) = at("additionalPrinterColumns") {
+        let columns = version["additionalPrinterColumns"].as_array();
+        for (i, column) in columns.into_iter().flatten().enumerate() {
+            self::column(&format!("{at}.additionalPrinterColumns[{i}]"), column, errors);
+        }
+    }
+    if let Some(at) = at("selectableFields").filter(|_| schema.is_object()) {
         let fields = version["selectableFields"].as_array().map(Vec::as_slice).unwrap_or_default();
         selectable(&format!("{at}.selectableFields"), fields, &Structural::parse(schema), errors);
     }

@@ -24,7 +24,7 @@ fn errors(pointer: &str, value: Value) -> Vec<String> {
 fn what_is_wrong_is_said_in_upstreams_words() {
     const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
     const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
-    let at = "spec.versions[0].schema.openAPIV3Schema";
+    let at = "spec.validation.openAPIV3Schema";
     let table = [
         ("/spec/scope".to_owned(), json!("Namespaced"), vec![]),
         ("/spec/scope".to_owned(), json!("World"), vec![
@@ -44,8 +44,8 @@ fn what_is_wrong_is_said_in_upstreams_words() {
         (format!("{SCHEMA}/oneOf"), json!([{"required": ["a"], "properties": {"a": {"minimum": 1}}}]), vec![
             format!("{at}.properties[a]: Required value: because it is defined in {at}.oneOf[0].properties[a]")]),
         ("/spec/versions/0/additionalPrinterColumns".to_owned(), json!([{"name": "A", "type": "text", "jsonPath": "a"}]), vec![
-            r#"spec.versions[0].additionalPrinterColumns[0].type: Invalid value: "text": must be one of boolean,date,integer,number,string"#.to_owned(),
-            r#"spec.versions[0].additionalPrinterColumns[0].JSONPath: Invalid value: "a": must be a simple json path starting with ."#.to_owned()]),
+            r#"spec.additionalPrinterColumns[0].type: Invalid value: "text": must be one of boolean,date,integer,number,string"#.to_owned(),
+            r#"spec.additionalPrinterColumns[0].JSONPath: Invalid value: "a": must be a simple json path starting with ."#.to_owned()]),
         ("/status/storedVersions".to_owned(), json!(["v1", "v0"]), vec![
             r#"status.storedVersions[1]: Invalid value: "v0": missing from spec.versions; v0 was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in v0 and removes v0 from status.storedVersions"#.to_owned()]),
     ];
