@@ -96,6 +96,11 @@ impl Options {
             && test.name.contains(&self.filter)
     }
 
+    /// What a cluster of someone else's has is not known.
+    fn has_nodes_for(&self, test: &Test) -> bool {
+        self.kubeconfig.is_some() || self.no_node || test.nodes <= self.nodes
+    }
+
     fn kept_in(&self, out: &Path) -> PathBuf {
         match &self.keep {
             Some(file) => file.clone(),
@@ -117,6 +122,10 @@ pub fn run(options: &Options, machines: &[Machine]) -> Result<()> {
     let keep = options.kept_in(&out);
     let last: Results = kept::load(&keep)?.unwrap_or_default();
     let chosen = selection::choose(&tests()?, |t| options.wants(t, &last));
+    let (chosen, too_large) = chosen.into_iter().partition::<Vec<_>, _>(|t| options.has_nodes_for(t));
+    if !too_large.is_empty() {
+        println!("{} tests are left out: they want more nodes (--nodes)", too_large.len());
+    }
     ensure!(!chosen.is_empty(), "no test matches");
     let programs = built()?;
     let stop = stop_on_signal()?;

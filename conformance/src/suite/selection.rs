@@ -10,6 +10,8 @@ pub struct Test {
     pub step: u8,
     /// Seconds against upstream's one-node cluster on two cores; `None` where it did not run there.
     pub upstream_seconds: Option<f64>,
+    /// Nodes without which it fails; 1 where the table is silent.
+    pub nodes: u8,
 }
 
 // === impl Test ===
@@ -38,6 +40,7 @@ pub fn tests() -> Result<Vec<Test>> {
                 name: name.context("a name")?.to_owned(),
                 step: step.context("a step")?.parse().with_context(|| line.to_owned())?,
                 upstream_seconds: columns.next().and_then(|s| s.parse().ok()),
+                nodes: columns.next().map_or(Ok(1), str::parse).with_context(|| line.to_owned())?,
             })
         })
         .collect()
@@ -57,6 +60,7 @@ mod tests_of_the_table {
         assert_eq!(all.len(), 446);
         assert_eq!(all.iter().filter(|t| t.is_serial()).count(), 29);
         assert_eq!(all.iter().filter(|t| [1, 2, 7, 8].contains(&t.step)).count(), 131);
+        assert_eq!(all.iter().filter(|t| t.nodes == 2).count(), 2);
         assert!(all.iter().all(|t| t.sig() != "?"));
     }
 }

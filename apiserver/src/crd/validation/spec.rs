@@ -60,7 +60,7 @@ fn versions(spec: &Value, errors: &mut Vec<FieldError>) {
         parts(|key| (!is_shared(versions, key)).then(|| at.clone()), version, has_status(version), errors);
     }
     let mut seen: Vec<&Value> = vec![];
-    let shown = || upstream_versions(versions);
+    let shown = || if spec["versions"].is_null() { "null".to_owned() } else { upstream_versions(versions) };
     if versions.iter().any(|v| {
         seen.contains(&&v["name"]) || {
             seen.push(&v["name"]);
