@@ -17,11 +17,14 @@ const APIEXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensio
 pub(super) struct Definitions {
     done: BTreeMap<String, Value>,
     edition: Edition,
+    /// Group and version of the document.
+    own: (String, String),
 }
 
 impl Definitions {
-    pub(super) fn new(edition: Edition) -> Self {
-        Definitions { done: BTreeMap::new(), edition }
+    pub(super) fn new(edition: Edition, group: &str, version: &str) -> Self {
+        let own = (group.to_owned(), version.to_owned());
+        Definitions { done: BTreeMap::new(), edition, own }
     }
 
     /// References to the definitions of a resource's kind and of its list.
@@ -134,15 +137,24 @@ impl Definitions {
         if let Some(unions) = &s.unions {
             definition["x-kubernetes-unions"] = unions.clone();
         }
-        let kinds = node.kinds();
+        let kinds = self.shown_kinds(&node.kinds());
         if !kinds.is_empty() {
-            definition["x-kubernetes-group-version-kind"] = kinds
-                .iter()
-                .map(|k| json!({"group": k.group, "version": k.version, "kind": k.kind}))
-                .collect();
+            definition["x-kubernetes-group-version-kind"] = kinds.into();
         }
         self.done.insert(name, definition);
         reference
+    }
+
+    /// The kinds that a type has. What every group has (`DeleteOptions`, `WatchEvent`) is in the document of one group
+    /// version of that and of the core.
+    fn shown_kinds(&self, kinds: &[Gvk]) -> Vec<Value> {
+        let is_own = |k: &Gvk| (&*k.group, &*k.version) == (&*self.own.0, &*self.own.1);
+        let all = self.edition == Edition::V2 || !kinds.iter().any(is_own);
+        kinds
+            .iter()
+            .filter(|k| all || is_own(k) || (k.group.is_empty() && &*k.version == "v1"))
+            .map(|k| json!({"group": k.group, "version": k.version, "kind": k.kind}))
+            .collect()
     }
 
     fn property(&mut self, node: Node<'_>, field: &Field) -> Value {

@@ -136,6 +136,8 @@ const KINDS: &[(&str, &[Describe])] = &[
             add::<core::v1::Secret>,
             add::<core::v1::Service>,
             add::<core::v1::ServiceAccount>,
+            add::<authentication::v1::TokenRequest>,
+            add::<policy::v1::Eviction>,
         ],
     ),
 ];
@@ -165,6 +167,10 @@ pub(super) fn fill(group: &str, version: &str, schemas: &mut Map<String, Value>)
                 }
             }
         }
+    }
+    if let Some(event) = schemas.get_mut("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent") {
+        event["properties"]["object"]["description"] =
+            "The object as it is (ADDED, MODIFIED), as it was last (DELETED), or what went wrong, as a Status (ERROR).".into();
     }
     schemas.values_mut().for_each(unwrap_references);
 }

@@ -1,5 +1,6 @@
 //! `/openapi/v3`: one document per group version, made from the registry's resources and the schema table.
 
+mod connect;
 mod custom;
 mod definitions;
 mod descriptions;
@@ -114,7 +115,7 @@ struct Parts {
 }
 
 fn parts(group: &str, version: &str, resources: &[Arc<Resource>], edition: Edition) -> Parts {
-    let mut definitions = Definitions::new(edition);
+    let mut definitions = Definitions::new(edition, group, version);
     let paths = paths::of_group_version(group, version, resources, &mut definitions);
     let mut schemas = definitions.finish();
     descriptions::fill(group, version, &mut schemas);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use coracle_api::Gvk;
 use serde_json::{Map, Value, json};
 
+use super::connect::{self, Opening};
 use super::definitions::Definitions;
-use crate::resource::{Resource, Scope};
+use crate::resource::{Connect, Resource, Scope};
 
 /// Query parameters, by name and type; what they mean is told by the API conventions.
-type Parameters = &'static [(&'static str, &'static str)];
+pub(super) type Parameters = &'static [(&'static str, &'static str)];
 
 const LIST: Parameters = &[
     ("allowWatchBookmarks", "boolean"),
@@ -108,13 +109,12 @@ pub(super) fn of_group_version(
             "operationId": format!("get{prefix}APIResources"), "responses": responses(&READING, &answer)});
         paths.insert(format!("/{root}/"), json!({"get": operation}));
     }
-    let event = definitions.kind(&meta("WatchEvent")).unwrap_or_default();
     for resource in resources {
         let mut endpoints =
             Endpoints { prefix: &prefix, tag: &tag, resource, definitions, paths: &mut paths };
         endpoints.add(&root);
-        if resource.typed {
-            endpoints.add_watches(&root, &event);
+        if resource.typed && resource.serves("watch") {
+            endpoints.add_watches(&root);
         }
     }
     paths.values_mut().for_each(hoist);
@@ -177,8 +177,10 @@ impl Endpoints<'_> {
         let here = place(collection.clone(), "", false);
         self.operation(&here, &LISTING, "list", &list, gvk);
         self.operation(&here, &CREATING, "create", &object, gvk);
-        if let Some(status) = self.definitions.kind(&meta("Status")) {
-            self.operation(&here, &DELETING_ALL, "deletecollection", &status, gvk);
+        let deletes = resource.serves("delete") || resource.serves("deletecollection");
+        let status = if deletes { self.definitions.kind(&meta("Status")) } else { None };
+        if let Some(status) = &status {
+            self.operation(&here, &DELETING_ALL, "deletecollection", status, gvk);
         }
         if namespaced {
             let everywhere = Place {
@@ -195,7 +197,6 @@ impl Endpoints<'_> {
         self.operation(&here, &READING, "get", &object, gvk);
         self.operation(&here, &REPLACING, "update", &object, gvk);
         self.operation(&here, &PATCHING, "patch", &object, gvk);
-        let status = self.definitions.kind(&meta("Status"));
         let answer = if resource.returns_deleted { Some(object.clone()) } else { status };
         if let Some(answer) = answer {
             self.operation(&here, &DELETING, "delete", &answer, gvk);
@@ -209,7 +210,15 @@ impl Endpoints<'_> {
             parts.push(("scale", Gvk::new("autoscaling", "v1", "Scale"), PART));
         }
         for s in resource.subresources {
-            parts.push((s.name, Gvk::new(s.kind.0, s.kind.1, s.kind.2), s.verbs));
+            let gvk = Gvk::new(s.kind.0, s.kind.1, s.kind.2);
+            match connect::opening(s) {
+                Some(opening) => self.connects(
+                    &place(format!("{item}/{}", s.name), &capital(s.name), true),
+                    &gvk,
+                    &opening,
+                ),
+                None => parts.push((s.name, gvk, s.verbs)),
+            }
         }
         for (name, gvk, verbs) in parts {
             let same = gvk == resource.gvk;
@@ -227,8 +236,42 @@ impl Endpoints<'_> {
         }
     }
 
+    /// A log, a raw connection, or a proxy; the last also with what may follow it in the path.
+    fn connects(&mut self, place: &Place<'_>, gvk: &Gvk, opening: &Opening) {
+        self.connect(place, gvk, opening);
+        if opening.connect == Connect::Proxy {
+            let (path, suffix) = (format!("{}/{{path}}", place.path), format!("{}WithPath", place.suffix));
+            self.connect(&Place { path, suffix, ..*place }, gvk, opening);
+        }
+    }
+
+    fn connect(&mut self, place: &Place<'_>, gvk: &Gvk, opening: &Opening) {
+        let mut endpoint = shared_parameters(place);
+        let own = opening.parameters.iter().map(|(name, ty)| parameter("query", name, ty));
+        if let Some(parameters) = endpoint["parameters"].as_array_mut() {
+            parameters.retain(|p| p["name"] != "pretty" || opening.connect == Connect::Log);
+            parameters.extend(own);
+        }
+        for method in opening.methods {
+            let (action, word, which) = match opening.connect {
+                Connect::Log => ("get", "read", String::new()),
+                _ => ("connect", "connect", capital(method)),
+            };
+            let (scope, kind) = (place.scope, &self.resource.gvk.kind);
+            endpoint[method] = json!({
+                "tags": [self.tag],
+                "operationId": format!("{word}{}{which}{scope}{kind}{}", self.prefix, place.suffix),
+                "responses": connect::responses(opening.connect),
+                "x-kubernetes-action": action,
+                "x-kubernetes-group-version-kind": {"group": gvk.group, "version": gvk.version, "kind": gvk.kind},
+            });
+        }
+        self.paths.insert(place.path.clone(), endpoint);
+    }
+
     /// The older paths of watches.
-    fn add_watches(&mut self, root: &str, event: &Value) {
+    fn add_watches(&mut self, root: &str) {
+        let event = &self.definitions.kind(&meta("WatchEvent")).unwrap_or_default();
         let (resource, gvk) = (self.resource, &self.resource.gvk);
         let plural = &resource.gvr.resource;
         let namespaced = resource.scope == Scope::Namespaced;
@@ -317,8 +360,10 @@ fn shared_parameters(place: &Place<'_>) -> Value {
     if place.named {
         parameters.push(parameter("path", "name", "string"));
     }
-    if place.path.contains("{namespace}") {
-        parameters.push(parameter("path", "namespace", "string"));
+    for name in ["namespace", "path"] {
+        if place.path.contains(&format!("{{{name}}}")) {
+            parameters.push(parameter("path", name, "string"));
+        }
     }
     parameters.push(parameter("query", "pretty", "string"));
     json!({"parameters": parameters})
