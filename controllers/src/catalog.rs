@@ -30,6 +30,7 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     Controller { name: "pod-garbage-collector-controller", start: crate::pod_gc::start },
     Controller { name: "taint-eviction-controller", start: crate::taint_eviction::start },
     Controller { name: "clusterrole-aggregation-controller", start: crate::cluster_role_aggregation::start },
+    Controller { name: "flow-schema-status-controller", start: crate::flow_schema::start },
     Controller { name: "daemonset-controller", start: crate::daemonset::start },
     Controller { name: "statefulset-controller", start: crate::statefulset::start },
     Controller { name: "job-controller", start: crate::job::start },

@@ -14,6 +14,7 @@ mod deployment;
 mod discovery;
 mod disruption;
 mod endpoints;
+mod flow_schema;
 mod gc;
 mod job;
 mod namespace;
