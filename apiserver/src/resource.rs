@@ -166,6 +166,10 @@ pub struct Row {
     pub resets: &'static [Reset],
     /// How long an object lives after its last write; `None` is for ever.
     pub ttl: Option<std::time::Duration>,
+    /// `group/version/Kind` that upstream stores, where it is not this one: discovery's hash tells clients of it.
+    pub stored_as: &'static str,
+    /// What upstream says of a field that no selector knows; `{}` is the field.
+    pub unknown_label: &'static str,
     /// Where this version differs from the stored one.
     pub conversion: Option<&'static Conversion>,
 }
@@ -226,6 +230,8 @@ pub const NAMESPACED: Row = Row {
     deprecated: "",
     resets: &[],
     ttl: None,
+    stored_as: "",
+    unknown_label: "field label not supported: {}",
     conversion: None,
 };
 
@@ -271,8 +277,8 @@ pub trait Strategy: Send + Sync {
         vec![]
     }
 
-    /// Whether a name is allowed; upstream's default is a DNS subdomain.
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    /// Whether a name, or what a name will begin with, is allowed for an object; upstream's default is a DNS subdomain.
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         crate::field_names::dns1123_subdomain(name)
     }
 
@@ -333,8 +339,9 @@ pub struct Resource {
     pub persistence: &'static Persistence,
     /// `group/plural`: the store's name for these objects.
     pub storage: Arc<str>,
-    /// The version that is stored.
-    pub stored_version: String,
+    /// `group/version/Kind` that discovery's hash of the storage is of.
+    pub stored_as: String,
+    pub unknown_label: &'static str,
     pub status: bool,
     pub first_status: Option<Value>,
     pub generation: bool,
@@ -409,7 +416,11 @@ impl From<&'static Row> for Resource {
             first_status: (!row.first_status.is_empty())
                 .then(|| serde_json::from_str(row.first_status).expect("a row's first status is JSON")),
             generation: row.generation,
-            stored_version: row.version.to_owned(),
+            stored_as: match row.stored_as {
+                "" => format!("{}/{}/{}", row.group, row.version, row.kind),
+                other => other.to_owned(),
+            },
+            unknown_label: row.unknown_label,
             scale: row.scale.map(Scale::from),
             fields: row.fields.iter().map(IndexedField::from).collect(),
             columns: shape::columns(row.columns),

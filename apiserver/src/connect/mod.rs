@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use coracle_api::Object;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use serde_json::Value;
 
 use crate::Server;
@@ -96,7 +96,9 @@ pub async fn serve(
         let path = log_path(&pod, &query)?;
         if node.is_empty() {
             // Not scheduled yet: there is nothing to read.
-            return Ok(Response::new(Body::empty()));
+            let mut nothing = Response::new(Body::empty());
+            *nothing.status_mut() = StatusCode::NO_CONTENT;
+            return Ok(nothing);
         }
         let target = kubelet(cluster, node)?;
         return dial::forward(server, &target, &path, request).await;

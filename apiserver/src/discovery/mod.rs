@@ -121,8 +121,7 @@ fn names(resource: &Resource, entry: &mut Value) {
 
 /// Upstream's hash of the kind that is stored: clients compare it to see whether storage has moved to another version.
 fn storage_hash(resource: &Resource) -> String {
-    let kind = format!("{}/{}/{}", resource.gvk.group, resource.stored_version, resource.gvk.kind);
-    STANDARD.encode(&Sha256::digest(kind)[..8])
+    STANDARD.encode(&Sha256::digest(&resource.stored_as)[..8])
 }
 
 /// A subresource as discovery shows it.

@@ -23,6 +23,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "MutatingAdmissionPolicy",
         plural: "mutatingadmissionpolicies",
+        stored_as: "admissionregistration.k8s.io/v1beta1/MutatingAdmissionPolicy",
         columns: &[
             NAME,
             of_kind("integer", rule("Mutations", |o, _| json!(size(o, &["spec", "mutations"])))),
@@ -36,6 +37,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "MutatingAdmissionPolicyBinding",
         plural: "mutatingadmissionpolicybindings",
+        stored_as: "admissionregistration.k8s.io/v1beta1/MutatingAdmissionPolicyBinding",
         columns: BINDING,
         strategy: &Bindings,
         conditional_update: true,

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use super::columns::NAME_AND_CREATED_AT;
 use crate::crd::FINALIZER;
 use crate::field::FieldError;
+use crate::field_names::dns1123_subdomain;
 use crate::resource::{CLUSTER, Row, Strategy, WriteContext};
 
 pub(super) static ROWS: &[Row] = &[Row {
     group: "apiextensions.k8s.io",
     kind: "CustomResourceDefinition",
     plural: "customresourcedefinitions",
+    stored_as: "apiextensions.k8s.io/v1beta1/CustomResourceDefinition",
     short: &["crd", "crds"],
     categories: &["api-extensions"],
     status: true,
@@ -69,16 +71,17 @@ impl Strategy for Definitions {
         }
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
-        let mut errors = vec![];
-        let wanted =
-            format!("{}.{}", new.str_at(&["spec", "names", "plural"]), new.str_at(&["spec", "group"]));
-        if old.is_none() && new.name() != wanted {
-            let why = "must be spec.names.plural+\".\"+spec.group";
-            errors.push(FieldError::invalid("metadata.name", &json!(new.name()), why));
+    fn validate_name(&self, name: &str, of: &Object) -> Vec<String> {
+        let wanted = format!("{}.{}", of.str_at(&["spec", "names", "plural"]), of.str_at(&["spec", "group"]));
+        let mut wrong = dns1123_subdomain(name);
+        if name != wanted {
+            wrong.push("must be spec.names.plural+\".\"+spec.group".to_owned());
         }
-        errors.extend(crate::crd::validate(new, old, cx.subresource == "status"));
-        errors
+        wrong
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        crate::crd::validate(new, old, cx.subresource == "status")
     }
 
     /// A definition that is deleted is kept until its objects are gone.

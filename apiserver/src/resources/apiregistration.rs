@@ -68,9 +68,12 @@ impl Strategy for Services {
         matches!(subresource, "" | "status")
     }
 
-    /// The rule for names needs the spec: it is in `validate`.
-    fn validate_name(&self, _name: &str) -> Vec<String> {
-        vec![]
+    fn validate_name(&self, name: &str, of: &Object) -> Vec<String> {
+        let required = format!("{}.{}", of.str_at(&["spec", "version"]), of.str_at(&["spec", "group"]));
+        match name == required {
+            true => vec![],
+            false => vec![format!("must be `spec.version+\".\"+spec.group`: {required:?}")],
+        }
     }
 
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
@@ -81,11 +84,6 @@ impl Strategy for Services {
         }
         let text = |key: &str| new.str_at(&["spec", key]);
         let (group, version) = (text("group"), text("version"));
-        let name = format!("{version}.{group}");
-        if !new.name().is_empty() && new.name() != name {
-            let detail = format!("must be `spec.version+\".\"+spec.group`: {name:?}");
-            errors.invalid("metadata.name", new.name(), detail);
-        }
         match group {
             "" if version != "v1" => {
                 errors.required("spec.group", "only v1 may have an empty group and it better be legacy kube");

@@ -17,6 +17,7 @@ const KIND: Row = Row {
     short: &["hpa"],
     categories: &["all"],
     storage: "autoscaling/horizontalpodautoscalers",
+    stored_as: "autoscaling/v2/HorizontalPodAutoscaler",
     status: true,
     columns: COLUMNS,
     strategy: &Autoscalers,

@@ -29,6 +29,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "Job",
         plural: "jobs",
+        unknown_label: "field label \"{}\" not supported for Job",
         fields: &[SelectableField {
             label: "status.successful",
             path: &["status", "succeeded"],

@@ -97,7 +97,7 @@ fn date_conditions(new: &mut Object, old: &Object, now: &str) {
 struct Request;
 
 impl Strategy for Request {
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         path_segment(name)
     }
 

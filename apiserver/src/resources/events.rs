@@ -11,6 +11,7 @@ pub(super) static ROWS: &[Row] = &[Row {
     plural: "events",
     short: &["ev"],
     storage: "/events",
+    stored_as: "/v1/Event",
     fields: FIELDS,
     columns: COLUMNS,
     strategy: &Events,

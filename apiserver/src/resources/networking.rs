@@ -230,7 +230,7 @@ impl Strategy for Policies {
 struct Addresses;
 
 impl Strategy for Addresses {
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         if let Ok(ip) = name.parse::<std::net::IpAddr>() {
             let canonical = ip.to_canonical();
             return match (canonical == ip, ip.to_string() == name) {

@@ -32,7 +32,7 @@ pub(super) static ROWS: &[Row] = &[Row {
 struct Budgets;
 
 impl Strategy for Budgets {
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         path_segment(name)
     }
 

@@ -115,7 +115,7 @@ fn subjects(binding: &Object, kind: &str) -> Value {
 struct Role;
 
 impl Strategy for Role {
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         path_segment(name)
     }
 
@@ -180,7 +180,7 @@ impl Strategy for Binding {
         }
     }
 
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         path_segment(name)
     }
 

@@ -4,6 +4,7 @@ use coracle_api::Object;
 use serde_json::json;
 
 use super::columns::{AGE, NAME, NAME_AND_AGE, path, rule};
+use super::core::field;
 use super::validation::Errors;
 use crate::field::FieldError;
 use crate::field_names::dns1123_subdomain;
@@ -42,6 +43,8 @@ pub(super) static ROWS: &[Row] = &[
         kind: "ResourceSlice",
         plural: "resourceslices",
         generation: true,
+        fields: &[field("spec.nodeName", &["spec", "nodeName"]), field("spec.driver", &["spec", "driver"])],
+        unknown_label: "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {}",
         columns: &[
             NAME,
             path("Node", &["spec", "nodeName"]),

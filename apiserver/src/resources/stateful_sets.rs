@@ -40,7 +40,7 @@ impl Strategy for StatefulSets {
         pod_spec::template(object(spec, "template"));
     }
 
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         crate::field_names::dns1123_label(name)
     }
 

@@ -86,11 +86,11 @@ pub fn validate(new: &Object, resource: &Resource) -> Vec<FieldError> {
     let prefix = new.generate_name();
     if !prefix.is_empty() {
         let masked = prefix.strip_suffix('-').map_or(prefix.to_owned(), |p| format!("{p}a"));
-        names("generateName", prefix, resource.strategy.validate_name(&masked));
+        names("generateName", prefix, resource.strategy.validate_name(&masked, new));
     }
     match new.name() {
         "" => errors.push(FieldError::required("metadata.name", "name or generateName is required")),
-        name => names("name", name, resource.strategy.validate_name(name)),
+        name => names("name", name, resource.strategy.validate_name(name, new)),
     }
     if resource.namespaced() {
         match new.namespace() {

@@ -96,7 +96,7 @@ fn find(resource: &Resource, label: &str) -> Result<Field> {
             None if resource.typed && resource.fields.is_empty() => Err(Status::bad_request(format!(
                 "{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
             ))),
-            None => Err(Status::bad_request(format!("field label not supported: {label}"))),
+            None => Err(Status::bad_request(resource.unknown_label.replace("{}", label))),
         },
     }
 }

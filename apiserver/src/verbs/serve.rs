@@ -44,7 +44,8 @@ pub struct Request<'a> {
 // === impl Request ===
 
 impl Request<'_> {
-    /// The answer, with the warning that a deprecated version gets whatever comes of the request.
+    /// The answer, with the warning that a deprecated version gets whatever comes of the request: unless nothing does,
+    /// since the client understands no answer.
     pub async fn serve(self) -> Result<Response<Body>> {
         let resource = self.resource.clone();
         let deprecated = &resource.deprecated;
@@ -52,6 +53,7 @@ impl Request<'_> {
         if !deprecated.is_empty() {
             match &mut answer {
                 Ok(response) => prepend_warning(response, deprecated),
+                Err(failure) if failure.code() == 406 => {}
                 Err(failure) => failure.0.warnings.insert(0, deprecated.clone()),
             }
         }

@@ -91,7 +91,8 @@ pub(super) fn in_order(value: &mut Value) {
 fn by_name(items: &[Value]) -> Option<BTreeMap<String, Value>> {
     let name = |item: &Value| {
         let namespace = item["metadata"]["namespace"].as_str().unwrap_or_default();
-        let name = item["metadata"]["name"].as_str().or_else(|| item["name"].as_str())?;
+        let name = [&item["metadata"]["name"], &item["name"], &item["resource"]];
+        let name = name.into_iter().find_map(Value::as_str)?;
         Some(format!("{namespace}/{name}"))
     };
     let named: BTreeMap<String, Value> =

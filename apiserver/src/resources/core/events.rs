@@ -69,7 +69,7 @@ impl Strategy for Events {
     }
 
     /// Names of events came before the rule for names.
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         path_segment(name)
     }
 }

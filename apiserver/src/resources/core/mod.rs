@@ -49,7 +49,7 @@ const BINDING: Row = Row {
     ..NAMESPACED
 };
 
-const fn field(label: &'static str, path: &'static [&'static str]) -> SelectableField {
+pub(super) const fn field(label: &'static str, path: &'static [&'static str]) -> SelectableField {
     SelectableField { label, path, absent: "", or: &[] }
 }
 

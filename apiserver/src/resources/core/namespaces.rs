@@ -59,7 +59,7 @@ impl Strategy for Namespaces {
         }
     }
 
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         crate::field_names::dns1123_label(name)
     }
 

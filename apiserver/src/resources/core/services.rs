@@ -111,7 +111,7 @@ impl Strategy for Services {
         super::service_validation::warnings(new)
     }
 
-    fn validate_name(&self, name: &str) -> Vec<String> {
+    fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
         crate::field_names::dns1123_label(name)
     }
 
