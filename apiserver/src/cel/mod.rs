@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 pub use eval::{Context, Scope};
 pub use library::authorizer::{Query, Stage, Verdict};
+pub use parser::is_keyword;
 pub use types::{ObjectType, Type};
 pub use value::{Failure, Key, Value};
 

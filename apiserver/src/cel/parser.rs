@@ -12,6 +12,7 @@ const OPERANDS: [&str; 2] = [
     "{'[', '{', '(', '.', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, \
      IDENTIFIER}",
 ];
+/// Words of other languages that name nothing here.
 const RESERVED: [&str; 17] = [
     "as",
     "break",
@@ -31,6 +32,11 @@ const RESERVED: [&str; 17] = [
     "void",
     "while",
 ];
+
+/// Whether a word can be no name of a variable or field.
+pub fn is_keyword(name: &str) -> bool {
+    matches!(name, "true" | "false" | "null" | "in") || RESERVED.contains(&name)
+}
 
 type Result<T> = std::result::Result<T, Issue>;
 

@@ -9,34 +9,11 @@ use super::pod_spec::items;
 use super::validation::{Errors, label_selector};
 use super::webhook_rules::{conditions, operations, resource_rule};
 use crate::admission::expressions::{Declared, configuration_type, environment, patches_type};
-use crate::cel::{Environment, Type};
+use crate::cel::{Environment, Type, is_keyword};
 use crate::field_names::{dns1035_label, dns1123_subdomain, qualified_name};
 
 const MUTATED: [&str; 2] = ["CREATE", "UPDATE"];
 const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
 const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
 
@@ -160,7 +137,7 @@ fn variables(spec: &Value, declared: &mut Environment, errors: &mut Errors) {
         let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if name.trim().is_empty() {
             errors.required(format!("{at}.name"), "name is not specified");
-        } else if !plain || !begins || RESERVED.contains(&name) {
+        } else if !plain || !begins || is_keyword(name) {
             errors.invalid(format!("{at}.name"), name, "must be a valid CEL identifier");
         }
         let expression = text(variable, "expression");

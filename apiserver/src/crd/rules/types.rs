@@ -9,32 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
 
-use crate::cel::{Key, ObjectType, Type, Value};
-
-/// Words that name no field in an expression.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::cel::{Key, ObjectType, Type, Value, is_keyword};
 
 /// The type of a place and the form of its values.
 #[derive(Clone, Debug)]
@@ -123,7 +98,7 @@ fn object(schema: &Json, name: &str, root: bool) -> Typed {
 
 /// A field's name as an identifier; `None` where it has none.
 pub(super) fn escape(name: &str) -> Option<String> {
-    if RESERVED.contains(&name) {
+    if is_keyword(name) {
         return Some(format!("__{name}__"));
     }
     let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
