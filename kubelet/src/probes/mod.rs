@@ -120,9 +120,16 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
     let mut ticks = tokio::time::interval(whole(period));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut tally = Tally::default();
+    let mut in_step = true;
     loop {
         ticks.tick().await;
         let outcome = handler::attempt(&target, &probe, limit).await;
+        if in_step && matches!(outcome, Outcome::Success) {
+            // Pods that became ready one at the other's heels are not probed in step for ever. Earlier than the next try
+            // this can only be after a success: failures that count are always a whole period apart.
+            in_step = false;
+            ticks.reset_after(whole(period).mul_f64(rand::random::<f64>()));
+        }
         let result = match &outcome {
             Outcome::Success | Outcome::Warning(_) => tally.count(true, &probe),
             Outcome::Failure(_) => tally.count(false, &probe),
