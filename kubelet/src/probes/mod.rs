@@ -125,10 +125,8 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
         ticks.tick().await;
         let outcome = handler::attempt(&target, &probe, limit).await;
         if in_step && matches!(outcome, Outcome::Success) {
-            // Pods that became ready one at the other's heels are not probed in step for ever. Earlier than the next try
-            // this can only be after a success: failures that count are always a whole period apart.
             in_step = false;
-            ticks.reset_after(whole(period).mul_f64(rand::random::<f64>()));
+            ticks.reset_after(phase(whole(period)));
         }
         let result = match &outcome {
             Outcome::Success | Outcome::Warning(_) => tally.count(true, &probe),
@@ -150,15 +148,18 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
     }
 }
 
+/// How long after its first success a container is probed again: pods that became ready one at the other's heels are not
+/// to be probed in step for ever. Only after a success can two tries be less than a period apart, so that a threshold of
+/// failures takes no less time than it says.
+fn phase(period: Duration) -> Duration {
+    period.mul_f64(rand::random::<f64>())
+}
+
 /// How long to wait before the first try. Containers found running by a new kubelet are not probed all at once.
 fn first_try(age: i64, initial_delay: i64, period: i64, c: &Container) -> Duration {
     let delay = Duration::from_secs((initial_delay - age).max(0).unsigned_abs());
     let adopted = age > period && c.startup_probe.is_none();
-    if adopted {
-        delay + Duration::from_secs(period.unsigned_abs()).mul_f64(rand::random::<f64>())
-    } else {
-        delay
-    }
+    if adopted { delay + phase(Duration::from_secs(period.unsigned_abs())) } else { delay }
 }
 
 #[cfg(test)]

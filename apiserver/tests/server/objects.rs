@@ -1,49 +1,8 @@
 //! The API over its in-process service: each test is a table of requests and what upstream answers to them.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-use axum::body::Body;
-use coracle_apiserver::authn::User;
-use coracle_apiserver::{Api, Config, Running, Server};
-use http::Request;
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
-struct Cluster {
-    running: Running,
-    api: Api,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let running = Server::start(Config::default(), CancellationToken::new()).await.unwrap();
-        let api = running.router(User::component("admin", &["system:masters"]));
-        Cluster { running, api }
-    }
-
-    async fn send(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let kind = match method {
-            "PATCH" => "application/merge-patch+json",
-            _ => "application/json",
-        };
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let request =
-            Request::builder().method(method).uri(path).header("content-type", kind).body(body).unwrap();
-        let response = self.api.clone().oneshot(request).await.unwrap();
-        let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (
-            code,
-            serde_json::from_slice(&bytes)
-                .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into()),
-        )
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        self.send("GET", path, Value::Null).await.1
-    }
-}
+use crate::cluster::Cluster;
 
 fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"n": name}}, "data": {"a": "1"}})

@@ -1,5 +1,4 @@
 //! Front proxies over the network: who shows their certificate is believed to name another, and nobody else is.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

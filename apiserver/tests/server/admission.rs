@@ -1,35 +1,31 @@
 //! Admission webhooks against a server of the test's own: what it is sent, and what its answers do.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use coracle_apiserver::authn::User;
-use coracle_apiserver::{Api, Config, Running, Server};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use parking_lot::Mutex;
+use rustls::server::NoClientAuth;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+
+use crate::cluster::{Cluster, read, request};
+use crate::tls;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
-struct Cluster {
-    running: Running,
-    api: Api,
+/// A cluster and the webhooks it may call.
+struct Hooked {
+    cluster: Cluster,
     hook: Hook,
 }
 
-/// A webhook server: how it answers is said by the path it is called at. Remembers the requests it has seen.
+/// A webhook server. Remembers the requests it has seen.
 #[derive(Clone)]
 struct Hook {
     port: u16,
@@ -39,73 +35,11 @@ struct Hook {
 
 impl Hook {
     async fn start() -> Self {
-        let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![own.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let hook = Hook {
-            port: listener.local_addr().unwrap().port(),
-            bundle: STANDARD.encode(own.cert.pem()),
-            seen: Arc::default(),
-        };
-        let serving = hook.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, hook) = (acceptor.clone(), serving.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = hyper::service::service_fn(move |request| {
-                        let hook = hook.clone();
-                        async move { Ok::<_, Infallible>(hook.answer(request).await) }
-                    });
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        hook
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path().to_owned();
-        let body = request.into_body().collect().await.unwrap().to_bytes();
-        let review: Value = serde_json::from_slice(&body).unwrap();
-        let mut response = json!({"uid": review["request"]["uid"], "allowed": true});
-        let patch = |operations: Value| STANDARD.encode(operations.to_string());
-        match path.as_str() {
-            "/deny" => {
-                response["allowed"] = false.into();
-                response["status"] = json!({"reason": "Nope", "message": "not today", "code": 409});
-            }
-            "/silent" => response["allowed"] = false.into(),
-            "/warn" => response["warnings"] = json!(["mind the gap"]),
-            "/slow" => tokio::time::sleep(Duration::from_secs(5)).await,
-            "/broken" => return Response::builder().status(500).body(Full::from("oops")).unwrap(),
-            "/stranger" => response["uid"] = "x".into(),
-            "/first" | "/second" => {
-                let others = review["request"]["object"]["data"].as_object().map_or(0, |d| d.len());
-                let name = &path[1..];
-                response["patchType"] = "JSONPatch".into();
-                response["patch"] = patch(json!([
-                    {"op": "add", "path": format!("/data/{name}"), "value": format!("saw {others}")},
-                    {"op": "add", "path": "/nonsense", "value": 1},
-                ]))
-                .into();
-            }
-            _ => {}
-        }
-        self.seen.lock().push(review["request"].clone());
-        let answer =
-            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-        Response::new(Full::from(answer.to_string()))
+        let seen = Arc::default();
+        let remember = Arc::clone(&seen);
+        let answer = move |request| answer(request, Arc::clone(&remember));
+        let (port, certificate) = tls::serve("127.0.0.1", Arc::new(NoClientAuth), answer).await;
+        Hook { port, bundle: STANDARD.encode(certificate), seen }
     }
 
     /// A webhook at a path of this server, for config maps.
@@ -122,22 +56,53 @@ impl Hook {
     }
 }
 
-impl Cluster {
+/// What the webhook server says, by the path it is called at.
+async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<Value>>>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let mut response = json!({"uid": review["request"]["uid"], "allowed": true});
+    let patch = |operations: Value| STANDARD.encode(operations.to_string());
+    match path.as_str() {
+        "/deny" => {
+            response["allowed"] = false.into();
+            response["status"] = json!({"reason": "Nope", "message": "not today", "code": 409});
+        }
+        "/silent" => response["allowed"] = false.into(),
+        "/warn" => response["warnings"] = json!(["mind the gap"]),
+        "/slow" => tokio::time::sleep(Duration::from_secs(5)).await,
+        "/broken" => return Response::builder().status(500).body(Body::from("oops")).unwrap(),
+        "/stranger" => response["uid"] = "x".into(),
+        "/first" | "/second" => {
+            let others = review["request"]["object"]["data"].as_object().map_or(0, |d| d.len());
+            let name = &path[1..];
+            response["patchType"] = "JSONPatch".into();
+            response["patch"] = patch(json!([
+                {"op": "add", "path": format!("/data/{name}"), "value": format!("saw {others}")},
+                {"op": "add", "path": "/nonsense", "value": 1},
+            ]))
+            .into();
+        }
+        _ => {}
+    }
+    seen.lock().push(review["request"].clone());
+    let answer =
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+    Response::new(Body::from(answer.to_string()))
+}
+
+impl Hooked {
     async fn start() -> Self {
-        let running = Server::start(Config::default(), CancellationToken::new()).await.unwrap();
-        let api = running.router(User::component("admin", &["system:masters"]));
-        Cluster { running, api, hook: Hook::start().await }
+        Hooked { cluster: Cluster::start().await, hook: Hook::start().await }
     }
 
+    /// Code, body and warnings of the answer.
     async fn send(&self, method: &str, path: &str, body: Value) -> (u16, Value, Vec<String>) {
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        let response = self.api.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let code = response.status().as_u16();
-        let warnings = response.headers().get_all("warning").iter().map(|w| w.to_str().unwrap().to_owned());
+        let answer = self.cluster.answer(request(method, path, &body)).await;
+        let warnings = answer.headers().get_all("warning").iter().map(|w| w.to_str().unwrap().to_owned());
         let warnings = warnings.collect();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null), warnings)
+        let (code, body) = read(answer).await;
+        (code, body, warnings)
     }
 
     /// Writes a configuration of webhooks as (path, what differs).
@@ -160,7 +125,7 @@ impl Cluster {
 
 #[tokio::test]
 async fn validating_webhooks_say_yes_no_or_fail_by_their_policy() {
-    let c = Cluster::start().await;
+    let c = Hooked::start().await;
     let port = c.hook.port;
     let closed = "https://127.0.0.1:1/x";
     let cases = [
@@ -204,12 +169,12 @@ async fn validating_webhooks_say_yes_no_or_fail_by_their_policy() {
             c.send("DELETE", &format!("{MAPS}/m"), Value::Null).await;
         }
     }
-    c.running.stop().await;
+    c.cluster.running.stop().await;
 }
 
 #[tokio::test]
 async fn mutations_are_pruned_defaulted_and_seen_by_those_that_ask_for_it() {
-    let c = Cluster::start().await;
+    let c = Hooked::start().await;
     let again = json!({"reinvocationPolicy": "IfNeeded"});
     c.configure("MutatingWebhookConfiguration", &[("first", again), ("second", json!({}))]).await;
     c.configure("ValidatingWebhookConfiguration", &[("warn", json!({}))]).await;
@@ -236,12 +201,12 @@ async fn mutations_are_pruned_defaulted_and_seen_by_those_that_ask_for_it() {
     let seen = c.hook.seen.lock().clone();
     assert_eq!((&seen[0]["operation"], &seen[0]["object"]), (&json!("DELETE"), &Value::Null));
     assert_eq!(seen[0]["oldObject"]["data"], made["data"]);
-    c.running.stop().await;
+    c.cluster.running.stop().await;
 }
 
 #[tokio::test]
 async fn nobody_is_locked_out_and_mistakes_are_refused_when_they_are_written() {
-    let c = Cluster::start().await;
+    let c = Hooked::start().await;
     let all = json!({"rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]}]});
     c.configure("ValidatingWebhookConfiguration", &[("deny", all)]).await;
     assert_eq!(c.create("m", "").await.0, 409);
@@ -258,12 +223,12 @@ async fn nobody_is_locked_out_and_mistakes_are_refused_when_they_are_written() {
         answer["message"].as_str().unwrap().contains("compilation failed: ERROR: <input>:1:2"),
         "{answer}"
     );
-    c.running.stop().await;
+    c.cluster.running.stop().await;
 }
 
 #[tokio::test]
 async fn validating_policies_deny_warn_and_take_parameters() {
-    let c = Cluster::start().await;
+    let c = Hooked::start().await;
     let write = async |kind: &str, name: &str, spec: Value| {
         let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
                             "metadata": {"name": name}, "spec": spec});
@@ -383,12 +348,12 @@ async fn validating_policies_deny_warn_and_take_parameters() {
         ),
         "{said}"
     );
-    c.running.stop().await;
+    c.cluster.running.stop().await;
 }
 
 #[tokio::test]
 async fn mutating_policies_merge_by_schema_patch_and_run_again() {
-    let c = Cluster::start().await;
+    let c = Hooked::start().await;
     let write = async |kind: &str, plural: &str, name: &str, spec: Value| {
         let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
                             "metadata": {"name": name}, "spec": spec});
@@ -454,5 +419,5 @@ async fn mutating_policies_merge_by_schema_patch_and_run_again() {
         let expected = format!("policy 'b' with binding 'b' denied request: {why}");
         assert_eq!((code, answer["message"].as_str().unwrap()), (403, &*expected));
     }
-    c.running.stop().await;
+    c.cluster.running.stop().await;
 }

@@ -1,6 +1,5 @@
 //! Aggregated API servers: a small one of our own, which believes whom a real one would (the ConfigMap for that), behind a
 //! Service.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,104 +11,73 @@ use base64::engine::general_purpose::STANDARD;
 use coracle_api::Object;
 use coracle_apiserver::authn::User;
 use coracle_apiserver::store::{Change, Expect};
-use coracle_apiserver::{Api, Config, Running, Server};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+
+use crate::cluster::{Cluster, read, request};
+use crate::tls;
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const BOATS: &str = "/apis/boats.example.org/v1/namespaces/default/boats";
 const PLAIN_AGGREGATED: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
-struct Cluster {
-    running: Running,
-    api: Api,
+/// The groups as kubectl asks for them: of upstream's aggregated form.
+async fn groups(c: &Cluster) -> Value {
+    let mut plain = request("GET", "/apis", &Value::Null);
+    plain.headers_mut().insert("accept", HeaderValue::from_static(PLAIN_AGGREGATED));
+    read(c.answer(plain).await).await.1
 }
 
-impl Cluster {
-    async fn start() -> Self {
-        let running = Server::start(Config::default(), CancellationToken::new()).await.unwrap();
-        let mut user = User::component("admin", &["system:masters"]);
-        user.uid = "u-1".into();
-        user.extra.insert("example.org/scopes".into(), vec!["a".into(), "b".into()]);
-        Cluster { api: running.router(user), running }
-    }
+/// Upgrades a connection, says something, and answers as much of what comes back.
+async fn talk(c: &Cluster, path: &str, words: &[u8]) -> Vec<u8> {
+    let (near, far) = tokio::io::duplex(1024);
+    let server = hyper::server::conn::http1::Builder::new();
+    let api = TowerToHyperService::new(c.api.clone());
+    tokio::spawn(server.serve_connection(TokioIo::new(far), api).with_upgrades());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::get(path).header("connection", "Upgrade").header("upgrade", "echo");
+    let answer = sender.send_request(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mut talk = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+    talk.write_all(words).await.unwrap();
+    let mut back = vec![0; words.len()];
+    talk.read_exact(&mut back).await.unwrap();
+    back
+}
 
-    async fn request(&self, request: Request<Body>) -> Response<Body> {
-        self.api.clone().oneshot(request).await.unwrap()
-    }
-
-    async fn send(&self, method: &str, path: &str, accept: &str, body: Value) -> (u16, Value) {
-        let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let request = Request::builder().method(method).uri(path).header("content-type", media);
-        let request = request.header("accept", accept).header("x-remote-user", "mallory");
-        let answer = self.request(request.body(body).unwrap()).await;
-        let code = answer.status().as_u16();
-        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-        let text = || String::from_utf8_lossy(&bytes).into_owned().into();
-        (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| text()))
-    }
-
-    async fn get(&self, path: &str) -> (u16, Value) {
-        self.send("GET", path, "application/json", Value::Null).await
-    }
-
-    /// Upgrades a connection, says something, and answers as much of what comes back.
-    async fn talk(&self, path: &str, words: &[u8]) -> Vec<u8> {
-        let (near, far) = tokio::io::duplex(1024);
-        let server = hyper::server::conn::http1::Builder::new();
-        let api = TowerToHyperService::new(self.api.clone());
-        tokio::spawn(server.serve_connection(TokioIo::new(far), api).with_upgrades());
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
-        tokio::spawn(connection.with_upgrades());
-        let request = Request::get(path).header("connection", "Upgrade").header("upgrade", "echo");
-        let answer = sender.send_request(request.body(Body::empty()).unwrap()).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
-        let mut talk = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
-        talk.write_all(words).await.unwrap();
-        let mut back = vec![0; words.len()];
-        talk.read_exact(&mut back).await.unwrap();
-        back
-    }
-
-    /// Waits until the condition of the `APIService` has this reason; answers its message.
-    async fn available(&self, name: &str, reason: &str) -> String {
-        let mut last = Value::Null;
-        for _ in 0..500 {
-            last = self.get(&format!("{SERVICES}/{name}")).await.1["status"]["conditions"][0].clone();
-            if last["reason"] == reason {
-                return last["message"].as_str().unwrap().to_owned();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+/// Waits until the condition of the `APIService` has this reason; answers its message.
+async fn available(c: &Cluster, name: &str, reason: &str) -> String {
+    let mut last = Value::Null;
+    for _ in 0..500 {
+        last = c.get(&format!("{SERVICES}/{name}")).await["status"]["conditions"][0].clone();
+        if last["reason"] == reason {
+            return last["message"].as_str().unwrap().to_owned();
         }
-        panic!("{name} is not {reason}, but {last}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    panic!("{name} is not {reason}, but {last}");
+}
 
-    /// An endpoint on this machine, which validation would refuse.
-    async fn add_endpoint(&self, port: u16) {
-        let slice = Object(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": "boats-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "boats"}},
-            "addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
-            "ports": [{"name": "", "port": port, "protocol": "TCP"}]}));
-        let (store, kind) = (&self.running.server.store, "discovery.k8s.io/endpointslices".into());
-        let change = Change::Put(store.draft(&kind, &slice));
-        store.commit(&kind, "default/boats-1", Expect::Absent, change).await.unwrap();
-    }
+/// An endpoint on this machine, which validation would refuse.
+async fn add_endpoint(c: &Cluster, port: u16) {
+    let slice = Object(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "boats-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "boats"}},
+        "addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+        "ports": [{"name": "", "port": port, "protocol": "TCP"}]}));
+    let (store, kind) = (&c.running.server.store, "discovery.k8s.io/endpointslices".into());
+    let change = Change::Put(store.draft(&kind, &slice));
+    store.commit(&kind, "default/boats-1", Expect::Absent, change).await.unwrap();
 }
 
 fn api_service(spec: &Value) -> Value {
@@ -121,46 +89,18 @@ fn api_service(spec: &Value) -> Value {
 
 /// Serves TLS to those who show a certificate of `authority`. Answers its port and its certificate.
 async fn aggregated_server(authority: &str) -> (u16, String) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let own = rcgen::CertificateParams::new(vec!["boats.default.svc".to_owned()])
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier.build().unwrap())
-        .with_single_cert(
-            vec![own.der().clone()],
-            PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let http = hyper::server::conn::http1::Builder::new();
-                let connection = http.serve_connection(TokioIo::new(stream), service_fn(boats));
-                let _ = connection.with_upgrades().await;
-            });
-        }
-    });
-    (port, own.pem())
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+    tls::serve("boats.default.svc", clients, boats).await
 }
 
 /// Discovery, OpenAPI, a watch that never ends, a connection that echoes, and else an echo of the request.
-async fn boats(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn boats(mut request: Request<Incoming>) -> Response<Body> {
     let answer = |code: StatusCode, body: Body| {
         let response = Response::builder().status(code).header("content-type", "application/json");
-        Ok(response.body(body).unwrap())
+        response.body(body).unwrap()
     };
     let path = request.uri().path_and_query().unwrap().to_string();
     if request.headers().get("upgrade").is_some_and(|to| to == "echo") {
@@ -170,11 +110,11 @@ async fn boats(mut request: Request<Incoming>) -> Result<Response<Body>, Infalli
             tokio::io::copy(&mut from, &mut to).await
         });
         let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
-        return Ok(response
+        return response
             .header("connection", "upgrade")
             .header("upgrade", "echo")
             .body(Body::empty())
-            .unwrap());
+            .unwrap();
     }
     let known = match &*path {
         "/apis" => return answer(StatusCode::NOT_FOUND, Body::empty()),
@@ -205,22 +145,25 @@ async fn boats(mut request: Request<Incoming>) -> Result<Response<Body>, Infalli
 
 #[tokio::test]
 async fn another_server_answers_its_group_version() {
-    let c = Cluster::start().await;
-    let trust = c.get("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await.1;
+    let mut user = User::component("admin", &["system:masters"]);
+    user.uid = "u-1".into();
+    user.extra.insert("example.org/scopes".into(), vec!["a".into(), "b".into()]);
+    let c = Cluster::start_as(user).await;
+    let trust = c.get("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await;
     assert_eq!(trust["data"]["requestheader-allowed-names"], "[\"front-proxy-client\"]");
     let (port, certificate) =
         aggregated_server(trust["data"]["requestheader-client-ca-file"].as_str().unwrap()).await;
     let bundle = STANDARD.encode(certificate);
     let service = json!({"namespace": "default", "name": "boats"});
     let object = api_service(&json!({"service": service, "caBundle": bundle}));
-    let (code, made) = c.send("POST", SERVICES, "application/json", object).await;
+    let (code, made) = c.send("POST", SERVICES, object).await;
     assert_eq!((code, &made["spec"]["service"]["port"]), (201, &json!(443)), "{made}");
 
     // Nobody there: known to discovery, but not to be asked.
     let name = "v1.boats.example.org";
-    let why = c.available(name, "ServiceNotFound").await;
+    let why = available(&c, name, "ServiceNotFound").await;
     assert_eq!(why, "service/boats in \"default\" is not present");
-    assert_eq!(c.get(BOATS).await, (503, json!("service unavailable\n")));
+    assert_eq!(c.send("GET", BOATS, Value::Null).await, (503, json!("service unavailable\n")));
     let find = |list: Value| {
         list["items"]
             .as_array()
@@ -230,51 +173,51 @@ async fn another_server_answers_its_group_version() {
             .cloned()
             .unwrap()
     };
-    let listed = c.send("GET", "/apis", PLAIN_AGGREGATED, Value::Null).await.1;
-    assert_eq!(find(listed)["versions"], json!([{"version": "v1", "freshness": "Stale"}]));
+    assert_eq!(find(groups(&c).await)["versions"], json!([{"version": "v1", "freshness": "Stale"}]));
 
     let ports = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "boats"}, "spec": {"ports": [{"port": 443}]}});
-    assert_eq!(c.send("POST", "/api/v1/namespaces/default/services", "*/*", ports).await.0, 201);
-    c.available(name, "EndpointsNotFound").await;
-    c.add_endpoint(port).await;
-    assert_eq!(c.available(name, "Passed").await, "all checks passed");
+    assert_eq!(c.send("POST", "/api/v1/namespaces/default/services", ports).await.0, 201);
+    available(&c, name, "EndpointsNotFound").await;
+    add_endpoint(&c, port).await;
+    assert_eq!(available(&c, name, "Passed").await, "all checks passed");
 
     // The request as it was, in the name of its user and of nobody else.
-    let (code, seen) =
-        c.send("PUT", &format!("{BOATS}/x?dryRun=All"), "application/json", json!({"a": 1})).await;
+    let mut put = request("PUT", &format!("{BOATS}/x?dryRun=All"), &json!({"a": 1}));
+    put.headers_mut().insert("x-remote-user", HeaderValue::from_static("mallory"));
+    let (code, seen) = read(c.answer(put).await).await;
     assert_eq!((code, &seen["method"], &seen["body"]), (200, &json!("PUT"), &json!("{\"a\":1}")), "{seen}");
     assert_eq!(seen["path"], json!(format!("{BOATS}/x?dryRun=All")));
     assert_eq!((&seen["user"], &seen["uid"]), (&json!(["admin"]), &json!(["u-1"])));
     assert_eq!(seen["groups"], json!(["system:masters", "system:authenticated"]));
     assert_eq!((&seen["scopes"], &seen["secret"]), (&json!(["a", "b"]), &json!([])));
     let watch = Request::get(format!("{BOATS}?watch=1")).body(Body::empty()).unwrap();
-    let event = c.request(watch).await.into_body().frame().await.unwrap().unwrap().into_data().unwrap();
+    let event = c.answer(watch).await.into_body().frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(event, "{\"type\":\"ADDED\"}\n");
 
-    assert_eq!(c.talk(&format!("{BOATS}/x/talk"), b"ahoy").await, b"ahoy");
+    assert_eq!(talk(&c, &format!("{BOATS}/x/talk"), b"ahoy").await, b"ahoy");
 
     // Discovery: the group from here, the version from there.
-    let group = c.get("/apis/boats.example.org").await.1;
+    let group = c.get("/apis/boats.example.org").await;
     assert_eq!(group["preferredVersion"], json!({"groupVersion": "boats.example.org/v1", "version": "v1"}));
-    assert_eq!(c.get("/apis/boats.example.org/v1").await.1["resources"][0]["kind"], "Boat");
+    assert_eq!(c.get("/apis/boats.example.org/v1").await["resources"][0]["kind"], "Boat");
     let mut version = Value::Null;
     for _ in 0..500 {
-        version = find(c.send("GET", "/apis", PLAIN_AGGREGATED, Value::Null).await.1)["versions"][0].take();
+        version = find(groups(&c).await)["versions"][0].take();
         if version["freshness"] == "Current" {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(version["resources"][0]["responseKind"]["kind"], "Boat", "{version}");
-    let index = c.get("/openapi/v3").await.1;
+    let index = c.get("/openapi/v3").await;
     let url = index["paths"]["apis/boats.example.org/v1"]["serverRelativeURL"].as_str().unwrap();
-    assert_eq!(c.get(url).await.1["path"], json!(url));
+    assert_eq!(c.get(url).await["path"], json!(url));
 
     // One whose certificate is not believed is not asked.
     let (_, other) = aggregated_server(trust["data"]["client-ca-file"].as_str().unwrap()).await;
     let patch = json!({"spec": {"caBundle": STANDARD.encode(other)}});
-    c.send("PATCH", &format!("{SERVICES}/{name}"), "*/*", patch).await;
-    let why = c.available(name, "FailedDiscoveryCheck").await;
+    c.send("PATCH", &format!("{SERVICES}/{name}"), patch).await;
+    let why = available(&c, name, "FailedDiscoveryCheck").await;
     assert!(
         why.starts_with(&format!(
             "failing or missing response from https://127.0.0.1:{port}/apis/boats.example.org/v1: "
@@ -286,12 +229,12 @@ async fn another_server_answers_its_group_version() {
         "{why}"
     );
     let patch = json!({"spec": {"caBundle": null, "insecureSkipTLSVerify": true}});
-    c.send("PATCH", &format!("{SERVICES}/{name}"), "*/*", patch).await;
-    c.available(name, "Passed").await;
+    c.send("PATCH", &format!("{SERVICES}/{name}"), patch).await;
+    available(&c, name, "Passed").await;
 
-    c.send("DELETE", &format!("{SERVICES}/{name}"), "*/*", Value::Null).await;
+    c.send("DELETE", &format!("{SERVICES}/{name}"), Value::Null).await;
     for _ in 0..500 {
-        if c.get("/apis/boats.example.org").await.0 == 404 {
+        if c.send("GET", "/apis/boats.example.org", Value::Null).await.0 == 404 {
             return c.running.stop().await;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -321,12 +264,12 @@ async fn what_is_wrong_with_an_api_service_is_said_as_upstream_does() {
             "[spec.service.namespace: Required value, spec.service.port: Invalid value: 70000: port is not valid: must be between 1 and 65535, inclusive]",
         ),
     ] {
-        let (code, answer) = c.send("POST", SERVICES, "*/*", api_service(&spec)).await;
+        let (code, answer) = c.send("POST", SERVICES, api_service(&spec)).await;
         let expected =
             format!("APIService.apiregistration.k8s.io \"v1.boats.example.org\" is invalid: {why}");
         assert_eq!((code, answer["message"].as_str().unwrap()), (422, &*expected));
     }
-    let (code, made) = c.send("POST", SERVICES, "*/*", api_service(&json!({}))).await;
+    let (code, made) = c.send("POST", SERVICES, api_service(&json!({}))).await;
     assert_eq!((code, &made["status"]["conditions"][0]["reason"]), (201, &json!("Local")), "{made}");
     c.running.stop().await;
 }

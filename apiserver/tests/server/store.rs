@@ -1,5 +1,4 @@
 //! The store's promises: what was acknowledged stays, revisions only grow, watchers miss nothing and see nothing twice.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -239,7 +238,7 @@ async fn a_killed_server_loses_no_acknowledged_write() {
     let mut head = 0;
     for round in 0..3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer_process", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "store::writer_process", "--nocapture", "--test-threads=1"])
             .env(WRITER, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -1,0 +1,10 @@
+//! The API server from outside its crate: what it promises to clients, webhooks, aggregated servers and its own store.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod admission;
+mod aggregation;
+mod cluster;
+mod front_proxy;
+mod objects;
+mod store;
+mod tls;
