@@ -191,6 +191,15 @@ pub enum ContainerState {
     Unknown,
 }
 
+impl ContainerState {
+    pub(crate) fn finished_at(&self) -> Option<Timestamp> {
+        match self {
+            ContainerState::Exited { finished, .. } => Some(*finished),
+            ContainerState::Created { .. } | ContainerState::Running { .. } | ContainerState::Unknown => None,
+        }
+    }
+}
+
 /// Something happened to a container; the receiver looks it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerEvent {

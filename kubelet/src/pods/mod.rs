@@ -4,6 +4,7 @@ mod act;
 mod actuate;
 pub(crate) mod allocation;
 mod conditions;
+mod crash_loop;
 pub(crate) mod env;
 mod hooks;
 mod launch;

@@ -46,29 +46,8 @@ pub(crate) enum Action {
     WakeAt(Timestamp),
 }
 
-/// Seconds of crash-loop back-off: 10 s doubling to 5 min.
-pub(crate) const CRASH_DELAY: i64 = 10;
-pub(crate) const CRASH_DELAY_MAX: i64 = 300;
 /// A failed pull is shown as such for a moment, then as a back-off.
 const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(2);
-
-/// The back-off that follows an end, given the one before: none the first time, and forgotten after ten minutes of good
-/// conduct.
-pub(crate) fn next_crash_delay(previous: Option<i64>, ran_seconds: i64) -> i64 {
-    match previous {
-        Some(_) if ran_seconds >= 2 * CRASH_DELAY_MAX => 0,
-        Some(0) => CRASH_DELAY,
-        Some(delay) => (delay * 2).min(CRASH_DELAY_MAX),
-        None => 0,
-    }
-}
-
-/// What the back-off of an attempt must have been, for a process that did not see those before it.
-pub(crate) fn presumed_crash_delay(attempt: u32, ran_seconds: i64) -> i64 {
-    (0..=attempt.min(6))
-        .fold(None, |delay, _| Some(next_crash_delay(delay, 0)))
-        .map_or(0, |delay| if ran_seconds >= 2 * CRASH_DELAY_MAX { 0 } else { delay })
-}
 
 /// Whether a container that ended with `code` is to run again.
 pub(crate) fn restarts(spec: &PodSpec, role: Role, c: &Container, code: i32) -> bool {
@@ -238,9 +217,8 @@ fn due(v: &ContainerView, now: Timestamp, actions: &mut Vec<Action>) -> bool {
 
 /// The end of the back-off: of a failed launch or of a crash, whichever is later.
 pub(crate) fn launch_not_before(v: &ContainerView) -> Option<Timestamp> {
-    let ended = v.finished_at().filter(|_| !v.is_renewing());
-    let crash = ended.zip(v.crash_delay).map(|(end, delay)| end + SignedDuration::from_secs(delay));
-    crash.max(v.retry_at)
+    let crashed = v.finished_at().filter(|_| !v.is_renewing());
+    crashed.and(v.crash.until).max(v.retry_at)
 }
 
 /// Containers that wait and were not yet said to.

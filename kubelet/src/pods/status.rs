@@ -245,7 +245,7 @@ fn state(
 }
 
 pub(crate) fn crash_message(pod: &Pod, container: &str, v: &ContainerView) -> String {
-    let delay = go_duration(v.crash_delay.unwrap_or_default());
+    let delay = go_duration(v.crash.delay);
     format!(
         "back-off {delay} restarting failed container={container} pod={}_{}({})",
         name_of(pod),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements};
 
-use super::{allocation::Pending, resize::Progress};
+use super::{allocation::Pending, crash_loop::CrashLoop, resize::Progress};
 use crate::cri::{ContainerRecord, ContainerState};
 
 /// The state of a pod on this node.
@@ -99,8 +99,8 @@ pub(crate) struct ContainerView {
     pub(crate) pull_failed_at: Option<Timestamp>,
     /// The present back-off was told in an event.
     pub(crate) backoff_told: bool,
-    /// Crash-loop back-off: the delay that follows the current attempt's end.
-    pub(crate) crash_delay: Option<i64>,
+    /// The back-off that follows the current attempt's end.
+    pub(crate) crash: CrashLoop,
     /// Restarts known from the API, when the runtime's record is lost.
     pub(crate) restarts: u32,
     /// The container is known to have run (from the API), though its record is lost.
@@ -162,10 +162,7 @@ impl ContainerView {
     }
 
     pub(crate) fn finished_at(&self) -> Option<Timestamp> {
-        match &self.current.as_ref()?.state {
-            ContainerState::Exited { finished, .. } => Some(*finished),
-            ContainerState::Created { .. } | ContainerState::Running { .. } | ContainerState::Unknown => None,
-        }
+        self.current.as_ref()?.state.finished_at()
     }
 
     /// Exited, or never started and nothing under way.

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     actuate::resizing,
+    crash_loop::End,
     launch::Launched,
     node_context::NodeContext,
-    plan::{Action, next_crash_delay, plan, presumed_crash_delay},
+    plan::{Action, plan},
     recorder::{container_of, pod_reference},
     resize::with_resources_of,
     status, termination,
@@ -188,13 +189,16 @@ impl Worker {
                     let path = self.node.message_file(&self.pod, name, record.attempt);
                     let message = termination::message(&path, &record.log_path, to_logs && *code != 0);
                     v.messages.insert(record.id.clone(), message);
-                    let ran = started.map_or(0, |s| finished.duration_since(s).as_secs());
-                    v.crash_delay = match v.crash_delay {
-                        // It was not the container that failed.
-                        delay if v.is_renewing() => delay,
-                        None => Some(presumed_crash_delay(record.attempt, ran)),
-                        previous => Some(next_crash_delay(previous, ran)),
-                    };
+                    // A renewal ends a container that has not failed.
+                    if !v.is_renewing() {
+                        v.crash.ended(End {
+                            attempt: record.attempt,
+                            started: *started,
+                            finished: *finished,
+                            before: v.last.as_ref().and_then(|last| last.state.finished_at()),
+                            condemned: v.condemned.is_some(),
+                        });
+                    }
                 }
                 (v.stopping, v.condemned, v.probe) = (None, None, Default::default());
             }
@@ -277,8 +281,7 @@ impl Worker {
             changed = feed.changed(), if !gone => {
                 let next = feed.borrow_and_update().clone();
                 let (Ok(()), Some(next)) = (changed, next) else { return true };
-                // The resources are those granted, whatever the object wishes.
-                self.pod = Arc::new(with_resources_of(with_own_status(&next, &self.pod), &self.pod));
+                self.update(&next);
                 self.refresh();
             }
             () = self.wakers.runtime.notified() => {}
@@ -293,6 +296,24 @@ impl Worker {
             }
         }
         false
+    }
+
+    /// The object has changed, or only its status. What could not start as it was is tried at once as it is now; an image
+    /// that could not be had, only if it is another.
+    fn update(&mut self, next: &Pod) {
+        // The resources are those granted, whatever the object wishes.
+        let next = Arc::new(with_resources_of(with_own_status(next, &self.pod), &self.pod));
+        let own = std::mem::replace(&mut self.pod, next);
+        let changed = own.spec != self.pod.spec
+            || own.metadata.labels != self.pod.metadata.labels
+            || own.metadata.annotations != self.pod.metadata.annotations;
+        for (name, v) in self.view.containers.iter_mut().filter(|(_, v)| changed && v.waiting.is_some()) {
+            let image = |pod| find_container(spec_of(pod), name).and_then(|(_, c)| c.image);
+            if v.pull_failed_at.is_none() || image(&own) != image(&self.pod) {
+                (v.retry_at, v.pull_failed_at) = (None, None);
+                self.pull_failures.remove(name);
+            }
+        }
     }
 
     fn take(&mut self, done: Done) {
@@ -353,14 +374,15 @@ impl Worker {
                 v.waiting = Some(why)
             }
             Err(why) => {
-                let failures = self.pull_failures.entry(name.to_owned()).or_default();
-                *failures += 1;
-                let delay = (10_i64 << (*failures - 1).min(5)).min(300);
-                v.retry_at = Some(now + SignedDuration::from_secs(delay));
                 let pull = matches!(
                     &*why.reason,
                     "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed"
                 );
+                let failures = self.pull_failures.entry(name.to_owned()).or_default();
+                // Only pulls are put off longer each time: whoever adds a missing Secret need not wait for minutes.
+                *failures = if pull { *failures + 1 } else { 1 };
+                let delay = (10_i64 << (*failures - 1).min(5)).min(300);
+                v.retry_at = Some(now + SignedDuration::from_secs(delay));
                 v.pull_failed_at = pull.then_some(now);
                 v.backoff_told = !pull;
                 v.waiting = Some(why);

@@ -68,7 +68,7 @@ fn view(text: &str) -> PodView {
         let (state, delay) = state.split_once('+').map_or((state, None), |(s, d)| (s, d.parse().ok()));
         let (state, attempt) = state.split_once('#').map_or((state, 0), |(s, a)| (s, a.parse().unwrap()));
         let (state, time) = state.split_once('@').map_or((state, 0), |(s, t)| (s, t.parse().unwrap()));
-        v.crash_delay = delay;
+        v.crash.until = delay.map(|seconds: i64| at(time + seconds));
         match state.split_once(':').unwrap_or((state, "")) {
             ("run", _) => v.current = Some(record(name, attempt, running())),
             ("exit", code) => v.current = Some(record(name, attempt, exited(code.parse().unwrap(), time))),
@@ -245,22 +245,4 @@ fn a_resize_restarts_what_it_must_and_sets_the_cgroups_between() {
     });
     assert_eq!(told(&plan(&spec("Always"), &view, at(100))), "wake@105", "not at once after a failure");
     assert_eq!(told(&plan(&spec("Always"), &view, at(105))), "resize");
-}
-
-#[test]
-fn back_off_doubles_from_ten_seconds_to_five_minutes_and_is_forgotten() {
-    let mut delay = None;
-    let mut all = Vec::new();
-    for _ in 0..8 {
-        delay = Some(next_crash_delay(delay, 1));
-        all.extend(delay);
-    }
-    assert_eq!(all, [0, 10, 20, 40, 80, 160, 300, 300]);
-    assert_eq!(next_crash_delay(Some(300), 599), 300);
-    assert_eq!(next_crash_delay(Some(300), 600), 0);
-    for (attempt, seen) in all.iter().enumerate() {
-        let attempt = u32::try_from(attempt).unwrap();
-        assert_eq!(presumed_crash_delay(attempt, 1), *seen, "attempt {attempt} after a restart of the agent");
-    }
-    assert_eq!(presumed_crash_delay(5, 600), 0);
 }
