@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Container, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret, Service,
 };
 
+use super::expansion::expand;
 use super::view::{find_container, name_of, namespace_of, spec_of, uid_of};
 
 /// What references in the environment resolve to.
@@ -308,42 +309,4 @@ fn service_variables(
         }
     }
     out
-}
-
-/// `$(NAME)` becomes its value, an unknown one stays, `$$` becomes `$`.
-pub(crate) fn expand(text: &str, env: &HashMap<String, String>) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
-        if let Some(tail) = after.strip_prefix('$') {
-            out.push('$');
-            rest = tail;
-        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|s| s.split_once(')')) {
-            match env.get(name) {
-                Some(value) => out.push_str(value),
-                None => out.push_str(&format!("$({name})")),
-            }
-            rest = tail;
-        } else {
-            out.push('$');
-            rest = after;
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-/// `subPathExpr` refuses what it cannot resolve.
-pub(crate) fn expand_strict(text: &str, env: &HashMap<String, String>) -> Result<String, String> {
-    let mut rest = text;
-    while let Some((_, after)) = rest.split_once("$(") {
-        let Some((name, tail)) = after.split_once(')') else { break };
-        if !env.contains_key(name) {
-            return Err(format!("missing value for {name:?}"));
-        }
-        rest = tail;
-    }
-    Ok(expand(text, env))
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     env::{self, EnvSources, PodFacts},
+    expansion,
     node_context::NodeContext,
     pull::ensure_image,
     recorder::{container_reference, pod_reference},
@@ -128,7 +129,7 @@ async fn container_spec(
     let env = environment(node, l, c).await?;
     let index: HashMap<String, String> = env.iter().cloned().collect();
     let expand = |list: &Option<Vec<String>>| {
-        list.iter().flatten().map(|a| env::expand(a, &index)).collect::<Vec<_>>()
+        list.iter().flatten().map(|a| expansion::expand(a, &index)).collect::<Vec<_>>()
     };
     let resources = resources::container_resources(spec_of(pod), c, node.capacity.memory);
     let log_dir = node.pod_log_dir(pod).join(&c.name);
@@ -203,7 +204,7 @@ fn mounts(
         let base = image.or_else(|| l.volumes.get(&m.name));
         let base = base.ok_or_else(|| format!("volume {:?} is not mounted", m.name))?;
         let sub = match (&m.sub_path_expr, &m.sub_path) {
-            (Some(expr), _) if !expr.is_empty() => env::expand_strict(expr, env)?,
+            (Some(expr), _) if !expr.is_empty() => expansion::expand_strict(expr, env)?,
             (_, Some(sub)) => sub.clone(),
             _ => String::new(),
         };
@@ -217,7 +218,7 @@ fn mounts(
         let host_path = match sub.as_str() {
             "" => base.clone(),
             sub if image.is_some() => image_volume::within(base, sub)?,
-            sub => subpath::bind(&node.pod_dir(&l.pod), base, sub, &c.name, index)?,
+            sub => subpath::bind(&node.pod_dir(&l.pod), (&m.name, base), sub, &c.name, index)?,
         };
         out.push(Mount {
             host_path,

@@ -6,6 +6,7 @@ pub(crate) mod allocation;
 mod conditions;
 mod crash_loop;
 pub(crate) mod env;
+pub(crate) mod expansion;
 mod hooks;
 mod launch;
 mod naming;

@@ -12,7 +12,7 @@ use super::{
     Outcome, Target, dial, grpc,
     http::{Get, Purpose},
 };
-use crate::{cri::RuntimeError, pods::env::expand};
+use crate::{cri::RuntimeError, pods::expansion::expand};
 
 /// A try that could not be made is repeated at once, so often.
 const TRIES: usize = 3;

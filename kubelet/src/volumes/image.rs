@@ -2,10 +2,10 @@
 
 use std::{
     fs, io,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
-use super::blocking;
+use super::{blocking, subpath};
 use crate::{
     images::Images,
     sys::{beneath, mounts},
@@ -36,10 +36,7 @@ pub(crate) async fn mount(images: &Images, id: &str, target: &Path) -> Result<Pa
 
 /// The place of `sub` in the mounted image, which must be there: nobody can change it between this look and its use.
 pub(crate) fn within(volume: &Path, sub: &str) -> Result<PathBuf, String> {
-    let path = Path::new(sub);
-    if path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-        return Err(format!("subPath {sub:?} must be a relative path inside the volume"));
-    }
+    let path = subpath::relative(sub)?;
     let find = || -> io::Result<PathBuf> {
         let handle = beneath::open_in_root(&beneath::open_root(volume)?, path)?;
         fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle)))

@@ -8,24 +8,32 @@ use std::{
 
 use crate::sys::{beneath, mounts};
 
-/// Binds `sub` of the volume at `volume` below the pod's directory and gives that place. A missing directory is made.
+/// A `subPath` as a path within its volume.
+pub(crate) fn relative(sub: &str) -> Result<&Path, String> {
+    let path = Path::new(sub);
+    if path.is_absolute() {
+        return Err(format!("error SubPath `{sub}` must not be an absolute path"));
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(format!("unable to provision SubPath `{sub}`: must not contain '..'"));
+    }
+    Ok(path)
+}
+
+/// Binds `sub` of the volume, which is at `root`, below the pod's directory and gives that place. A missing directory is made.
 pub(crate) fn bind(
     pod_dir: &Path,
-    volume: &Path,
+    (volume, root): (&str, &Path),
     sub: &str,
     container: &str,
     index: usize,
 ) -> Result<PathBuf, String> {
-    let path = Path::new(sub);
-    if path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-        return Err(format!("subPath {sub:?} must be a relative path inside the volume"));
-    }
+    let path = relative(sub)?;
     let target = pod_dir.join("volume-subpaths").join(container).join(index.to_string());
-    make(volume, path, &target).map_err(|error| match error.raw_os_error() {
-        Some(libc::EXDEV | libc::ELOOP) => {
-            format!("subpath {sub:?} not within volume path {:?}", volume.display().to_string())
-        }
-        _ => format!("failed to prepare subPath for volumeMount {sub:?} of container {container:?}: {error}"),
+    make(root, path, &target).map_err(|error| {
+        // Which paths of the node exist is not for the pod's owner to know.
+        tracing::warn!(%error, root = %root.display(), sub, container, "subPath not bound");
+        format!("failed to prepare subPath for volumeMount {volume:?} of container {container:?}")
     })?;
     Ok(target)
 }
@@ -53,4 +61,20 @@ fn make(volume: &Path, path: &Path, target: &Path) -> io::Result<()> {
         fs::File::create(target)?;
     }
     beneath::bind(&handle, target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sub_path_is_relative_and_does_not_lead_up() {
+        for (sub, refused) in [
+            ("a/..b", None),
+            ("/x", Some("error SubPath `/x` must not be an absolute path")),
+            ("a/../x", Some("unable to provision SubPath `a/../x`: must not contain '..'")),
+        ] {
+            assert_eq!(relative(sub).err().as_deref(), refused, "{sub}");
+        }
+    }
 }
