@@ -92,3 +92,13 @@ async fn names_of_services_and_pods_resolve_as_with_coredns() {
     stop.cancel();
     server.await.unwrap().unwrap();
 }
+
+#[test]
+fn who_asks_for_the_alias_itself_does_not_wait_for_its_target() {
+    let zone = zone::Zone::new(catalog(), "cluster.local");
+    let name = Name::from_ascii("out.ns.svc.cluster.local.").unwrap();
+    match zone.answer(&name, RecordType::CNAME) {
+        zone::Answer::Here { code: ResponseCode::NoError, answers, .. } => assert_eq!(answers.len(), 1),
+        other => panic!("{other:?}"),
+    }
+}

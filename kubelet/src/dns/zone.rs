@@ -101,8 +101,11 @@ impl Zone {
             let target = spec.and_then(|s| s.external_name.as_ref());
             let target = target.and_then(|t| Name::from_ascii(format!("{}.", t.trim_end_matches('.'))).ok());
             let Some(target) = target.filter(|_| rest.is_empty()) else { return Found::Nothing };
-            let cname = RData::CNAME(CNAME(target.clone()));
-            return Found::Alias(Record::from_rdata(name.clone(), TTL, cname), target);
+            let cname = Record::from_rdata(name.clone(), TTL, RData::CNAME(CNAME(target.clone())));
+            return match kind {
+                RecordType::CNAME => Found::Records(vec![cname], Vec::new()),
+                _ => Found::Alias(cname, target),
+            };
         }
         let ips = cluster_ips(&service);
         let endpoints: Vec<Endpoint> = match ips.is_empty() {
