@@ -14,7 +14,10 @@ use std::{net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Probe};
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
 
 use crate::runtime::Runtime;
 pub(crate) use tasks::Probes;
@@ -121,9 +124,13 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut tally = Tally::default();
     let mut in_step = true;
+    let mut first = true;
     loop {
         ticks.tick().await;
-        let outcome = handler::attempt(&target, &probe, limit).await;
+        let attempt = || handler::attempt(&target, &probe, limit);
+        let awaited = kind != Kind::Liveness;
+        let outcome =
+            if std::mem::take(&mut first) && awaited { settle(attempt).await } else { attempt().await };
         if in_step && matches!(outcome, Outcome::Success) {
             in_step = false;
             ticks.reset_after(phase(whole(period)));
@@ -145,6 +152,23 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
             (Kind::Startup, Some(_)) | (Kind::Liveness, Some(false)) => return,
             (Kind::Startup | Kind::Liveness | Kind::Readiness, _) => {}
         }
+    }
+}
+
+/// The first try of what pods wait for. It comes with the container's start, which most servers need a moment from: it is
+/// made anew for a second, and the last one is what counts. (Upstream's kubelet hears of the start within a second, and
+/// probes again whenever it looks at a pod that is not ready.)
+async fn settle<F: Future<Output = Outcome>>(attempt: impl Fn() -> F) -> Outcome {
+    let end = Instant::now() + Duration::from_secs(1);
+    let mut pause = Duration::from_millis(25);
+    loop {
+        let outcome = attempt().await;
+        let failed = matches!(outcome, Outcome::Failure(_) | Outcome::Error(_));
+        if !failed || Instant::now() + pause > end {
+            return outcome;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 
@@ -191,6 +215,23 @@ mod tests {
                 })
                 .collect();
             assert_eq!(got, told, "{success}/{failure} {tries}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_try_gives_a_server_a_second_to_come_up() {
+        for (up_after, tries) in [(0, 1), (20, 2), (700, 6), (5000, 6)] {
+            let (start, count) = (Instant::now(), std::cell::Cell::new(0));
+            let attempt = async || {
+                count.set(count.get() + 1);
+                match start.elapsed().as_millis() >= up_after {
+                    true => Outcome::Success,
+                    false => Outcome::Failure(String::new()),
+                }
+            };
+            let succeeded = settle(attempt).await == Outcome::Success;
+            assert_eq!((succeeded, count.get()), (up_after < 1000, tries), "up after {up_after} ms");
+            assert!(start.elapsed() < Duration::from_secs(1));
         }
     }
 
