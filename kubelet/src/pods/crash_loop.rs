@@ -41,14 +41,14 @@ impl CrashLoop {
         self.delay = delay(counted);
         let after = |at: Timestamp| at + SignedDuration::from_secs(self.delay);
         let seen = if end.condemned { end.before } else { Some(end.finished) };
-        self.until = seen
-            .map(after)
-            .map(|until| if end.condemned && until > end.finished { after(end.finished) } else { until });
+        self.until =
+            seen.map(after).map(|until| if until > end.finished { after(end.finished) } else { until });
         self.counted = Some(counted + u32::from(seen.is_some()));
     }
 }
 
-fn delay(counted: u32) -> i64 {
+/// Seconds to wait after so many failures in a row: of a container, or to get its image.
+pub(crate) fn delay(counted: u32) -> i64 {
     match counted.checked_sub(1) {
         Some(doubled) => (DELAY << doubled.min(8)).min(DELAY_MAX),
         None => 0,

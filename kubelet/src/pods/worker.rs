@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     actuate::resizing,
-    crash_loop::End,
+    crash_loop::{self, End},
     launch::Launched,
     node_context::NodeContext,
     plan::{Action, plan},
@@ -304,10 +304,12 @@ impl Worker {
         // The resources are those granted, whatever the object wishes.
         let next = Arc::new(with_resources_of(with_own_status(next, &self.pod), &self.pod));
         let own = std::mem::replace(&mut self.pod, next);
-        let changed = own.spec != self.pod.spec
-            || own.metadata.labels != self.pod.metadata.labels
-            || own.metadata.annotations != self.pod.metadata.annotations;
-        for (name, v) in self.view.containers.iter_mut().filter(|(_, v)| changed && v.waiting.is_some()) {
+        let changed = || {
+            own.spec != self.pod.spec
+                || own.metadata.labels != self.pod.metadata.labels
+                || own.metadata.annotations != self.pod.metadata.annotations
+        };
+        for (name, v) in self.view.containers.iter_mut().filter(|(_, v)| v.waiting.is_some() && changed()) {
             let image = |pod| find_container(spec_of(pod), name).and_then(|(_, c)| c.image);
             if v.pull_failed_at.is_none() || image(&own) != image(&self.pod) {
                 (v.retry_at, v.pull_failed_at) = (None, None);
@@ -381,8 +383,7 @@ impl Worker {
                 let failures = self.pull_failures.entry(name.to_owned()).or_default();
                 // Only pulls are put off longer each time: whoever adds a missing Secret need not wait for minutes.
                 *failures = if pull { *failures + 1 } else { 1 };
-                let delay = (10_i64 << (*failures - 1).min(5)).min(300);
-                v.retry_at = Some(now + SignedDuration::from_secs(delay));
+                v.retry_at = Some(now + SignedDuration::from_secs(crash_loop::delay(*failures)));
                 v.pull_failed_at = pull.then_some(now);
                 v.backoff_told = !pull;
                 v.waiting = Some(why);

@@ -124,13 +124,11 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut tally = Tally::default();
     let mut in_step = true;
-    let mut first = true;
+    let mut patience = if kind == Kind::Liveness { Duration::ZERO } else { SETTLING };
     loop {
         ticks.tick().await;
         let attempt = || handler::attempt(&target, &probe, limit);
-        let awaited = kind != Kind::Liveness;
-        let outcome =
-            if std::mem::take(&mut first) && awaited { settle(attempt).await } else { attempt().await };
+        let outcome = settle(std::mem::take(&mut patience), attempt).await;
         if in_step && matches!(outcome, Outcome::Success) {
             in_step = false;
             ticks.reset_after(phase(whole(period)));
@@ -155,11 +153,14 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
     }
 }
 
-/// The first try of what pods wait for. It comes with the container's start, which most servers need a moment from: it is
-/// made anew for a second, and the last one is what counts. (Upstream's kubelet hears of the start within a second, and
-/// probes again whenever it looks at a pod that is not ready.)
-async fn settle<F: Future<Output = Outcome>>(attempt: impl Fn() -> F) -> Outcome {
-    let end = Instant::now() + Duration::from_secs(1);
+/// How long the first try of what pods wait for is made anew. It comes with the container's start, which most servers need
+/// a moment from. (Upstream's kubelet hears of the start within a second, and probes again whenever it looks at a pod that
+/// is not ready.)
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// Tries until it succeeds or patience ends: the last try is what counts.
+async fn settle<F: Future<Output = Outcome>>(patience: Duration, attempt: impl Fn() -> F) -> Outcome {
+    let end = Instant::now() + patience;
     let mut pause = Duration::from_millis(25);
     loop {
         let outcome = attempt().await;
@@ -229,7 +230,7 @@ mod tests {
                     false => Outcome::Failure(String::new()),
                 }
             };
-            let succeeded = settle(attempt).await == Outcome::Success;
+            let succeeded = settle(SETTLING, attempt).await == Outcome::Success;
             assert_eq!((succeeded, count.get()), (up_after < 1000, tries), "up after {up_after} ms");
             assert!(start.elapsed() < Duration::from_secs(1));
         }
