@@ -199,16 +199,3 @@ fn ready(
 fn list(names: &[&str]) -> String {
     format!("[{}]", names.join(" "))
 }
-
-/// Whether the kubelet writes this condition.
-pub(crate) fn is_own(kind: &str) -> bool {
-    matches!(
-        kind,
-        "PodReadyToStartContainers"
-            | "Initialized"
-            | "Ready"
-            | "ContainersReady"
-            | "PodScheduled"
-            | "DisruptionTarget"
-    ) || OF_RESIZE.contains(&kind)
-}

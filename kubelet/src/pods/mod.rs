@@ -11,6 +11,7 @@ mod hooks;
 mod launch;
 mod naming;
 pub(crate) mod node_context;
+mod ownership;
 mod plan;
 mod pull;
 pub(crate) mod recorder;

@@ -345,4 +345,4 @@ fn press_on(name: &str, v: &ContainerView, shorter: Option<i64>, now: Timestamp,
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

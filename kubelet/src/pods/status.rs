@@ -30,6 +30,8 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
     let phase = phase(spec, view, old.phase.as_deref());
     let (reason, message) = match &view.doomed {
         Some(doom) => (Some(doom.reason.clone()), Some(doom.message.clone())),
+        // They go with the phase, whoever gave them: also when the doom was forgotten with a former process.
+        None if old.phase.as_deref() == Some(phase) => (old.reason.clone(), old.message.clone()),
         None => (None, None),
     };
     let statuses = |names: Vec<(&str, Role)>| {
@@ -62,7 +64,6 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
         container_statuses: (!main.is_empty() && !rejected).then_some(main),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         qos_class: Some(resources::qos_name(resources::qos(spec)).to_owned()),
-        nominated_node_name: old.nominated_node_name,
         ..PodStatus::default()
     }
 }

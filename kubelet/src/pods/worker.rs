@@ -15,6 +15,7 @@ use super::{
     crash_loop::{self, End},
     launch::Launched,
     node_context::NodeContext,
+    ownership::merged,
     plan::{Action, plan},
     recorder::{container_of, pod_reference},
     resize::with_resources_of,
@@ -98,7 +99,7 @@ pub(crate) async fn run(
         }
         let finished = worker.view.torn_down == TornDown::Removed;
         let mut known = (*worker.pod).clone();
-        known.status = Some(status.clone());
+        known.status = Some(merged(status.clone(), &known.status.unwrap_or_default()));
         worker.pod = Arc::new(known);
         if deleted && finished {
             break;
@@ -431,15 +432,11 @@ fn by_name(mut records: Vec<ContainerRecord>) -> BTreeMap<String, Vec<ContainerR
     out
 }
 
-/// Others' conditions are theirs; our own status is newer here than in the watch.
+/// The object with a status in which our own part is ours, newer than in the watch, and the rest others'.
 fn with_own_status(next: &Pod, own: &Pod) -> Pod {
     let mut next = next.clone();
-    let gates = next.status.take().and_then(|s| s.conditions);
-    next.status.clone_from(&own.status);
-    if let (Some(status), Some(gates)) = (&mut next.status, gates) {
-        let conditions = status.conditions.get_or_insert_default();
-        conditions.retain(|c| super::conditions::is_own(&c.type_));
-        conditions.extend(gates.into_iter().filter(|g| !super::conditions::is_own(&g.type_)));
+    if let Some(ours) = &own.status {
+        next.status = Some(merged(ours.clone(), &next.status.take().unwrap_or_default()));
     }
     next
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::conditions::OF_RESIZE;
+use super::ownership::{FIELDS, own};
 use super::view::{name_of, namespace_of, uid_of};
 
 /// What the API server shall know.
@@ -28,7 +29,8 @@ pub(crate) async fn write_status(
     mut reports: watch::Receiver<Option<Report>>,
 ) {
     let api: Api<Pod> = Api::namespaced(client, namespace_of(&pod));
-    let mut written = pod.status.as_ref().and_then(|s| serde_json::to_value(s).ok()).unwrap_or(Value::Null);
+    let mut written =
+        pod.status.as_ref().and_then(|s| serde_json::to_value(own(s)).ok()).unwrap_or(Value::Null);
     let mut delay = Duration::from_millis(200);
     loop {
         let report = reports.borrow_and_update().clone();
@@ -121,8 +123,7 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
             }
         }
     }
-    for key in old.keys().filter(|k| !new.contains_key(*k) && *k != "resize" && *k != "resourceClaimStatuses")
-    {
+    for key in old.keys().filter(|k| !new.contains_key(*k) && FIELDS.contains(&k.as_str())) {
         change.insert(key.clone(), Value::Null);
     }
     (!change.is_empty()).then_some(Value::Object(change))
@@ -131,6 +132,13 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_patch_leaves_alone_what_others_write() {
+        let foreign = serde_json::json!({"nominatedNodeName": "n", "resize": "Deferred", "reason": "old"});
+        let change = difference(&foreign, &serde_json::json!({}));
+        assert_eq!(change, Some(serde_json::json!({"reason": null})));
+    }
 
     #[test]
     fn a_patch_takes_back_what_no_longer_holds() {

@@ -44,7 +44,7 @@ fn exited(code: i32, finished: i64) -> ContainerState {
 }
 
 /// `a=run`, `a=exit:1@5#2+10`: exit code, time, attempt, crash delay; `a=launching`, `a=created`, `a=pull-failed@5`.
-fn view(text: &str) -> PodView {
+pub(crate) fn view(text: &str) -> PodView {
     let mut view =
         PodView { sandbox: SandboxView::Ready { ips: vec![] }, mounted: true, ..PodView::default() };
     for word in text.split_whitespace() {
