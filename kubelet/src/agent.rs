@@ -23,10 +23,16 @@ use crate::{
     pods::{self, allocation::Allocations, node_context::NodeContext, recorder::Recorder, sources::Sources},
     runtime::{Runtime, RuntimeConfig},
     streaming::{Endpoints, Listener},
+    tasks::supervised,
 };
 
-/// Runs the node until `shutdown` is cancelled. Pods go on running without it and are adopted by the next run.
+/// Runs the node until `shutdown` is cancelled. Pods go on running without it and are adopted by the next run: also by the
+/// one that follows a panic.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    supervised("node agent", || run_once(config.clone(), shutdown.clone())).await
+}
+
+async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     tracing::info!(node = %config.node_name, "starting the node agent");
     for dir in [&config.state_dir, &config.run_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;

@@ -27,6 +27,7 @@ pub mod runtime;
 pub mod shim;
 pub mod streaming;
 pub mod sys;
+mod tasks;
 pub mod volumes;
 
 pub use agent::run;

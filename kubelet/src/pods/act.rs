@@ -18,7 +18,10 @@ use super::{
     },
     worker::{Done, Worker},
 };
-use crate::volumes::{self, projection::Inputs};
+use crate::{
+    tasks::contained,
+    volumes::{self, projection::Inputs},
+};
 
 impl Worker {
     pub(super) async fn act(&mut self, action: Action, now: Timestamp) {
@@ -43,7 +46,8 @@ impl Worker {
         let (node, pod, wake, tokens) =
             (self.node.clone(), self.pod.clone(), self.wakers.sources.clone(), self.tokens.clone());
         let stop = self.stop.clone();
-        self.jobs.spawn(async move { Done::SetUp(set_up(&node, &pod, &wake, &tokens, &stop).await) });
+        let job = async move { Done::SetUp(set_up(&node, &pod, &wake, &tokens, &stop).await) };
+        self.start(|why| Done::SetUp(Err(format!("Failed to create pod sandbox: {why}"))), job);
     }
 
     fn start_launch(&mut self, name: String, role: Role, attempt: u32) {
@@ -69,7 +73,14 @@ impl Worker {
         };
         let mut hooked = self.hooked(&name, String::new());
         let stop = self.stop.clone();
-        self.jobs.spawn(async move {
+        let (failed, about, recorder) =
+            (name.clone(), container_of(&self.pod, &name), self.node.recorder.clone());
+        let panicked = move |why: String| {
+            recorder.warning(about, "Failed", format!("Error: {why}"));
+            let waiting = Waiting { reason: "CreateContainerError".to_owned(), message: why, image: None };
+            Done::Launch { name: failed, result: Err(waiting) }
+        };
+        self.start(panicked, async move {
             for id in stale {
                 if let Err(error) = hooked.node.runtime.remove_container(&id).await {
                     tracing::warn!(%error, id, "old container not removed");
@@ -103,7 +114,8 @@ impl Worker {
         });
         let hooked = self.hooked(&name, id);
         let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-        self.jobs.spawn(async move {
+        let hook = name.clone();
+        self.start(|_| Done::Hook { name: hook }, async move {
             hooks::pre_stop(&hooked, limit).await;
             Done::Hook { name }
         });
@@ -153,7 +165,7 @@ impl Worker {
     fn start_tear_down(&mut self, to: TornDown) {
         self.view.tearing_down = true;
         let (node, pod) = (self.node.clone(), self.pod.clone());
-        self.jobs.spawn(async move {
+        self.start(move |why| Done::TearDown { to, result: Err(why) }, async move {
             let uid = uid_of(&pod);
             let network = node.network().teardown(uid).await.map_err(|e| e.to_string());
             let containers = match to {
@@ -180,7 +192,7 @@ impl Worker {
         let (node, pod) = (self.node.clone(), self.pod.clone());
         let (wake, tokens, stop) = (self.wakers.sources.clone(), self.tokens.clone(), self.stop.clone());
         let facts = facts(&self.node, &self.pod, self.view.sandbox.ips().to_vec());
-        self.jobs.spawn(async move {
+        self.start(|_| Done::Refreshed, async move {
             let inputs = Inputs {
                 client: &node.config.client,
                 sources: &node.sources,
@@ -194,6 +206,15 @@ impl Worker {
             }
             Done::Refreshed
         });
+    }
+
+    /// Starts a job of the pod. One that panics has failed like any other: `panicked` says how.
+    fn start(
+        &mut self,
+        panicked: impl FnOnce(String) -> Done + Send + 'static,
+        job: impl Future<Output = Done> + Send + 'static,
+    ) {
+        self.jobs.spawn(async move { contained("pod job", job).await.unwrap_or_else(panicked) });
     }
 
     /// Removes what is left on the node of a pod that is gone.

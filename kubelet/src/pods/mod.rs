@@ -9,6 +9,7 @@ pub(crate) mod env;
 pub(crate) mod expansion;
 mod hooks;
 mod launch;
+mod lives;
 mod naming;
 pub(crate) mod node_context;
 mod ownership;
@@ -45,6 +46,8 @@ pub(crate) use conditions::whole_second;
 use node_context::NodeContext;
 use view::{name_of, namespace_of, uid_of};
 use worker::Wakers;
+
+use crate::tasks::contained;
 
 /// The pods of this node by namespace and name, for the streaming server.
 pub(crate) type Directory = Arc<RwLock<HashMap<(String, String), Arc<Pod>>>>;
@@ -86,7 +89,7 @@ pub(crate) async fn run(node: Arc<NodeContext>, directory: Directory, shutdown: 
                     directory.write().retain(|_, pod| listed.iter().any(|uid| uid == uid_of(pod)));
                     if !swept {
                         swept = true;
-                        tokio::spawn(sweep::sweep(node.clone(), std::mem::take(&mut listed)));
+                        tokio::spawn(contained("sweep", sweep::sweep(node.clone(), std::mem::take(&mut listed))));
                     }
                 }
                 Ok(Event::Delete(pod)) => {
@@ -116,6 +119,7 @@ fn admit(
     let (feed, receiver) = watch::channel(Some(pod.clone()));
     let wakers = Wakers::default();
     entries.insert(uid.clone(), Entry { feed, wakers: wakers.clone() });
+    // Before the next newcomer asks what the node has left.
     let others = newcomers_neighbours(node, &pod);
     let held = Arc::new(resize::granted_before(&pod));
     if !is_over(&pod) {
@@ -123,11 +127,7 @@ fn admit(
     }
     let node = node.clone();
     workers.spawn(async move {
-        let rejection = match others {
-            Some(others) => crate::node::admit(&node, &pod, &others).await.err(),
-            None => None,
-        };
-        worker::run(node, held, receiver, wakers, rejection).await;
+        lives::run(node, lives::Beginning { pod, held, others }, receiver, wakers).await;
         uid
     });
 }

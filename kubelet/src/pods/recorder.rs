@@ -14,6 +14,7 @@ use kube::{
 use tokio::sync::mpsc;
 
 use super::view::{Role, find_container, name_of, namespace_of, spec_of, uid_of};
+use crate::tasks::contained;
 
 /// Bursts per object, and the refill of one event per five minutes.
 const BURST: f64 = 25.0;
@@ -111,7 +112,7 @@ struct Memory {
 async fn send_all(client: Client, node: String, mut queue: mpsc::Receiver<Occurrence>) {
     let mut memory = Memory::default();
     while let Some(event) = queue.recv().await {
-        if let Err(error) = send(&client, &node, &mut memory, event).await {
+        if let Ok(Err(error)) = contained("event recorder", send(&client, &node, &mut memory, event)).await {
             tracing::debug!(%error, "event not written");
         }
     }

@@ -16,6 +16,8 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::tasks::{AbortOnDrop, supervised};
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Reference {
     ConfigMap { namespace: String, name: String },
@@ -34,8 +36,8 @@ type Known = Option<Option<Object>>;
 struct Entry {
     value: watch::Receiver<Known>,
     users: Arc<Mutex<Vec<Weak<Notify>>>>,
-    /// Ends the watch when the last user is gone.
-    task: tokio::task::AbortHandle,
+    /// Ends with the entry.
+    _task: AbortOnDrop,
 }
 
 /// A cheap handle on all of them.
@@ -65,9 +67,6 @@ impl Sources {
         self.entries.lock().retain(|_, entry| {
             let mut users = entry.users.lock();
             users.retain(|u| u.strong_count() > 0);
-            if users.is_empty() {
-                entry.task.abort();
-            }
             !users.is_empty()
         });
     }
@@ -121,22 +120,16 @@ impl Sources {
         let users: Arc<Mutex<Vec<Weak<Notify>>>> = Arc::default();
         let client = self.client.clone();
         let task = match reference.clone() {
-            Reference::ConfigMap { namespace, name } => tokio::spawn(follow::<ConfigMap>(
-                Api::namespaced(client, &namespace),
-                name,
-                sender,
-                users.clone(),
-                Object::ConfigMap,
-            )),
-            Reference::Secret { namespace, name } => tokio::spawn(follow::<Secret>(
-                Api::namespaced(client, &namespace),
-                name,
-                sender,
-                users.clone(),
-                Object::Secret,
-            )),
+            Reference::ConfigMap { namespace, name } => {
+                let api: Api<ConfigMap> = Api::namespaced(client, &namespace);
+                keep(api, name, sender, users.clone(), Object::ConfigMap)
+            }
+            Reference::Secret { namespace, name } => {
+                let api: Api<Secret> = Api::namespaced(client, &namespace);
+                keep(api, name, sender, users.clone(), Object::Secret)
+            }
         };
-        Entry { value, users, task: task.abort_handle() }
+        Entry { value, users, _task: task }
     }
 }
 
@@ -147,6 +140,20 @@ impl Reference {
             Reference::Secret { .. } => "secret",
         }
     }
+}
+
+fn keep<K>(
+    api: Api<K>,
+    name: String,
+    sender: watch::Sender<Known>,
+    users: Arc<Mutex<Vec<Weak<Notify>>>>,
+    wrap: fn(Arc<K>) -> Object,
+) -> AbortOnDrop
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let begin = move || follow(api.clone(), name.clone(), sender.clone(), users.clone(), wrap);
+    AbortOnDrop(tokio::spawn(supervised("watch of a reference", begin)))
 }
 
 async fn follow<K>(

@@ -30,6 +30,7 @@ use crate::{
     cri::{ContainerRecord, ContainerState},
     node::admission::Rejection,
     probes::{Kind, Probes, Verdict},
+    tasks::{AbortOnDrop, supervised},
     volumes::{Paths, projection::Tokens},
 };
 
@@ -82,7 +83,9 @@ pub(crate) async fn run(
     rejection: Option<Rejection>,
 ) {
     let (reports, receiver) = watch::channel(None);
-    let writer = tokio::spawn(write_status(node.config.client.clone(), pod.clone(), receiver));
+    let (client, known) = (node.config.client.clone(), pod.clone());
+    let writing = move || write_status(client.clone(), known.clone(), receiver.clone());
+    let writer = AbortOnDrop(tokio::spawn(supervised("status writer", writing)));
     let mut worker = Worker::new(node, pod, wakers);
     if let Some(rejection) = rejection {
         worker.reject(rejection);
@@ -119,7 +122,7 @@ pub(crate) async fn run(
         }
         deleted |= worker.wait(&mut feed, wake_at, deleted, now).await;
     }
-    writer.abort();
+    drop(writer);
     worker.node.allocations.close(uid_of(&worker.pod), Timestamp::now());
     worker.forget().await;
 }

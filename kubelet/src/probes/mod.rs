@@ -53,6 +53,7 @@ pub(crate) struct Verdict {
     pub(crate) grace: Option<i64>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) runtime: Runtime,
     pub(crate) container: Container,

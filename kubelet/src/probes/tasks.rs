@@ -10,6 +10,7 @@ use crate::{
     cri::ContainerState,
     pods::view::{ContainerView, PodView, SandboxView, init_containers, spec_of},
     runtime::Runtime,
+    tasks::supervised,
 };
 
 /// Verdicts that wait for the worker; a task with one more waits itself.
@@ -55,7 +56,9 @@ impl Probes {
                 let target =
                     Target { runtime: runtime.clone(), container: container.clone(), id, ip, started };
                 let mut task = JoinSet::new();
-                task.spawn(run(target, kind, probe.clone(), self.sender.clone()));
+                let (probe, sender) = (probe.clone(), self.sender.clone());
+                let begin = move || run(target.clone(), kind, probe.clone(), sender.clone());
+                task.spawn(supervised("probe", begin));
                 task
             });
         }
