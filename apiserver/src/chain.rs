@@ -26,10 +26,8 @@ use crate::schema::parse_duration;
 use crate::server::Server;
 use crate::status::{Result, Status};
 use crate::verbs::{answer, serve};
-use crate::{aggregation, connect, discovery, openapi};
+use crate::{aggregation, connect, discovery, limits, openapi};
 
-/// Upstream's limit of a request body.
-const MAX_BODY: usize = 3 << 20;
 /// What is read, and dropped, beyond it, so that the client gets to see the refusal.
 const MAX_EXCESS: usize = 16 << 20;
 
@@ -404,7 +402,7 @@ fn tagged(body: Bytes, media: &'static str, tag: &str, headers: &HeaderMap) -> R
 }
 
 async fn read(mut body: Body) -> Result<Bytes> {
-    match Limited::new(&mut body, MAX_BODY).collect().await {
+    match Limited::new(&mut body, limits::REQUEST_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(e) if e.is::<LengthLimitError>() => {
             // A client that is still sending would see a broken connection, not the answer.
@@ -414,7 +412,7 @@ async fn read(mut body: Body) -> Result<Bytes> {
             {
                 excess += frame.data_ref().map_or(0, Bytes::len);
             }
-            Err(Status::request_entity_too_large(format!("limit is {MAX_BODY}")))
+            Err(Status::request_entity_too_large(format!("limit is {}", limits::REQUEST_BYTES)))
         }
         Err(e) => Err(Status::bad_request(format!("cannot read the request body: {e}"))),
     }

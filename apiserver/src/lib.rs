@@ -20,6 +20,7 @@ pub mod field;
 pub mod field_names;
 pub mod health;
 pub mod ip_allocator;
+pub mod limits;
 pub mod metrics;
 pub mod openapi;
 pub mod patch;

@@ -61,7 +61,7 @@ pub fn merge_noticed(body: &[u8], duplicates: Noticed, unknown: Noticed) -> Noti
     // Duplicates of a field that is unknown, or inside one, are no news.
     all.retain(|duplicate| !unknown.0.iter().any(|u| is_within(duplicate, u)));
     all.extend(unknown.0);
-    json::order_as_in(body, &mut all);
+    super::order::order_as_in(body, &mut all);
     Noticed(all)
 }
 
@@ -244,6 +244,32 @@ mod tests {
             let refs = vec![format!("*a{}", i - 1); 10].join(",");
             text.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
         }
-        assert_eq!(yaml::parse(text.as_bytes()).unwrap_err(), "yaml: document contains excessive aliasing");
+        let excessive = "yaml: document contains excessive aliasing";
+        assert_eq!(yaml::parse(text.as_bytes()).unwrap_err(), excessive);
+        // Few values, many bytes.
+        let large = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), ["*a"; 100].join(","));
+        assert_eq!(yaml::parse(large.as_bytes()).unwrap_err(), excessive);
+        // An anchor around an anchor around an anchor.
+        let items = vec!["0"; 100_000].join(",");
+        let anchors: String = (0..100).map(|i| format!("[&a{i} ")).collect();
+        let nested = format!("a: {anchors}[{items}]{}", "]".repeat(100));
+        assert_eq!(yaml::parse(nested.as_bytes()).unwrap_err(), excessive);
+    }
+
+    #[test]
+    fn yaml_aliases_cannot_nest_without_end() {
+        let mut text = "a0: &a0 [x]\n".to_owned();
+        for i in 1..200 {
+            text.push_str(&format!("a{i}: &a{i} [*a{}]\n", i - 1));
+        }
+        assert_eq!(yaml::parse(text.as_bytes()).unwrap_err(), "yaml: exceeded max depth");
+        let merged = format!(
+            "a: &a {}1{}\nb: {}{{<<: *a}}{}\n",
+            "{x: ".repeat(100),
+            "}".repeat(100),
+            "[".repeat(60),
+            "]".repeat(60)
+        );
+        assert_eq!(yaml::parse(merged.as_bytes()).unwrap_err(), "yaml: exceeded max depth");
     }
 }

@@ -1,68 +1,54 @@
 //! JSON bodies: a parse that notices duplicate fields, and Go's words for what is malformed.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::go_syntax;
+use crate::limits;
 pub(super) use crate::schema::describe;
-use crate::schema::{MAX_NOTICED, Noticed, Path};
+use crate::schema::{Noticed, Path};
 
 /// The value of a body and its duplicate fields. Go replaces bad UTF-8 instead of refusing it.
 pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
     let text = String::from_utf8_lossy(body);
-    let duplicates = RefCell::new(Vec::new());
-    let value = read(
-        &text,
-        &|path| {
-            let mut list = duplicates.borrow_mut();
-            if list.len() < MAX_NOTICED {
-                let notice = format!("duplicate field {:?}", path.text());
-                if !list.contains(&notice) {
-                    list.push(notice);
-                }
-            }
-        },
-        &|_| {},
-    );
-    match value {
-        Ok(value) => Ok((value, Noticed(duplicates.into_inner()))),
+    let duplicates = RefCell::new(Duplicates::default());
+    match read(&text, &|path| duplicates.borrow_mut().notice(path)) {
+        Ok(value) => Ok((value, Noticed(duplicates.into_inner().list))),
         Err(e) => Err(go_syntax::error(text.as_bytes()).unwrap_or_else(|| e.to_string())),
     }
 }
 
-/// Sorts notices by where in the body their field stands; those it does not find stay at the front.
-pub(super) fn order_as_in(body: &[u8], notices: &mut [String]) {
-    let text: Cow<'_, str> = String::from_utf8_lossy(body);
-    let seen: RefCell<HashMap<String, usize>> = RefCell::default();
-    let count = |path: Path<'_>| {
-        let mut seen = seen.borrow_mut();
-        let at = seen.len() + 1;
-        // A duplicate is noticed where it comes for the second time.
-        for what in ["unknown", "duplicate"] {
-            let notice = format!("{what} field {:?}", path.text());
-            if notices.contains(&notice) && (what == "duplicate" || !seen.contains_key(&notice)) {
-                seen.insert(notice, at);
-            }
+/// The duplicate fields of a body, each once; no more than may be told.
+#[derive(Default)]
+struct Duplicates {
+    list: Vec<String>,
+    bytes: usize,
+}
+
+// === impl Duplicates ===
+
+impl Duplicates {
+    fn notice(&mut self, path: Path<'_>) {
+        // What is not new counts as well: to find out costs as much.
+        if self.list.len() >= limits::NOTICES || self.bytes > limits::NOTICED_BYTES {
+            return;
         }
-        let filler = format!("#{at}");
-        seen.insert(filler, 0);
-    };
-    if read(&text, &|_| {}, &count).is_ok() {
-        let seen = seen.into_inner();
-        notices.sort_by_key(|notice| seen.get(notice).copied().unwrap_or_default());
+        let notice = format!("duplicate field {:?}", path.text());
+        self.bytes += notice.len();
+        if !self.list.contains(&notice) {
+            self.list.push(notice);
+        }
     }
 }
 
 type OnKey<'a> = &'a dyn Fn(Path<'_>);
 
-fn read(text: &str, duplicate: OnKey<'_>, each: OnKey<'_>) -> serde_json::Result<Value> {
+fn read(text: &str, duplicate: OnKey<'_>) -> serde_json::Result<Value> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = Node { path: Path::Root, duplicate, each }.deserialize(&mut deserializer)?;
+    let value = Node { path: Path::Root, duplicate }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
@@ -72,7 +58,6 @@ fn read(text: &str, duplicate: OnKey<'_>, each: OnKey<'_>) -> serde_json::Result
 struct Node<'a> {
     path: Path<'a>,
     duplicate: OnKey<'a>,
-    each: OnKey<'a>,
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
@@ -132,7 +117,6 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
             let path = Path::Key(&self.path, &key);
-            (self.each)(path);
             if map.contains_key(&key) {
                 (self.duplicate)(path);
             }

@@ -1,9 +1,11 @@
 //! Bytes to objects and back: JSON, YAML, protobuf, Table, PartialObjectMetadata.
 
 mod decode;
+pub(crate) mod depth;
 mod go_syntax;
 pub(crate) mod json;
 mod negotiate;
+mod order;
 mod protobuf;
 mod row;
 pub(crate) mod table;

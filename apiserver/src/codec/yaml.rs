@@ -6,12 +6,9 @@ use std::collections::HashMap;
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Number, Value};
 
+use super::depth;
+use crate::limits;
 use crate::schema::Noticed;
-
-/// Deeper bodies are refused, as for JSON.
-const MAX_DEPTH: usize = 126;
-/// How many values aliases may add to a body.
-const MAX_ALIASED: usize = 100_000;
 
 /// The value of the first document and its duplicate keys, which upstream reports as one notice.
 pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
@@ -19,7 +16,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
     let mut composer = Composer {
         parser: Parser::new_from_str(&text),
         anchors: HashMap::new(),
-        aliased: 0,
+        room: limits::YAML_ALIASED_BYTES,
         duplicates: vec![],
     };
     let value = composer.document()?;
@@ -33,7 +30,9 @@ pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
 struct Composer<'a> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     anchors: HashMap<usize, Value>,
-    aliased: usize,
+    /// The bytes of memory that anchors and aliases may still take. An anchor is a copy, too: anchors inside anchors would
+    /// otherwise hold a body once for each level.
+    room: usize,
     duplicates: Vec<String>,
 }
 
@@ -60,11 +59,11 @@ impl<'a> Composer<'a> {
     }
 
     fn node(&mut self, (event, span): (Event<'a>, Span), depth: usize) -> Result<Value, String> {
-        if depth > MAX_DEPTH {
+        if depth > limits::BODY_DEPTH {
             return Err("yaml: exceeded max depth".to_owned());
         }
         let (value, anchor) = match event {
-            Event::Alias(id) => (self.alias(id)?, 0),
+            Event::Alias(id) => (self.alias(id, depth)?, 0),
             Event::Scalar(text, style, anchor, tag) => {
                 let tag = tag.as_ref().and_then(|t| t.core_suffix());
                 (
@@ -78,18 +77,24 @@ impl<'a> Composer<'a> {
             _ => return Err("yaml: did not find expected node content".to_owned()),
         };
         if anchor != 0 {
+            self.copied(&value)?;
             self.anchors.insert(anchor, value.clone());
         }
         Ok(value)
     }
 
-    fn alias(&mut self, id: usize) -> Result<Value, String> {
+    fn alias(&mut self, id: usize, depth: usize) -> Result<Value, String> {
         let value = self.anchors.get(&id).ok_or("yaml: unknown anchor referenced")?.clone();
-        self.aliased += count(&value);
-        if self.aliased > MAX_ALIASED {
-            return Err("yaml: document contains excessive aliasing".to_owned());
+        if depth::exceeds(&value, limits::BODY_DEPTH - depth) {
+            return Err("yaml: exceeded max depth".to_owned());
         }
+        self.copied(&value)?;
         Ok(value)
+    }
+
+    fn copied(&mut self, value: &Value) -> Result<(), String> {
+        self.room = remaining(value, self.room).ok_or("yaml: document contains excessive aliasing")?;
+        Ok(())
     }
 
     fn sequence(&mut self, depth: usize) -> Result<Value, String> {
@@ -159,11 +164,16 @@ fn key_text(key: Value) -> Result<String, String> {
     }
 }
 
-fn count(value: &Value) -> usize {
+/// What a value leaves of so many bytes; `None` where it takes more.
+fn remaining(value: &Value, room: usize) -> Option<usize> {
+    let room = room.checked_sub(size_of::<Value>())?;
     match value {
-        Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
-        Value::Object(map) => 1 + map.values().map(count).sum::<usize>(),
-        _ => 1,
+        Value::String(text) => room.checked_sub(text.len()),
+        Value::Array(items) => items.iter().try_fold(room, |room, item| remaining(item, room)),
+        Value::Object(map) => map.iter().try_fold(room, |room, (key, value)| {
+            remaining(value, room.checked_sub(size_of::<String>() + key.len())?)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(room),
     }
 }
 

@@ -1,16 +1,18 @@
 //! Patches: pure functions from an object and a patch to the changed object.
 
 pub mod apply;
+mod operations;
 mod strategic;
 
 use coracle_api::Object;
-use json_patch::{AddOperation, Patch, PatchOperation};
 use serde_json::{Map, Value};
 
 use crate::codec::json;
 use crate::field::{Cause, FieldError};
+use crate::limits;
 use crate::schema::{Noticed, Schema, describe};
 use crate::status::{Result, Status};
+pub(crate) use operations::{Operations, Unapplied};
 
 /// The patch languages, by media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +33,6 @@ pub struct Patched {
     /// What upstream shows of the patch in an error: the result for JSON and merge patches, else the patch.
     shown: String,
 }
-
-/// Upstream's limit on the operations of a JSON patch.
-const MAX_OPERATIONS: usize = 10_000;
 
 // === impl PatchKind ===
 
@@ -106,7 +105,7 @@ fn change(
         }
         PatchKind::Merge => {
             let (patch, noticed) = object_patch(patch, "error decoding patch: ")?;
-            json_patch::merge(&mut object.0, &patch);
+            merge(&mut object.0, &patch);
             Ok((object, noticed, patch))
         }
         PatchKind::Strategic => {
@@ -135,45 +134,42 @@ fn object_patch(patch: &[u8], prefix: &str) -> Result<(Value, Noticed)> {
     }
 }
 
+/// A merge patch (RFC 7386). No deeper than the patch, whose parser has a limit.
+fn merge(object: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = Value::Object(Map::new());
+    }
+    let Value::Object(object) = object else { return };
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(object.remove(key)),
+            value => merge(object.entry(key.as_str()).or_insert(Value::Null), value),
+        }
+    }
+}
+
 // === JSON patch ===
 
 fn apply_operations(document: &mut Value, patch: &[u8]) -> Result<Noticed> {
     let (value, noticed) =
         json::parse(patch).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-    let Value::Array(operations) = &value else {
-        let why = format!(
-            "json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
-            describe(&value)
-        );
-        return Err(Status::bad_request(format!("error decoding patch: {why}")));
-    };
-    if operations.len() > MAX_OPERATIONS {
-        let n = operations.len();
+    let operations = Operations::read(value).map_err(|found| {
+        let why = format!("json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp");
+        Status::bad_request(format!("error decoding patch: {why}"))
+    })?;
+    let (most, n) = (limits::PATCH_OPERATIONS, operations.len());
+    if n > most {
         return Err(Status::request_entity_too_large(format!(
-            "Request entity is too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {n}"
+            "Request entity is too large: The allowed maximum operations in a JSON patch is {most}, got {n}"
         )));
     }
-    let Patch(operations) = serde_json::from_value(value).map_err(|_| rejected())?;
-    for operation in operations {
-        let operation = replace_may_add(document, operation);
-        json_patch::patch(document, &[operation]).map_err(|_| rejected())?;
-    }
+    operations.apply(document).map_err(|_| rejected())?;
     let notices = noticed.0.into_iter().map(|notice| format!("json patch {notice}")).collect();
     Ok(Noticed(notices))
-}
-
-/// Upstream's `replace` of a field that an object does not have adds it.
-fn replace_may_add(document: &Value, operation: PatchOperation) -> PatchOperation {
-    match operation {
-        PatchOperation::Replace(replace) => {
-            let parent = replace.path.parent().and_then(|p| document.pointer(p.as_str()));
-            if parent.is_some_and(Value::is_object) && document.pointer(replace.path.as_str()).is_none() {
-                return PatchOperation::Add(AddOperation { path: replace.path, value: replace.value });
-            }
-            PatchOperation::Replace(replace)
-        }
-        other => other,
-    }
 }
 
 /// Upstream's answer to operations that cannot be applied.

@@ -1,5 +1,7 @@
 //! Strategic merge patch: a merge patch that knows from the schema which lists are merged, and by which key.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use crate::schema::{Field, Node};
@@ -111,10 +113,32 @@ impl<'a> List<'a> {
         if item.is_object() { item.get(self.key) } else { Some(item) }
     }
 
-    fn position(&self, items: &[Value], item: &Value) -> Option<usize> {
-        let wanted = self.identity(item)?;
-        items.iter().position(|other| self.identity(other) == Some(wanted))
+    /// Where each of the items comes first.
+    fn places(&self, items: &[Value]) -> Places {
+        let mut places = HashMap::with_capacity(items.len());
+        for (at, item) in items.iter().enumerate() {
+            if let Some(identity) = self.identity(item) {
+                places.entry(text(identity)).or_insert(at);
+            }
+        }
+        Places(places)
     }
+
+    fn place(&self, places: &Places, item: &Value) -> Option<usize> {
+        places.0.get(&text(self.identity(item)?)).copied()
+    }
+}
+
+/// Places in a list by what tells its items apart: a list of n items is merged in n steps, not in n * n.
+struct Places(HashMap<String, usize>);
+
+/// A value as a key.
+fn text(value: &Value) -> String {
+    value.to_string()
+}
+
+fn texts(values: &[Value]) -> HashSet<String> {
+    values.iter().map(text).collect()
 }
 
 fn merge_list(original: Vec<Value>, patch: Vec<Value>, list: List<'_>, deletes: bool) -> Result<Vec<Value>> {
@@ -123,11 +147,13 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, list: List<'_>, deletes: 
     }
     if !holds_maps(&original, &patch)? {
         if deletes {
-            return Ok(original.into_iter().filter(|item| !patch.contains(item)).collect());
+            let gone = texts(&patch);
+            return Ok(original.into_iter().filter(|item| !gone.contains(&text(item))).collect());
         }
         let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
+        let mut seen = HashSet::new();
         for item in original.iter().chain(&patch) {
-            if !merged.contains(item) {
+            if seen.insert(text(item)) {
                 merged.push(item.clone());
             }
         }
@@ -140,14 +166,16 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, list: List<'_>, deletes: 
     let (original, patch) = directed_items(original, patch, list)?;
     let live = original.clone();
     let mut merged = original;
+    let mut places = list.places(&merged);
     for item in &patch {
-        let at = list.position(&merged, item);
-        if list.identity(item).is_none() {
-            return Err(no_merge_key(item, list.key));
-        }
+        let Some(identity) = list.identity(item) else { return Err(no_merge_key(item, list.key)) };
+        let at = list.place(&places, item);
         match (at.and_then(|at| merged.get_mut(at)), item) {
             (Some(Value::Object(old)), Value::Object(new)) => merge_map(old, new.clone(), list.item)?,
-            _ => merged.push(item.clone()),
+            _ => {
+                places.0.entry(text(identity)).or_insert(merged.len());
+                merged.push(item.clone());
+            }
         }
     }
     Ok(order(merged, &patch, &live, list))
@@ -173,13 +201,13 @@ fn directed_items(
     list: List<'_>,
 ) -> Result<(Vec<Value>, Vec<Value>)> {
     let mut plain = Vec::with_capacity(patch.len());
-    let mut replaces = false;
+    let (mut replaces, mut gone) = (false, HashSet::new());
     for item in patch {
         match item.get(DIRECTIVE).map(|d| d.as_str().unwrap_or_default()) {
             None => plain.push(item),
             Some("delete") => {
                 let Some(wanted) = item.get(list.key) else { return Err(no_merge_key(&item, list.key)) };
-                original.retain(|other| other.get(list.key) != Some(wanted));
+                gone.insert(text(wanted));
             }
             Some("replace") => replaces = true,
             Some("merge") => {
@@ -191,32 +219,39 @@ fn directed_items(
             }
         }
     }
+    if !gone.is_empty() {
+        original.retain(|other| other.get(list.key).is_none_or(|key| !gone.contains(&text(key))));
+    }
     Ok(if replaces { (plain, vec![]) } else { (original, plain) })
 }
 
 /// The order upstream gives a merged list: items that `wanted` names in its order, the others in that of the live list,
 /// each of them before the first named item that the live list has behind it.
 fn order(merged: Vec<Value>, wanted: &[Value], live: &[Value], list: List<'_>) -> Vec<Value> {
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| list.position(wanted, item).is_some());
-    named.sort_by_key(|item| list.position(wanted, item));
-    others.sort_by_key(|item| list.position(live, item).unwrap_or(usize::MAX));
+    let (wanted, live) = (list.places(wanted), list.places(live));
+    let place = |places: &Places, item: &Value| list.place(places, item);
+    // Each item with its place among the wanted and in the live list.
+    let placed = merged.into_iter().map(|item| (place(&wanted, &item), place(&live, &item), item));
+    let (mut named, mut others): (Vec<_>, Vec<_>) = placed.partition(|(wanted, ..)| wanted.is_some());
+    named.sort_by_key(|(wanted, ..)| *wanted);
+    others.sort_by_key(|(_, live, _)| live.unwrap_or(usize::MAX));
     let mut result = Vec::with_capacity(named.len() + others.len());
     let (mut left, mut right) = (others.into_iter().peekable(), named.into_iter().peekable());
     while let (Some(l), Some(r)) = (left.peek(), right.peek()) {
-        let before = matches!((list.position(live, l), list.position(live, r)), (Some(l), Some(r)) if l < r);
+        let before = matches!((l.1, r.1), (Some(l), Some(r)) if l < r);
         result.extend(if before { left.next() } else { right.next() });
     }
     result.extend(right);
     result.extend(left);
-    result
+    result.into_iter().map(|(_, _, item)| item).collect()
 }
 
 /// Keeps only the fields that `$retainKeys` lists.
 fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<()> {
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(keys) = keys else { return Err(Status::bad_request(BAD_RETAIN_KEYS)) };
-    let listed = |key: &str| keys.iter().any(|k| k == key);
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |key: &str| keys.contains(key);
     let directive = |key: &str| key.starts_with(DELETE_FROM_LIST) || key.starts_with(SET_ORDER);
     if patch.iter().any(|(key, value)| !value.is_null() && !directive(key) && !listed(key)) {
         return Err(Status::bad_request(BAD_RETAIN_KEYS));

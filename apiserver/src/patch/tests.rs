@@ -107,6 +107,40 @@ fn lists_of_scalars_merge_as_sets() {
     assert_eq!(finalizers(order), Ok(json!(["c", "b"])));
 }
 
+/// Quadratic work on lists of this length would take minutes.
+#[test]
+fn long_lists_merge_in_linear_work() {
+    const MANY: usize = 20_000;
+    let names = |from: usize| (from..from + MANY).map(|i| json!(format!("x/{i}"))).collect::<Value>();
+    let original = json!({"metadata": {"finalizers": names(0)}});
+    let patch = |patch: Value| {
+        patched(PatchKind::Strategic, "v1", "Pod", &original, &json!({"metadata": patch})).unwrap()
+    };
+    let merged = patch(json!({"finalizers": names(MANY / 2)}));
+    assert_eq!(merged["metadata"]["finalizers"].as_array().unwrap().len(), MANY * 3 / 2);
+    let ordered = patch(json!({"$setElementOrder/finalizers": names(0)}));
+    assert_eq!(ordered, original);
+    let emptied = patch(json!({"$deleteFromPrimitiveList/finalizers": names(0)}));
+    assert_eq!(emptied["metadata"]["finalizers"], json!([]));
+    let containers = |extra: Value| {
+        (0..MANY)
+            .map(|i| {
+                let mut c = extra.clone();
+                c["name"] = format!("c{i}").into();
+                c
+            })
+            .collect::<Value>()
+    };
+    let kept = pod_patch(
+        json!({"containers": containers(json!({}))}),
+        json!({"containers": containers(json!({"image": "i"}))}),
+    )
+    .unwrap();
+    assert_eq!(kept["containers"][MANY - 1], json!({"name": format!("c{}", MANY - 1), "image": "i"}));
+    let gone = pod_patch(kept, json!({"containers": containers(json!({"$patch": "delete"}))})).unwrap();
+    assert_eq!(gone["containers"], json!([]));
+}
+
 #[test]
 fn malformed_strategic_patches_fail_in_upstreams_words() {
     let table = [
@@ -140,6 +174,8 @@ fn json_patches_replace_like_upstream_and_are_refused_like_upstream() {
         json!([{"op": "remove", "path": "/data/y"}]),
         json!([{"op": "add", "path": "/nope/x", "value": "1"}]),
         json!([{"op": "foo", "path": "/data/x"}]),
+        // Copies of copies: growth and depth have a limit.
+        (0..64).map(|i| json!({"op": "copy", "from": "/data", "path": format!("/data/{i}")})).collect(),
     ] {
         let failure = run(bad).unwrap_err().0;
         assert_eq!(

@@ -13,10 +13,11 @@ use std::sync::{Arc, LazyLock};
 use coracle_api::{Gvk, Object};
 use serde_json::Value;
 
+use crate::limits;
 use crate::status::Status;
 pub(crate) use leaf::{parse_duration, print_duration, print_instant};
 use normalize::Normalizer;
-pub(crate) use normalize::{MAX_NOTICED, Path, describe};
+pub(crate) use normalize::{Path, describe};
 use structural::Structural;
 pub use types::{Field, Leaf, LeafKind, List, ListKind, MapOf, Merge, Struct, Type, Types};
 pub(crate) use types::{Numbered, TypeId};
@@ -66,6 +67,10 @@ pub struct Noticed(pub Vec<String>);
 // === impl Noticed ===
 
 impl Noticed {
+    fn unknown(paths: Vec<String>) -> Self {
+        Noticed(paths.iter().map(|path| format!("unknown field {path:?}")).collect())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -132,9 +137,9 @@ impl Schema {
         if let Some(custom) = &self.custom {
             return custom.round_trip(object);
         }
-        let mut normalizer = Normalizer { types: &self.types, noticed: vec![] };
+        let mut normalizer = Normalizer::new(&self.types);
         match normalizer.value(self.root, &mut object.0, Path::Root) {
-            Ok(()) => Ok(Noticed(normalizer.noticed)),
+            Ok(()) => Ok(Noticed::unknown(normalizer.noticed.list)),
             Err(mismatch) => Err(mismatch.message()),
         }
     }
@@ -155,8 +160,8 @@ impl Custom {
         structural::fill(&mut object.0, schema);
         let mut unknown = structural::coerce(&mut object.0, schema)?;
         unknown.extend(structural::prune(&mut object.0, schema));
-        unknown.truncate(MAX_NOTICED);
-        Ok(Noticed(unknown.iter().map(|path| format!("unknown field {path:?}")).collect()))
+        unknown.truncate(limits::NOTICES);
+        Ok(Noticed::unknown(unknown))
     }
 
     /// What an object that was stored under an earlier schema lacks or has too much of by this one.

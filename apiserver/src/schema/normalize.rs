@@ -6,9 +6,7 @@ use serde_json::{Map, Value};
 
 use super::leaf;
 use super::types::{Field, Leaf, Struct, Type, TypeId, Types};
-
-/// Upstream reports at most this many unknown and duplicate fields.
-pub(crate) const MAX_NOTICED: usize = 100;
+use crate::limits;
 
 /// A value that does not fit its type.
 pub(super) enum Mismatch {
@@ -34,8 +32,17 @@ pub(crate) enum Path<'a> {
 }
 
 pub(super) struct Normalizer<'a> {
-    pub(super) types: &'a Types,
-    pub(super) noticed: Vec<String>,
+    types: &'a Types,
+    pub(super) noticed: Paths,
+    /// How many fields the form of the kind may still add.
+    room: usize,
+}
+
+/// Paths that are told to the client: no more than may be, in number and in bytes.
+#[derive(Default)]
+pub(super) struct Paths {
+    pub(super) list: Vec<String>,
+    bytes: usize,
 }
 
 // === impl Mismatch ===
@@ -111,7 +118,25 @@ impl Path<'_> {
     }
 }
 
+// === impl Paths ===
+
+impl Paths {
+    pub(super) fn push(&mut self, path: &Path<'_>) {
+        if self.list.len() < limits::NOTICES && self.bytes < limits::NOTICED_BYTES {
+            let text = path.text();
+            self.bytes += text.len();
+            self.list.push(text);
+        }
+    }
+}
+
 // === impl Normalizer ===
+
+impl<'a> Normalizer<'a> {
+    pub(super) fn new(types: &'a Types) -> Self {
+        Normalizer { types, noticed: Paths::default(), room: limits::ADDED_FIELDS }
+    }
+}
 
 impl Normalizer<'_> {
     pub(super) fn value(&mut self, id: TypeId, value: &mut Value, path: Path<'_>) -> Result<(), Mismatch> {
@@ -156,7 +181,7 @@ impl Normalizer<'_> {
             }
             let here = Path::Key(&path, key);
             let Some(field) = s.field(key) else {
-                self.notice("unknown", &here);
+                self.noticed.push(&here);
                 return false;
             };
             self.field(field, value, here).unwrap_or_else(|mismatch| {
@@ -170,6 +195,7 @@ impl Normalizer<'_> {
         for &i in &s.always {
             let field = &s.fields[usize::from(i)];
             if !map.contains_key(&*field.name) {
+                self.room = self.room.checked_sub(1).ok_or_else(too_large)?;
                 map.insert(field.name.to_string(), self.types.absent(field));
             }
         }
@@ -208,12 +234,11 @@ impl Normalizer<'_> {
             _ => leaf::canonicalize(leaf, value),
         }
     }
+}
 
-    fn notice(&mut self, what: &str, path: &Path<'_>) {
-        if self.noticed.len() < MAX_NOTICED {
-            self.noticed.push(format!("{what} field {:?}", path.text()));
-        }
-    }
+/// What is refused here could not be stored.
+fn too_large() -> Mismatch {
+    Mismatch::Words(format!("the object is too large: limit is {}", limits::STORED_BYTES))
 }
 
 /// What JSON's kinds are called in Go's decoding errors.

@@ -36,6 +36,11 @@ impl Draft {
         draft
     }
 
+    /// The bytes of the object, but for those of its revision.
+    pub fn len(&self) -> usize {
+        self.json.len()
+    }
+
     pub(super) fn encode(&self, revision: u64) -> Bytes {
         let digits = revision.to_string();
         let (head, tail) = self.json.split_at(self.split);

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use super::backend::Record;
 use super::cursor::Event;
 use super::draft::Draft;
-use crate::codec::Row;
+use crate::codec::{Row, depth};
+use crate::limits;
 use crate::resource::{FieldPath, IndexedField};
 
 /// Bounds of one ring. What falls out is still in the log.
@@ -93,7 +94,7 @@ impl Stored {
 
     /// Parses the object. The store holds only what it has encoded itself.
     pub fn object(&self) -> Object {
-        Object(serde_json::from_slice(&self.value).unwrap_or(Value::Null))
+        parse(&self.value)
     }
 
     /// The same object in other words.
@@ -110,6 +111,14 @@ impl Stored {
     pub fn name(&self) -> &str {
         self.key.split_once('/').map_or(&*self.key, |(_, name)| name)
     }
+}
+
+/// Reads what the store has written. What was stored before there was a limit and is nested deeper than can be read lacks
+/// what is too deep.
+fn parse(value: &[u8]) -> Object {
+    let read = serde_json::from_slice(value);
+    let read = read.or_else(|_| serde_json::from_slice(&depth::cut(value, limits::STORED_DEPTH)));
+    Object(read.unwrap_or(Value::Null))
 }
 
 // === impl Forms ===
@@ -174,7 +183,7 @@ impl Shelf {
 
     /// Makes a log line an object of the world.
     pub(super) fn revive(&self, revision: u64, key: Arc<str>, value: Bytes) -> Arc<Stored> {
-        let object = Object(serde_json::from_slice(&value).unwrap_or(Value::Null));
+        let object = parse(&value);
         Stored::new(revision, key, value, Index::of(&object, &self.fields))
     }
 

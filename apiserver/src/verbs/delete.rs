@@ -6,14 +6,15 @@ use coracle_api::{Gvk, Gvr, Object, query};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use super::commit::{put, remove};
 use super::inner::Deletion;
 use super::metadata;
 use super::versions;
-use super::write::{Ask, Unwritten, converted, put, remove, unsaved};
+use super::write::{Ask, converted, unsaved};
 use crate::Server;
 use crate::field::FieldError;
 use crate::status::{Result, Status};
-use crate::store::{Expect, Stored};
+use crate::store::Stored;
 
 /// What is answered to a delete.
 pub struct Deleted {
@@ -143,7 +144,6 @@ async fn perform(
     old: &Object,
     step: Step,
 ) -> Result<Option<(Value, bool)>> {
-    let expect = Expect::Revision(stored.revision);
     let done = |value: &[u8]| -> Result<Value> { serde_json::from_slice(value).map_err(Status::internal) };
     let outcome = match step {
         Step::Pending => return Ok(Some((answer(ask, old), false))),
@@ -152,8 +152,8 @@ async fn perform(
             let last = Object(done(&unsaved(&last))?);
             return Ok(Some((answer(ask, &last), true)));
         }
-        Step::Mark(new) => put(server, ask.resource, key, expect, &new).await.map(|s| (s, false)),
-        Step::Remove(last) => remove(server, ask.resource, key, expect, &last).await.map(|s| (s, true)),
+        Step::Mark(mut new) => put(server, ask, key, Some((stored, old)), &mut new).await.map(|s| (s, false)),
+        Step::Remove(last) => remove(server, ask.resource, key, stored, &last).await.map(|s| (s, true)),
     };
     match outcome {
         Ok((stored, gone)) => {
@@ -161,8 +161,7 @@ async fn perform(
             let object = converted(ask.resource, Object(done(&stored.value)?));
             Ok(Some((if gone { answer(ask, &object) } else { object.0 }, gone)))
         }
-        Err(Unwritten::Raced) => Ok(None),
-        Err(Unwritten::Failed(status)) => Err(status),
+        Err(e) => e.status().map_or(Ok(None), Err),
     }
 }
 

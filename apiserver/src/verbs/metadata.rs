@@ -1,5 +1,7 @@
 //! The rules of `metadata` that hold for every kind: what the server fills in, and what a client may write.
 
+use std::collections::HashSet;
+
 use coracle_api::Object;
 use jiff::Timestamp;
 use rand::Rng;
@@ -8,13 +10,8 @@ use serde_json::{Value, json};
 use super::options::bad_manager;
 use crate::field::{Cause, FieldError};
 use crate::field_names;
+use crate::limits::{ANNOTATION_BYTES, SUBRESOURCE_BYTES};
 use crate::resource::Resource;
-
-/// Upstream's limit on all annotations of an object together.
-const ANNOTATION_BYTES: usize = 256 * 1024;
-
-/// Upstream's limit on the name of a subresource in `managedFields`.
-const SUBRESOURCE_BYTES: usize = 256;
 
 /// Finalizers whose names need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
@@ -50,17 +47,20 @@ pub fn generated_name(prefix: &str) -> String {
     prefix[..end].chars().chain(tail).collect()
 }
 
-/// Carries over what no update may change: what is absent is filled, what is the server's is restored.
+/// Makes the server's part of an updated object's metadata what it was, whatever the client says of it; what is the
+/// client's to repeat is filled where it is absent, and judged by [`validate_update`].
 pub fn carry_over(new: &mut Object, old: &Object) {
-    for field in ["uid", "creationTimestamp"] {
-        if new.str_at(&["metadata", field]).is_empty() {
-            copy(new, old, field);
-        }
+    if new.uid().is_empty() {
+        copy(new, old, "uid");
     }
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-        if old.is_being_deleted() || new.at(&["metadata", field]).is_none() {
-            copy(new, old, field);
-        }
+    if !old.str_at(&["metadata", "creationTimestamp"]).is_empty() {
+        copy(new, old, "creationTimestamp");
+    }
+    if old.is_being_deleted() {
+        copy(new, old, "deletionTimestamp");
+    }
+    if new.at(&["metadata", "deletionGracePeriodSeconds"]).is_none() {
+        copy(new, old, "deletionGracePeriodSeconds");
     }
     copy(new, old, "generation");
     copy(new, old, "selfLink");
@@ -218,7 +218,8 @@ fn validate_managers(new: &Object, errors: &mut Vec<FieldError>) {
 pub fn validate_update(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = vec![];
     if old.is_being_deleted() {
-        let mut extra: Vec<&str> = new.finalizers().filter(|f| !old.finalizers().any(|o| o == *f)).collect();
+        let before: HashSet<&str> = old.finalizers().collect();
+        let mut extra: Vec<&str> = new.finalizers().filter(|f| !before.contains(f)).collect();
         extra.sort_unstable();
         if !extra.is_empty() {
             let list = extra.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ");

@@ -2,6 +2,7 @@
 
 pub mod answer;
 mod apply;
+mod commit;
 pub mod delete;
 pub mod inner;
 pub mod list;

@@ -6,11 +6,9 @@ use serde_json::json;
 
 use super::serve::Request;
 use crate::field::{Cause, FieldError};
+use crate::limits::MANAGER_BYTES;
 use crate::patch::PatchKind;
 use crate::status::{Result, Status};
-
-/// Upstream's limit on the name of a field manager.
-const MANAGER_BYTES: usize = 128;
 
 /// What `fieldValidation` asks for.
 #[derive(Clone, Copy, PartialEq, Eq)]

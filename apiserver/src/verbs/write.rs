@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::apply::authorize_create;
+use super::commit::{put, remove};
 use super::{metadata, tracking, versions};
 use crate::Server;
 use crate::admission::{Attributes, Operation};
@@ -16,7 +17,7 @@ use crate::field::FieldError;
 use crate::patch::apply;
 use crate::resource::{Resource, SubresourceHandler, WriteContext};
 use crate::status::{Result, Status};
-use crate::store::{Change, CommitError, Expect, Stored};
+use crate::store::Stored;
 
 /// Where and for whom a write happens.
 pub struct Ask<'a> {
@@ -151,7 +152,7 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
         }
         return Ok(Written { value: unsaved(&new), created: true, warnings });
     }
-    let committed = put(server, resource, &ask.key(new.name()), Expect::Absent, &new).await;
+    let committed = put(server, ask, &ask.key(new.name()), None, &mut new).await;
     match committed {
         Ok(stored) => {
             let stored = versions::served(server, resource, stored).await?;
@@ -159,10 +160,7 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
         }
         Err(e) => {
             resource.strategy.rollback(server, &new, None);
-            Err(match e {
-                Unwritten::Raced => Status::already_exists(&resource.gvr, new.name()),
-                Unwritten::Failed(status) => status,
-            })
+            Err(e.status().unwrap_or_else(|| Status::already_exists(&resource.gvr, new.name())))
         }
     }
 }
@@ -265,6 +263,8 @@ async fn update_once(
     tracking::set_owners(&mut new, owners);
     let attributes = ask.attributes(Operation::Update, ask.name);
     let mut warnings = server.access.admission.mutate(server, &attributes, &mut new, Some(&old)).await?;
+    // What is the server's is not a webhook's, either.
+    metadata::carry_over(&mut new, &old);
     let context = ask.context();
     resource.strategy.prepare(&context, &mut new, Some(&old));
     count_generation(&mut new, &old, ask);
@@ -288,10 +288,9 @@ async fn update_once(
         versions::to_stored(server, resource, &new).await?;
         return Ok(Some(Written { value: unsaved(&new), created: false, warnings }));
     }
-    let expect = Expect::Revision(stored.revision);
     let committed = match ends {
-        true => remove(server, resource, key, expect, &new).await,
-        false => put(server, resource, key, expect, &new).await,
+        true => remove(server, resource, key, stored, &new).await,
+        false => put(server, ask, key, Some((stored, &old)), &mut new).await,
     };
     match committed {
         Ok(stored) => {
@@ -300,10 +299,7 @@ async fn update_once(
         }
         Err(e) => {
             resource.strategy.rollback(server, &new, Some(&old));
-            match e {
-                Unwritten::Raced => Ok(None),
-                Unwritten::Failed(status) => Err(status),
-            }
+            e.status().map_or(Ok(None), Err)
         }
     }
 }
@@ -424,63 +420,6 @@ fn count_generation(new: &mut Object, old: &Object, ask: &Ask<'_>) {
     if counted(new) != counted(old) {
         new.set(&["metadata", "generation"], old.generation() + 1);
     }
-}
-
-/// Why nothing was written.
-pub(super) enum Unwritten {
-    /// Another write came first.
-    Raced,
-    Failed(Status),
-}
-
-// === impl Unwritten ===
-
-impl From<CommitError> for Unwritten {
-    fn from(e: CommitError) -> Self {
-        match e {
-            CommitError::Conflict(_) => Unwritten::Raced,
-            CommitError::Closed => Unwritten::Failed(Status::unavailable("apiserver is shutting down")),
-            other @ CommitError::Failed(_) => Unwritten::Failed(Status::internal(other)),
-        }
-    }
-}
-
-/// Writes an object in its stored version.
-pub(super) async fn put(
-    server: &Server,
-    resource: &Resource,
-    key: &str,
-    expect: Expect,
-    new: &Object,
-) -> Result<Arc<Stored>, Unwritten> {
-    let draft = draft(server, resource, new).await.map_err(Unwritten::Failed)?;
-    Ok(server.store.commit(&resource.storage, key, expect, Change::Put(draft)).await?)
-}
-
-/// Removes an object; watchers see this last state.
-pub(super) async fn remove(
-    server: &Server,
-    resource: &Resource,
-    key: &str,
-    expect: Expect,
-    last: &Object,
-) -> Result<Arc<Stored>, Unwritten> {
-    let draft = draft(server, resource, last).await.map_err(Unwritten::Failed)?;
-    let stored = server.store.commit(&resource.storage, key, expect, Change::Delete(draft)).await?;
-    resource.strategy.deleted(server, last);
-    Ok(stored)
-}
-
-async fn draft(server: &Server, resource: &Resource, object: &Object) -> Result<crate::store::Draft> {
-    let made = match &resource.conversion {
-        None => versions::to_stored(server, resource, object).await?,
-        Some(conversion) => {
-            let mut stored = object.clone();
-            conversion.write(&mut stored);
-            Some(stored)
-        }
-    };
-    Ok(server.store.draft(&resource.storage, made.as_ref().unwrap_or(object)))
 }
 
 /// A stored object in the version a resource serves.

@@ -3,6 +3,7 @@
 
 mod admission;
 mod aggregation;
+mod bodies;
 mod cluster;
 mod front_proxy;
 mod objects;

@@ -10,6 +10,7 @@ use super::compiled::{Binding, Mutation, Policy};
 use super::{Invocation, invocations, namespace};
 use crate::Server;
 use crate::cel::{Context, POLICY_BUDGET, Value};
+use crate::patch::{Operations, Unapplied};
 use crate::status::Result;
 
 pub(super) fn mutate(
@@ -156,13 +157,14 @@ fn operations(value: &Value<'_>) -> Result<Json, String> {
 
 /// The patched object; the same one where a `test` of the patch does not hold.
 fn patched(view: &Object, operations: Json) -> Result<Object, String> {
-    let patch: json_patch::Patch =
-        serde_json::from_value(operations).map_err(|e| format!("JSON Patch: {e}"))?;
+    let refused = |why: &dyn std::fmt::Display| format!("JSON Patch: {why}");
+    let operations =
+        Operations::read(operations).map_err(|found| refused(&format!("a patch is a list, not {found}")))?;
     let mut changed = view.clone();
-    match json_patch::patch(&mut changed.0, &patch) {
+    match operations.apply(&mut changed.0) {
         Ok(()) => Ok(changed),
-        Err(e) if matches!(e.kind, json_patch::PatchErrorKind::TestFailed) => Ok(view.clone()),
-        Err(e) => Err(format!("JSON Patch: {e}")),
+        Err(Unapplied::Test(_)) => Ok(view.clone()),
+        Err(e) => Err(refused(&e)),
     }
 }
 

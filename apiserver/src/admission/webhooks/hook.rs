@@ -13,6 +13,7 @@ use super::super::expressions::{self, Condition, Inputs};
 use super::super::matching::{Criteria, Matched};
 use super::review::{self, Response};
 use crate::Server;
+use crate::patch::Operations;
 use crate::status::{Result, Status};
 use crate::webhook::Hook;
 
@@ -55,12 +56,12 @@ pub(super) fn compile(configuration: &Object, known: &[Arc<Compiled>]) -> Vec<Ar
 pub(super) fn apply(
     what: &Attributes<'_>,
     matched: &Matched,
-    patch: &json_patch::Patch,
+    patch: &Operations,
     new: &mut Object,
 ) -> Result<bool> {
     let mut view = matched.view(what, new).into_owned();
     let before = new.clone();
-    json_patch::patch(&mut view.0, patch).map_err(Status::internal)?;
+    patch.apply(&mut view.0).map_err(Status::internal)?;
     matched.take_back(what, view, new)?;
     Ok(*new != before)
 }

@@ -108,7 +108,7 @@ impl Webhooks {
                     return Err(CallError::Refused(response.refusal(&hook.name)));
                 }
                 match new.as_deref_mut() {
-                    _ if patch.0.is_empty() => Ok(false),
+                    _ if patch.is_empty() => Ok(false),
                     None => Err(CallError::Refused(Status::internal(format!(
                         "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
                         hook.name

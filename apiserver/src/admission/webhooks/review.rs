@@ -5,6 +5,7 @@ use coracle_api::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::patch::Operations;
 use crate::status::Status;
 
 /// The body of a call.
@@ -100,15 +101,16 @@ pub(super) fn decode(version: &str, uid: &str, mutating: bool, body: &[u8]) -> R
 
 impl Response {
     /// The operations of the patch; none where there is no patch.
-    pub(super) fn patch(&self) -> Result<json_patch::Patch, String> {
+    pub(super) fn patch(&self) -> Result<Operations, String> {
         use base64::Engine;
         let undecodable =
             |e: &dyn std::fmt::Display| format!("received undecodable patch in webhook response: {e}");
         let Some(text) = self.patch.as_ref().filter(|p| !p.is_empty()) else {
-            return Ok(json_patch::Patch::default());
+            return Ok(Operations::default());
         };
         let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(|e| undecodable(&e))?;
-        serde_json::from_slice(&bytes).map_err(|e| undecodable(&e))
+        let patch = serde_json::from_slice(&bytes).map_err(|e| undecodable(&e))?;
+        Operations::read(patch).map_err(|found| undecodable(&format!("a patch is a list, not {found}")))
     }
 
     /// The `Status` of a refusal: the webhook's own, saying who refused.

@@ -4,9 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::element;
 use super::set::{Set, union};
+use crate::limits::UPDATE_MANAGERS;
 
-/// At most this many entries of updates are kept; older ones are joined.
-const MAX_UPDATE_ENTRIES: usize = 10;
 /// The manager of the joined entries.
 const ANCIENT: &str = "ancient-changes";
 
@@ -217,7 +216,7 @@ impl Managers {
     pub(super) fn cap(&mut self) {
         let is_update = |e: &Entry| e.operation == Operation::Update;
         let mut count = self.0.iter().filter(|e| is_update(e)).count();
-        if count <= MAX_UPDATE_ENTRIES {
+        if count <= UPDATE_MANAGERS {
             return;
         }
         let (mut updates, applies): (Vec<Entry>, Vec<Entry>) =
@@ -228,7 +227,7 @@ impl Managers {
         for entry in updates {
             let seen = first.iter().find(|(version, _)| *version == entry.api_version).map(|(_, at)| *at);
             match seen {
-                Some(at) if count > MAX_UPDATE_ENTRIES => {
+                Some(at) if count > UPDATE_MANAGERS => {
                     let bucket = &mut kept[at];
                     if bucket.manager != ANCIENT || !bucket.subresource.is_empty() {
                         bucket.manager = ANCIENT.to_owned();

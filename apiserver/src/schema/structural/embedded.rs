@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use coracle_api::{Gvk, Object};
 use serde_json::{Value, json};
 
-use super::super::normalize::{Normalizer, Path};
+use super::super::normalize::{Normalizer, Path, Paths};
 use super::super::{BUILTIN, Schema, TypeId};
 use super::Structural;
 use crate::field::FieldError;
@@ -23,9 +23,9 @@ pub(crate) fn metadata_type() -> TypeId {
 
 /// Gives all metadata its typed form. Answers the paths of fields it does not have, or what is malformed.
 pub(crate) fn coerce(object: &mut Value, schema: &Structural) -> Result<Vec<String>, String> {
-    let mut unknown = vec![];
+    let mut unknown = Paths::default();
     walk(object, schema, true, Path::Root, &mut unknown)?;
-    Ok(unknown)
+    Ok(unknown.list)
 }
 
 fn walk(
@@ -33,7 +33,7 @@ fn walk(
     schema: &Structural,
     object: bool,
     path: Path<'_>,
-    unknown: &mut Vec<String>,
+    unknown: &mut Paths,
 ) -> Result<(), String> {
     match value {
         Value::Object(map) => {
@@ -66,19 +66,20 @@ fn walk(
     }
 }
 
-fn metadata(value: &mut Value, path: Path<'_>, unknown: &mut Vec<String>) -> Result<(), String> {
+fn metadata(value: &mut Value, path: Path<'_>, unknown: &mut Paths) -> Result<(), String> {
     if value.is_null() {
         return Ok(());
     }
     let given = value.clone();
-    let mut normalizer = Normalizer { types: &BUILTIN, noticed: vec![] };
+    let mut normalizer = Normalizer::new(&BUILTIN);
     if let Err(mismatch) = normalizer.value(metadata_type(), value, Path::Root) {
         let why = mismatch.message();
         let own = matches!(path, Path::Key(Path::Root, _));
         return Err(if own { why } else { FieldError::invalid(path.text(), &given, why).to_string() });
     }
-    let name = |notice: &String| notice.split_once('"').map(|(_, p)| p.trim_end_matches('"').to_owned());
-    unknown.extend(normalizer.noticed.iter().filter_map(name).map(|n| format!("{}.{n}", path.text())));
+    for name in &normalizer.noticed.list {
+        unknown.push(&Path::Key(&path, name));
+    }
     if value.get("creationTimestamp").is_some_and(Value::is_null) {
         value.as_object_mut().and_then(|m| m.remove("creationTimestamp"));
     }

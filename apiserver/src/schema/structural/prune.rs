@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::normalize::{MAX_NOTICED, Path};
+use super::super::normalize::{Path, Paths};
 use super::{Additional, Structural};
 
 /// The fields that every object and every embedded one has.
@@ -10,21 +10,21 @@ const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 /// Removes unknown fields; answers their paths.
 pub(crate) fn prune(object: &mut Value, schema: &Structural) -> Vec<String> {
-    let mut pruner = Pruner { unknown: vec![] };
+    let mut pruner = Pruner { unknown: Paths::default() };
     pruner.value(object, Some(schema), true, Path::Root);
-    pruner.unknown.sort();
-    pruner.unknown
+    pruner.unknown.list.sort();
+    pruner.unknown.list
 }
 
 /// The same of a value that is no whole object unless its schema says so.
 pub(crate) fn prune_value(value: &mut Value, schema: &Structural) -> Vec<String> {
-    let mut pruner = Pruner { unknown: vec![] };
+    let mut pruner = Pruner { unknown: Paths::default() };
     pruner.value(value, Some(schema), schema.embedded, Path::Root);
-    pruner.unknown
+    pruner.unknown.list
 }
 
 struct Pruner {
-    unknown: Vec<String>,
+    unknown: Paths,
 }
 
 // === impl Pruner ===
@@ -44,7 +44,7 @@ impl Pruner {
                     (None, _) if keeps => {}
                     (None, Some(Additional::Any)) => self.value(value, None, false, here),
                     (None, _) => {
-                        self.notice(&here);
+                        self.unknown.push(&here);
                         return false;
                     }
                 }
@@ -62,12 +62,6 @@ impl Pruner {
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-        }
-    }
-
-    fn notice(&mut self, path: &Path<'_>) {
-        if self.unknown.len() < MAX_NOTICED {
-            self.unknown.push(path.text());
         }
     }
 }
