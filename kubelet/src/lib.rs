@@ -1,7 +1,8 @@
 //! The node agent: it makes pods out of the pod objects bound to its node, and reports what became of them.
 //!
 //! `pods` decides (pure plans), `runtime`, `images`, `volumes`, `net` act, `streaming` serves logs, exec, attach and
-//! port-forward to the API server, `proxy` and `dns` serve the node's pods. All system calls are in `sys`.
+//! port-forward to the API server, `proxy` and `dns` serve the node's pods. All system calls are in `sys`; what others
+//! may shape is touched by `beneath` alone.
 
 #![cfg_attr(
     test,
@@ -13,6 +14,7 @@
 )]
 
 mod agent;
+pub mod beneath;
 mod config;
 pub mod cri;
 pub mod dns;
