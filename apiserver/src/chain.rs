@@ -15,13 +15,14 @@ use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 
-use crate::authn::{Peer, User};
+use crate::authn::{Peer, User, impersonation};
 use crate::authz::{Asked, Decision, refused};
 use crate::health::{self, Check};
 use crate::metrics::RequestLabels;
 use crate::registry::Catalog;
 use crate::request::{self, RequestInfo};
 use crate::resource::SubresourceHandler;
+use crate::route::{self, Route};
 use crate::schema::parse_duration;
 use crate::server::Server;
 use crate::status::{Result, Status};
@@ -120,25 +121,26 @@ async fn answer(
 ) -> Result<Response<Body>> {
     let now = Timestamp::now();
     let user = authenticate(server, caller, request.headers(), now)?;
-    let user = impersonate(server, user, request.headers())?;
+    let user = impersonate(server, user, info, request.headers())?;
     let _permit = admit(server, &user, info)?;
-    authorize(server, &user, info)?;
-    let remote = aggregation::answering(&server.registry.snapshot(), &info.path).cloned();
-    if let Some(remote) = remote {
-        let served = aggregation::serve(server, &remote, &user, request);
-        return match is_long_running(info) {
-            true => served.await,
-            false => in_time(time_limit(server, info)?, served).await,
-        };
-    }
-    if !info.is_resource {
-        return non_resource(server, info, request.headers());
-    }
-    let resource = server.registry.lookup(&info.gvr()).ok_or_else(Status::no_such_path)?;
+    // What the path leads to is known before anybody is asked, and told only after.
+    let route = route::route(&server.registry.snapshot(), info);
+    authorize(server, &user, &Asked::from(info))?;
+    let resource = match route? {
+        Route::Remote(remote) => {
+            let served = aggregation::serve(server, &remote, &user, request);
+            return match is_long_running(info) {
+                true => served.await,
+                false => in_time(time_limit(server, info)?, served).await,
+            };
+        }
+        Route::Document => return non_resource(server, info, request.headers()),
+        Route::Resource(resource) => resource,
+    };
     if let Some(SubresourceHandler::Connect(kind)) =
         resource.subresource(&info.subresource).map(|s| &s.handler)
     {
-        connect::admit(server, &user, &resource, info).await?;
+        connect::admit(server, &user, &resource, *kind, info).await?;
         return connect::serve(server, *kind, info, request).await;
     }
     let (parts, body) = request.into_parts();
@@ -181,53 +183,16 @@ fn authenticate(server: &Server, caller: Caller, headers: &HeaderMap, now: Times
     }
 }
 
-/// `Impersonate-*` headers: a user who may `impersonate` another becomes them.
-fn impersonate(server: &Server, user: Arc<User>, headers: &HeaderMap) -> Result<Arc<User>> {
-    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Ok(user);
-    }
-    let all = |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned);
-    let name = all("impersonate-user").next();
-    let groups: Vec<String> = all("impersonate-group").collect();
-    let Some(name) = name.filter(|n| !n.is_empty()) else {
-        return match groups.is_empty() {
-            true => Ok(user),
-            false => Err(Status::bad_request("requested impersonation without impersonating a user")),
-        };
-    };
-    let mut other = User { name, groups, ..User::default() };
-    let account = other.name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    let (resource, namespace, subject) = match account {
-        Some((namespace, account)) => ("serviceaccounts", namespace, account),
-        None => ("users", "", &*other.name),
-    };
-    let base = Asked {
-        verb: "impersonate",
-        is_resource: true,
-        group: "",
-        resource,
-        subresource: "",
-        namespace,
-        name: subject,
-        path: "",
-        query: "",
-    };
-    let groups = other.groups.iter().map(|g| Asked { resource: "groups", namespace: "", name: g, ..base });
-    for asked in std::iter::once(base).chain(groups) {
-        if let Decision::Deny(why) = server.access.authz.decide(server, &user, &asked) {
-            return Err(refused(&user, &asked, "", &why));
-        }
-    }
-    if account.is_some() && other.groups.is_empty() {
-        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-        other.groups.extend(groups);
-    }
-    let anonymous = other.name == coracle_api::names::USER_ANONYMOUS;
-    let group = if anonymous { "system:unauthenticated" } else { "system:authenticated" };
-    if !other.in_group(group) {
-        other.groups.push(group.to_owned());
-    }
-    Ok(Arc::new(other))
+/// Who is served: the user that `Impersonate-*` headers name, where the caller may act as it.
+fn impersonate(
+    server: &Server,
+    user: Arc<User>,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+) -> Result<Arc<User>> {
+    let may = |user: &User, asked: &Asked<'_>| server.access.authz.decide(server, user, asked);
+    let other = impersonation::user(&user, &Asked::from(info), headers, &may)?;
+    Ok(other.map_or(user, Arc::new))
 }
 
 /// Upstream's long-running requests, which no limit counts.
@@ -252,10 +217,10 @@ fn admit(
     places.clone().try_acquire_owned().map(Some).map_err(|_| busy())
 }
 
-fn authorize(server: &Server, user: &User, info: &RequestInfo) -> Result<()> {
-    match server.access.authz.authorize(server, user, info) {
+fn authorize(server: &Server, user: &User, asked: &Asked<'_>) -> Result<()> {
+    match server.access.authz.decide(server, user, asked) {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(why) => Err(refused(user, &Asked::from(info), &info.version, &why)),
+        Decision::Deny(why) => Err(refused(user, asked, &why)),
     }
 }
 

@@ -29,6 +29,7 @@ pub mod registry;
 pub mod request;
 pub mod resource;
 pub mod resources;
+pub mod route;
 pub mod schema;
 pub mod server;
 pub mod status;

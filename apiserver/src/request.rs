@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 
-use coracle_api::{Gvr, selector::FieldSelector};
+use coracle_api::Gvr;
+use coracle_api::query::flag;
+use coracle_api::selector::FieldSelector;
 use http::Method;
 
 /// What a request asks for. Upstream's `RequestInfo`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RequestInfo {
+    pub method: Method,
     /// `get list watch create update patch delete deletecollection` for resources (`proxy` requests keep the verb of the
     /// method), the lower-case method otherwise.
     pub verb: String,
@@ -15,12 +18,22 @@ pub struct RequestInfo {
     pub is_resource: bool,
     pub group: String,
     pub version: String,
+    /// Also of `namespaces/x` itself, though that lies in no namespace.
     pub namespace: String,
     pub resource: String,
     pub subresource: String,
+    /// The path's, or the one that the field selector of a list or watch demands.
     pub name: String,
-    /// What follows the subresource: the target path of `proxy`.
+    /// What follows the subresource, from its `/` on, as the client encoded it: the target path of `proxy`.
     pub tail: String,
+    /// Whether the resource stands below a namespace in the path.
+    pub is_below_namespace: bool,
+    /// Whether the path itself names an object.
+    pub is_item: bool,
+    /// Whether the path begins with an old verb: `watch/pods`.
+    pub is_verb_in_path: bool,
+    /// What the field selector of a list, a watch or a deletion of many demands; nothing where it cannot be read.
+    pub fields: FieldSelector,
     /// The raw query string.
     pub query: String,
 }
@@ -83,56 +96,67 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
 }
 
-/// Reads a request line as upstream's resolver does.
+/// Reads a request line as upstream's resolver does: decoded as a whole, then split at every `/`. Whether anything is
+/// served there is for [`crate::route`] to say.
 pub fn parse(method: &Method, path: &str, query: &str) -> RequestInfo {
     let mut info = RequestInfo {
+        method: method.clone(),
         verb: method.as_str().to_lowercase(),
         path: decode(path, false).into_owned(),
         query: query.to_owned(),
         ..RequestInfo::default()
     };
-    let parts: Vec<Cow<'_, str>> =
-        path.trim_matches('/').split('/').filter(|p| !p.is_empty()).map(|p| decode(p, false)).collect();
-    let mut rest: &[Cow<'_, str>] = match parts.first().map(|p| &**p) {
-        Some("api") if parts.len() >= 3 => {
-            info.version = parts[1].to_string();
+    let whole = info.path.clone();
+    let parts: Vec<&str> = whole.trim_matches('/').split('/').collect();
+    let mut rest: &[&str] = match parts[..] {
+        ["api", version, _, ..] => {
+            info.version = version.to_owned();
             &parts[2..]
         }
-        Some("apis") if parts.len() >= 4 => {
-            info.group = parts[1].to_string();
-            info.version = parts[2].to_string();
+        ["apis", group, version, _, ..] => {
+            info.group = group.to_owned();
+            info.version = version.to_owned();
             &parts[3..]
         }
         _ => return info,
     };
     info.is_resource = true;
-    let special = match &*rest[0] {
-        "watch" | "proxy" if rest.len() > 1 => {
-            info.verb = rest[0].to_string();
-            rest = &rest[1..];
-            true
-        }
-        _ => false,
-    };
-    if !special {
+    if let ["watch" | "proxy", _, ..] = rest {
+        info.is_verb_in_path = true;
+        info.verb = rest[0].to_owned();
+        rest = &rest[1..];
+    } else {
         info.verb = verb(method).to_owned();
     }
     // `namespaces/x/pods` is a resource in a namespace; `namespaces/x/status` a part of the namespace itself.
-    if rest[0] == "namespaces" && rest.len() > 1 {
-        info.namespace = rest[1].to_string();
-        if rest.len() > 2 && !matches!(&*rest[2], "status" | "finalize") {
-            rest = &rest[2..];
+    if let ["namespaces", namespace, below @ ..] = rest {
+        info.namespace = (*namespace).to_owned();
+        if !matches!(below, [] | ["status" | "finalize", ..]) {
+            info.is_below_namespace = true;
+            rest = below;
         }
     }
-    info.resource = rest[0].to_string();
-    info.name = rest.get(1).map(|p| p.to_string()).unwrap_or_default();
-    info.subresource = rest.get(2).map(|p| p.to_string()).unwrap_or_default();
-    info.tail = rest.get(3..).unwrap_or_default().join("/");
-    if info.tail.is_empty() && rest.len() > 3 || path.ends_with('/') && rest.len() > 3 {
-        info.tail.push('/');
+    let part = |at: usize| rest.get(at).map(|p| (*p).to_owned()).unwrap_or_default();
+    (info.resource, info.name, info.subresource) = (part(0), part(1), part(2));
+    info.is_item = !info.name.is_empty();
+    if rest.len() >= 3 {
+        info.tail = tail(path, &whole, parts.len() - rest.len() + 3);
     }
-    collection_verbs(&mut info);
+    if !info.is_verb_in_path {
+        collection_verbs(&mut info);
+    }
     info
+}
+
+/// What follows the first `count` parts of a path: raw, unless a `/` is encoded before it and the raw parts are others.
+fn tail(raw: &str, decoded: &str, count: usize) -> String {
+    let raw = raw.trim_start_matches('/');
+    let is_plain = |part: &str| !decode(part, false).contains('/');
+    let path = match raw.split('/').take(count).all(is_plain) {
+        true => raw,
+        false => decoded.trim_start_matches('/'),
+    };
+    path.match_indices('/').nth(count - 1).map(|(at, _)| path[at..].to_owned()).unwrap_or_default()
 }
 
 fn verb(method: &Method) -> &'static str {
@@ -146,31 +170,33 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
-/// Without a name, `get` is a list or a watch, and `delete` deletes the collection. A list that a field selector binds to
-/// one name is authorised as that name.
+/// Without a name, `get` is a list or a watch, and `delete` deletes the collection. A list or watch that a field selector
+/// binds to one name is authorised as that name; a deletion is not.
 fn collection_verbs(info: &mut RequestInfo) {
-    if !info.name.is_empty() {
+    if info.is_item {
         return;
     }
     match info.verb.as_str() {
         "get" => {
-            let watch = info.param("watch").is_some_and(|w| !matches!(&*w, "false" | "0"));
+            let watch = info.param("watch").is_some_and(|w| flag(&w));
             info.verb = if watch { "watch" } else { "list" }.to_owned();
         }
         "delete" => info.verb = "deletecollection".to_owned(),
-        _ => {}
+        _ => return,
     }
-    if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection") {
-        info.name = selected_name(info).unwrap_or_default();
+    // The first of several, as for the list itself.
+    let selector = info.param("fieldSelector").unwrap_or_default();
+    info.fields = FieldSelector::parse(&selector).unwrap_or_default();
+    if info.verb != "deletecollection" {
+        info.name = selected_name(&info.fields).unwrap_or_default();
     }
 }
 
 /// The name that the field selector demands, if it could be an object's.
-fn selected_name(info: &RequestInfo) -> Option<String> {
-    let selector = FieldSelector::parse(&info.param("fieldSelector")?).ok()?;
-    let term = selector.0.into_iter().find(|t| t.equal && t.field == "metadata.name")?;
-    let valid = !matches!(term.value.as_str(), "" | "." | "..") && !term.value.contains(['/', '%']);
-    valid.then_some(term.value)
+fn selected_name(fields: &FieldSelector) -> Option<String> {
+    let name = fields.required("metadata.name")?;
+    let valid = !matches!(name, "" | "." | "..") && !name.contains(['/', '%']);
+    valid.then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -208,13 +234,36 @@ mod tests {
             (
                 "GET",
                 "/api/v1/namespaces/a/pods/p:80/proxy/x/y",
-                "get /v1 pods ns=a name=p:80 sub=proxy tail=x/y",
+                "get /v1 pods ns=a name=p:80 sub=proxy tail=/x/y",
             ),
             (
                 "GET",
                 "/api/v1/namespaces/a/services/x%3Ay/proxy",
                 "get /v1 services ns=a name=x:y sub=proxy tail=",
             ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/services/x%3Ay/proxy/a%20b//c%2Fd/",
+                "get /v1 services ns=a name=x:y sub=proxy tail=/a%20b//c%2Fd/",
+            ),
+            ("GET", "/api/v1/namespaces/a%2Fpods/p", "get /v1 pods ns=a name=p sub= tail="),
+            ("GET", "/api/v1/namespaces/a%2Fpods/p/proxy/x", "get /v1 pods ns=a name=p sub=proxy tail=/x"),
+            ("GET", "/api/v1/namespaces//pods", "list /v1 pods ns= name= sub= tail="),
+            ("GET", "/api/v1/namespaces/a/namespaces/b", "get /v1 namespaces ns=a name=b sub= tail="),
+            ("GET", "/api/v1/namespaces/a/pods/p/log/x", "get /v1 pods ns=a name=p sub=log tail=/x"),
+            (
+                "DELETE",
+                "/api/v1/namespaces/a/pods?fieldSelector=metadata.name=x",
+                "deletecollection /v1 pods ns=a name= sub= tail=",
+            ),
+            ("DELETE", "/api/v1/watch/namespaces/a/pods", "watch /v1 pods ns=a name= sub= tail="),
+            (
+                "GET",
+                "/api/v1/pods?fieldSelector=metadata.name=a&fieldSelector=metadata.name=b",
+                "list /v1 pods ns= name=a sub= tail=",
+            ),
+            ("GET", "/api/v1/pods?watch=False", "list /v1 pods ns= name= sub= tail="),
+            ("GET", "/api/v1/pods?watch=", "watch /v1 pods ns= name= sub= tail="),
             ("GET", "/apis/apps/v1", "get / - ns= name= sub= tail="),
             ("GET", "/healthz", "get / - ns= name= sub= tail="),
         ] {

@@ -67,17 +67,8 @@ fn binding(server: &Server, what: &Attributes<'_>, new: &Object, old: Option<&Ob
 
 /// Whether the user holds upstream's special verb on the role.
 fn may(server: &Server, what: &Attributes<'_>, verb: &str, plural: &str, name: &str) -> bool {
-    let asked = Asked {
-        verb,
-        is_resource: true,
-        group: GROUP,
-        resource: plural,
-        subresource: "",
-        namespace: what.namespace,
-        name,
-        path: "",
-        query: "",
-    };
+    let asked =
+        Asked { verb, group: GROUP, resource: plural, namespace: what.namespace, name, ..Asked::RESOURCE };
     matches!(server.access.authz.decide(server, what.user, &asked), Decision::Allow(_))
 }
 

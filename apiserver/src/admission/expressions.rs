@@ -272,7 +272,7 @@ impl<'a> Scope<'a> for Inputs<'a> {
             namespace: &query.namespace,
             name: &query.name,
             path: &query.path,
-            query: "",
+            ..Asked::RESOURCE
         };
         let user = account.as_ref().unwrap_or(self.what.user);
         let (allowed, reason) = match self.server.access.authz.decide(self.server, user, &asked) {

@@ -171,17 +171,7 @@ mod tests {
         let rbac = Rbac::default();
         let user = User::component("system:serviceaccount:m:a", &[]);
         let ask = |verb, namespace| {
-            let asked = Asked {
-                verb,
-                is_resource: true,
-                group: "",
-                resource: "pods",
-                subresource: "",
-                namespace,
-                name: "x",
-                path: "",
-                query: "",
-            };
+            let asked = Asked { verb, resource: "pods", namespace, name: "x", ..Asked::RESOURCE };
             rbac.decide(&cluster, &user, &asked)
         };
         let why = r#"RBAC: allowed by RoleBinding "b/n" of ClusterRole "view" to ServiceAccount "a/m""#;

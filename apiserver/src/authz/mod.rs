@@ -2,6 +2,7 @@
 
 use coracle_api::Gvr;
 use coracle_api::names::{GROUP_MASTERS, GROUP_NODES};
+use coracle_api::selector::FieldTerm;
 use serde_json::json;
 
 use crate::authn::User;
@@ -11,6 +12,7 @@ use crate::status::Status;
 
 mod index;
 mod node;
+pub(crate) mod references;
 mod rules;
 
 pub use index::Rbac;
@@ -24,19 +26,20 @@ pub enum Decision {
     Deny(String),
 }
 
-/// What is asked, by a request or an access review.
+/// What is asked, by a request or an access review. Made from the parsed request in one place, here.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     pub verb: &'a str,
     pub is_resource: bool,
     pub group: &'a str,
+    pub version: &'a str,
     pub resource: &'a str,
     pub subresource: &'a str,
     pub namespace: &'a str,
     pub name: &'a str,
     pub path: &'a str,
-    /// The raw query of a request: field selectors narrow what a node may list.
-    pub query: &'a str,
+    /// What the request's field selector demands: it narrows what a node may list.
+    pub fields: &'a [FieldTerm],
 }
 
 /// All authorizers in their order.
@@ -47,18 +50,35 @@ pub struct Authorizer {
 
 // === impl Asked ===
 
+impl Asked<'_> {
+    /// A question about a resource that says nothing yet.
+    pub const RESOURCE: Asked<'static> = Asked {
+        verb: "",
+        is_resource: true,
+        group: "",
+        version: "",
+        resource: "",
+        subresource: "",
+        namespace: "",
+        name: "",
+        path: "",
+        fields: &[],
+    };
+}
+
 impl<'a> From<&'a RequestInfo> for Asked<'a> {
     fn from(r: &'a RequestInfo) -> Self {
         Asked {
             verb: &r.verb,
             is_resource: r.is_resource,
             group: &r.group,
+            version: &r.version,
             resource: &r.resource,
             subresource: &r.subresource,
             namespace: &r.namespace,
             name: &r.name,
             path: &r.path,
-            query: &r.query,
+            fields: &r.fields.0,
         }
     }
 }
@@ -66,10 +86,6 @@ impl<'a> From<&'a RequestInfo> for Asked<'a> {
 // === impl Authorizer ===
 
 impl Authorizer {
-    pub fn authorize(&self, cluster: &dyn Cluster, user: &User, info: &RequestInfo) -> Decision {
-        self.decide(cluster, user, &Asked::from(info))
-    }
-
     pub fn decide(&self, cluster: &dyn Cluster, user: &User, asked: &Asked<'_>) -> Decision {
         if user.in_group(GROUP_MASTERS) {
             return Decision::Allow(String::new());
@@ -78,7 +94,11 @@ impl Authorizer {
         if user.in_group(GROUP_NODES)
             && let Some(node) = user.name.strip_prefix("system:node:")
         {
-            match node::decide(cluster, node, asked) {
+            let decision = match node {
+                "" => Decision::Deny(format!("unknown node for user {:?}", user.name)),
+                node => node::decide(cluster, node, asked),
+            };
+            match decision {
                 Decision::Allow(why) => return Decision::Allow(why),
                 Decision::Deny(why) => reason = why,
             }
@@ -92,7 +112,7 @@ impl Authorizer {
 }
 
 /// The 403 a refused client sees.
-pub fn refused(user: &User, asked: &Asked<'_>, version: &str, reason: &str) -> Status {
+pub fn refused(user: &User, asked: &Asked<'_>, reason: &str) -> Status {
     let mut what = if asked.is_resource {
         let resource = match asked.subresource {
             "" => asked.resource.to_owned(),
@@ -113,7 +133,7 @@ pub fn refused(user: &User, asked: &Asked<'_>, version: &str, reason: &str) -> S
         what = format!("{what}: {reason}");
     }
     if asked.is_resource {
-        return Status::forbidden(&Gvr::new(asked.group, version, asked.resource), asked.name, &what);
+        return Status::forbidden(&Gvr::new(asked.group, asked.version, asked.resource), asked.name, &what);
     }
     let mut status = Status::new(403, "Forbidden", format!("forbidden: {what}"));
     status.0.details = Some(json!({}));

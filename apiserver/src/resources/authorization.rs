@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use coracle_api::selector::{FieldSelector, FieldTerm};
 use coracle_api::{Gvk, Object};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -66,7 +67,8 @@ impl Call for Review {
                 return Err(Status::invalid(kind, "", &errors));
             }
             let somebody = if self.own { call.user.clone() } else { subject(&answer) };
-            let decision = server.access.authz.decide(&**server, &somebody, &asked(&answer));
+            let fields = fields(&answer);
+            let decision = server.access.authz.decide(&**server, &somebody, &asked(&answer, &fields));
             let (allowed, reason) = match decision {
                 Decision::Allow(why) => (true, why),
                 Decision::Deny(why) => (false, why),
@@ -128,7 +130,28 @@ fn subject(review: &Object) -> User {
     }
 }
 
-fn asked(review: &Object) -> Asked<'_> {
+/// What the field selector in question demands, as text or as requirements. What cannot be read is left out: then more is
+/// asked for, not less.
+fn fields(review: &Object) -> Vec<FieldTerm> {
+    let selector = ["spec", "resourceAttributes", "fieldSelector"];
+    let requirements = review.items_at(&[&selector[..], &["requirements"]].concat());
+    if requirements.is_empty() {
+        let raw = review.str_at(&[&selector[..], &["rawSelector"]].concat());
+        return FieldSelector::parse(raw).unwrap_or_default().0;
+    }
+    let term = |r: &Value| {
+        let equal = match r["operator"].as_str()? {
+            "In" => true,
+            "NotIn" => false,
+            _ => return None,
+        };
+        let [value] = r["values"].as_array()?.as_slice() else { return None };
+        Some(FieldTerm { field: r["key"].as_str()?.to_owned(), value: value.as_str()?.to_owned(), equal })
+    };
+    requirements.iter().filter_map(term).collect()
+}
+
+fn asked<'a>(review: &'a Object, fields: &'a [FieldTerm]) -> Asked<'a> {
     let is_resource = review.at(&["spec", "resourceAttributes"]).is_some();
     let text = |field: &str| {
         let part = if is_resource { "resourceAttributes" } else { "nonResourceAttributes" };
@@ -138,12 +161,13 @@ fn asked(review: &Object) -> Asked<'_> {
         verb: text("verb"),
         is_resource,
         group: text("group"),
+        version: text("version"),
         resource: text("resource"),
         subresource: text("subresource"),
         namespace: text("namespace"),
         name: text("name"),
         path: text("path"),
-        query: "",
+        fields,
     }
 }
 

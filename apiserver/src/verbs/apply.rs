@@ -84,17 +84,15 @@ pub(super) fn authorize_create(server: &Server, ask: &Ask<'_>) -> Result<()> {
     let gvr = &ask.resource.gvr;
     let asked = Asked {
         verb: "create",
-        is_resource: true,
         group: &gvr.group,
+        version: &gvr.version,
         resource: &gvr.resource,
-        subresource: "",
         namespace: ask.namespace,
         name: ask.name,
-        path: "",
-        query: "",
+        ..Asked::RESOURCE
     };
     match server.access.authz.decide(server, ask.user, &asked) {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(why) => Err(refused(ask.user, &asked, &gvr.version, &why)),
+        Decision::Deny(why) => Err(refused(ask.user, &asked, &why)),
     }
 }

@@ -90,7 +90,9 @@ impl Selection {
 fn find(resource: &Resource, label: &str) -> Result<Field> {
     match label {
         "metadata.name" => Ok(Field::Name),
-        "metadata.namespace" if resource.namespaced() => Ok(Field::Namespace),
+        "metadata.namespace" if resource.namespaced() || resource.typed && resource.fields.is_empty() => {
+            Ok(Field::Namespace)
+        }
         _ => match resource.fields.iter().position(|f| *f.label == *label) {
             Some(at) => Ok(Field::Listed(at)),
             None if resource.typed && resource.fields.is_empty() => Err(Status::bad_request(format!(

@@ -28,8 +28,6 @@ use crate::status::{Result, Status};
 /// Objects that a `deletecollection` deletes at once.
 const DELETES_AT_ONCE: usize = 16;
 
-const NOT_ALLOWED: &str = "the server does not allow this method on the requested resource";
-
 /// A request that may go ahead, its body read.
 pub struct Request<'a> {
     pub server: &'a Arc<Server>,
@@ -62,10 +60,6 @@ impl Request<'_> {
 
     async fn dispatch(self) -> Result<Response<Body>> {
         let (verb, sub) = (self.info.verb.as_str(), self.info.subresource.as_str());
-        self.check_served()?;
-        if matches!(verb, "update" | "patch" | "delete") && self.info.name.is_empty() {
-            return Err(Status::method_not_allowed(NOT_ALLOWED));
-        }
         if matches!(verb, "create" | "update" | "patch") {
             self.check_options()?;
         }
@@ -80,29 +74,6 @@ impl Request<'_> {
             ("deletecollection", "") => self.delete_collection().await,
             (_, "scale") if self.resource.scale.is_some() => self.scale().await,
             _ => self.subresource().await,
-        }
-    }
-
-    /// 404 for a subresource that does not exist, 405 for a verb that the endpoint has not.
-    fn check_served(&self) -> Result<()> {
-        let (verb, r) = (self.info.verb.as_str(), &self.resource);
-        let not_allowed = || Err(Status::method_not_allowed(NOT_ALLOWED));
-        match self.info.subresource.as_str() {
-            "" if r.serves(verb) => Ok(()),
-            "" => not_allowed(),
-            "status" if r.status => match verb {
-                "get" | "update" | "patch" => Ok(()),
-                _ => not_allowed(),
-            },
-            "scale" if r.scale.is_some() => match verb {
-                "get" | "update" | "patch" => Ok(()),
-                _ => not_allowed(),
-            },
-            name => match r.subresource(name) {
-                None => Err(Status::no_such_path()),
-                Some(s) if s.verbs.contains(&verb) => Ok(()),
-                Some(_) => not_allowed(),
-            },
         }
     }
 
@@ -210,9 +181,6 @@ impl Request<'_> {
             let owners = tracking::owners(self.server, &ask, None, &mut object);
             tracking::set_owners(&mut object, owners);
             return self.call(style, *call, object, warnings).await;
-        }
-        if !self.info.name.is_empty() {
-            return Err(Status::method_not_allowed(NOT_ALLOWED));
         }
         match write::create(self.server, &ask, object).await {
             Ok(written) => Ok(self.written(style, &written, &warnings)),
