@@ -6,13 +6,15 @@ use coracle_api::Object;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
 
 use super::{Attributes, Operation};
 use crate::Server;
 use crate::authz::{Asked, Decision};
 use crate::status::Result;
 
-const GROUP: &str = "certificates.k8s.io";
+pub(super) const GROUP: &str = "certificates.k8s.io";
+pub(super) const REQUESTS: &str = "certificatesigningrequests";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 const MASTERS: &str = "system:masters";
 
@@ -23,7 +25,7 @@ pub(super) fn validate(
     old: Option<&Object>,
 ) -> Result<()> {
     let gvr = &what.resource.gvr;
-    if gvr.group != GROUP || gvr.resource != "certificatesigningrequests" {
+    if gvr.group != GROUP || gvr.resource != REQUESTS {
         return Ok(());
     }
     match (what.operation, what.subresource, new, old) {
@@ -46,17 +48,7 @@ fn permitted(server: &Server, what: &Attributes<'_>, verb: &str, request: &Objec
     let signer = request.str_at(&["spec", "signerName"]);
     let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
     let may = |name: &str| {
-        let asked = Asked {
-            verb,
-            is_resource: true,
-            group: GROUP,
-            resource: "signers",
-            subresource: "",
-            namespace: "",
-            name,
-            path: "",
-            query: "",
-        };
+        let asked = Asked { verb, group: GROUP, resource: "signers", name, ..Asked::RESOURCE };
         matches!(server.access.authz.decide(server, what.user, &asked), Decision::Allow(_))
     };
     if may(signer) || may(&domain) {
@@ -82,6 +74,20 @@ fn subject(what: &Attributes<'_>, request: &Object) -> Result<()> {
 
 /// The organisations of a base64-encoded PEM request's subject.
 fn organizations(encoded: &str) -> Result<Vec<String>, &'static str> {
+    read_subject(encoded, |subject| {
+        subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect()
+    })
+}
+
+/// The common name of a base64-encoded PEM request's subject; empty where it has none.
+pub(super) fn common_name(encoded: &str) -> Result<String, &'static str> {
+    read_subject(encoded, |subject| {
+        let last = subject.iter_common_name().last().and_then(|name| name.as_str().ok());
+        last.unwrap_or_default().to_owned()
+    })
+}
+
+fn read_subject<T>(encoded: &str, read: impl FnOnce(&X509Name<'_>) -> T) -> Result<T, &'static str> {
     const BAD: &str = "PEM block type must be CERTIFICATE REQUEST";
     let pem = STANDARD.decode(encoded).map_err(|_| BAD)?;
     let (_, block) = parse_x509_pem(&pem).map_err(|_| BAD)?;
@@ -90,6 +96,5 @@ fn organizations(encoded: &str) -> Result<Vec<String>, &'static str> {
     }
     let (_, request) = X509CertificationRequest::from_der(&block.contents)
         .map_err(|_| "x509: malformed certificate request")?;
-    let info = &request.certification_request_info;
-    Ok(info.subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect())
+    Ok(read(&request.certification_request_info.subject))
 }

@@ -6,13 +6,13 @@ use coracle_api::Object;
 use coracle_api::names::{GROUP_NODES, NAMESPACE_NODE_LEASE};
 use serde_json::Value;
 
-use super::{Attributes, Operation};
+use super::{Attributes, Operation, certificates};
 use crate::Server;
+use crate::authz::references::{self, MIRROR};
 use crate::authz::{Asked, Decision};
 use crate::cluster::{Cluster, core};
 use crate::status::{Result, Status};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io";
 /// Labels of Kubernetes' own domains that kubelets may set on their node all the same.
 const KUBELET_LABELS: &[&str] = &[
@@ -28,6 +28,9 @@ const KUBELET_LABELS: &[&str] = &[
     "beta.kubernetes.io/os",
     "beta.kubernetes.io/arch",
 ];
+/// Who signs the certificates of nodes.
+const NODE_SIGNERS: &[&str] =
+    &["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
 const KUBELET_LABEL_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 /// Also for calls such as `serviceaccounts/token`, whose body is `new`.
@@ -37,10 +40,13 @@ pub(super) fn check(
     new: Option<&Object>,
     old: Option<&Object>,
 ) -> Result<()> {
-    if !what.user.in_group(GROUP_NODES) {
+    if !what.user.in_group(GROUP_NODES) || what.operation == Operation::Connect {
         return Ok(());
     }
     let Some(node) = what.user.name.strip_prefix("system:node:") else { return Ok(()) };
+    if node.is_empty() {
+        return Err(what.refuse(format!("could not determine node from user {:?}", what.user.name)));
+    }
     let gvr = &what.resource.gvr;
     match (gvr.group.as_str(), gvr.resource.as_str(), what.subresource) {
         ("", "pods", "") => pod(server, what, node, new, old),
@@ -67,6 +73,10 @@ pub(super) fn check(
         }
         ("storage.k8s.io", "csinodes", _) => same_name(what, node, "CSINode"),
         ("", "serviceaccounts", "token") => bound_token(server, what, node, new),
+        ("resource.k8s.io", "resourceslices", _) => own_slice(what, node, new, old),
+        (certificates::GROUP, certificates::REQUESTS, "") if what.operation == Operation::Create => {
+            new.map_or(Ok(()), |request| own_request(what, node, request))
+        }
         _ => Ok(()),
     }
 }
@@ -76,6 +86,32 @@ fn same_name(what: &Attributes<'_>, node: &str, kind: &str) -> Result<()> {
         return Ok(());
     }
     Err(what.refuse(format!("can only access {kind} with the same name as the requesting node")))
+}
+
+/// What a node publishes of its devices, and takes back; updates cannot change whose it is.
+fn own_slice(what: &Attributes<'_>, node: &str, new: Option<&Object>, old: Option<&Object>) -> Result<()> {
+    let (verb, slice) = match what.operation {
+        Operation::Create => ("create", new),
+        Operation::Delete => ("delete", old),
+        Operation::Update | Operation::Connect => return Ok(()),
+    };
+    if slice.is_some_and(|s| s.str_at(&["spec", "nodeName"]) == node) {
+        return Ok(());
+    }
+    Err(what.refuse(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node")))
+}
+
+/// A node asks for certificates in its own name only.
+fn own_request(what: &Attributes<'_>, node: &str, request: &Object) -> Result<()> {
+    if !NODE_SIGNERS.contains(&request.str_at(&["spec", "signerName"])) {
+        return Ok(());
+    }
+    let name = certificates::common_name(request.str_at(&["spec", "request"]));
+    let name = name.map_err(|why| what.refuse(format!("unable to parse csr: {why}")))?;
+    if name == format!("system:node:{node}") {
+        return Ok(());
+    }
+    Err(what.refuse(format!("can only create a node CSR with CN=system:node:{node}")))
 }
 
 fn pod(
@@ -137,40 +173,10 @@ fn mirror(server: &Server, what: &Attributes<'_>, node: &str, pod: &Object) -> R
         let given = owner["uid"].as_str().unwrap_or_default();
         return refuse(format!("node {node} UID mismatch: expected {given} got {uid}"));
     }
-    match api_reference(pod) {
-        Some(kind) => refuse(format!("node {node:?} can not create pods that reference {kind}")),
-        None => Ok(()),
-    }
-}
-
-/// What of the API a pod's spec names.
-fn api_reference(pod: &Object) -> Option<&'static str> {
-    if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
-        return Some("serviceaccounts");
-    }
-    let spec = pod.at(&["spec"])?;
-    let found = [
-        (&["secretRef", "secretKeyRef", "imagePullSecrets", "nodePublishSecretRef"][..], "secrets"),
-        (&["configMapRef", "configMapKeyRef"], "configmaps"),
-        (&["resourceClaims"], "resourceclaims"),
-        (&["configMap"], "configmaps (via configmap volumes)"),
-        (&["secret"], "secrets (via secret volumes)"),
-        (&["csi"], "csidrivers (via CSI volumes)"),
-        (&["persistentVolumeClaim"], "persistentvolumeclaims"),
-        (&["ephemeral"], "persistentvolumeclaims (via ephemeral volumes)"),
-        (&["serviceAccountToken"], "serviceaccounts (via projected volumes)"),
-    ];
-    found.into_iter().find(|(fields, _)| has_field(spec, fields)).map(|(_, kind)| kind)
-}
-
-fn has_field(value: &Value, fields: &[&str]) -> bool {
-    match value {
-        Value::Object(map) => map.iter().any(|(key, inner)| {
-            let empty = inner.is_null() || inner.as_array().is_some_and(Vec::is_empty);
-            (fields.contains(&key.as_str()) && !empty) || has_field(inner, fields)
-        }),
-        Value::Array(items) => items.iter().any(|inner| has_field(inner, fields)),
-        _ => false,
+    match references::named(pod) {
+        Ok(None) => Ok(()),
+        Ok(Some(what)) => refuse(format!("node {node:?} can not create pods that reference {what}")),
+        Err(why) => refuse(format!("error checking mirror pod for API references: {why}")),
     }
 }
 
@@ -184,8 +190,13 @@ fn pod_status(what: &Attributes<'_>, node: &str, new: Option<&Object>, old: Opti
     if labels(new).ne(labels(old)) {
         return Err(what.refuse(format!("node {node:?} cannot update labels through pod status")));
     }
-    if new.at(&["status", "resourceClaimStatuses"]) != old.at(&["status", "resourceClaimStatuses"]) {
+    let claims = &["status", "resourceClaimStatuses"];
+    if new.items_at(claims) != old.items_at(claims) {
         return Err(what.refuse(format!("node {node:?} cannot update resource claim statues")));
+    }
+    let extended = &["status", "extendedResourceClaimStatus"];
+    if new.at(extended) != old.at(extended) {
+        return Err(what.refuse(format!("node {node:?} cannot update extended resource claim status")));
     }
     Ok(())
 }
@@ -219,7 +230,12 @@ fn own_node(what: &Attributes<'_>, node: &str, new: Option<&Object>, old: Option
         return Err(what.refuse(format!("node {node:?} is not allowed to modify node {:?}", what.name)));
     }
     let Some(new) = new else { return Ok(()) };
+    let source = &["spec", "configSource"];
     let Some(old) = old else {
+        if new.at(source).is_some_and(|s| !s.is_null()) {
+            let why = format!("node {node:?} is not allowed to create pods with a non-nil configSource");
+            return Err(what.refuse(why));
+        }
         let forbidden = forbidden_labels(new, &Object::default());
         if forbidden.is_empty() {
             return Ok(());
@@ -228,6 +244,11 @@ fn own_node(what: &Attributes<'_>, node: &str, new: Option<&Object>, old: Option
             what.refuse(format!("node {node:?} is not allowed to set the following labels: {forbidden}"))
         );
     };
+    if new.at(source).is_some_and(|s| !s.is_null()) && new.at(source) != old.at(source) {
+        let why =
+            format!("node {node:?} is not allowed to update configSource to a new non-nil configSource");
+        return Err(what.refuse(why));
+    }
     if new.items_at(&["spec", "taints"]) != old.items_at(&["spec", "taints"]) {
         return Err(what.refuse(format!("node {node:?} is not allowed to modify taints")));
     }
@@ -296,25 +317,16 @@ fn audience(server: &Server, what: &Attributes<'_>, request: &Object, pod: &Obje
         [one] => one.as_str().unwrap_or_default(),
         _ => return Err(what.refuse("node may only request 0 or 1 audiences")),
     };
-    let mut sources = pod
-        .items_at(&["spec", "volumes"])
-        .iter()
-        .filter_map(|v| v.pointer("/projected/sources")?.as_array())
-        .flatten()
-        .filter_map(|source| source.get("serviceAccountToken"));
-    if sources.any(|t| t.get("audience").and_then(Value::as_str).unwrap_or_default() == audience) {
+    if pod.items_at(&["spec", "volumes"]).iter().any(|volume| wants_audience(server, pod, volume, audience)) {
         return Ok(());
     }
     let asked = Asked {
         verb: "request-serviceaccounts-token-audience",
-        is_resource: true,
-        group: "",
+        version: "v1",
         resource: audience,
-        subresource: "",
         namespace: what.namespace,
         name: what.name,
-        path: "",
-        query: "",
+        ..Asked::RESOURCE
     };
     let cluster: &dyn Cluster = server;
     match server.access.authz.decide(cluster, what.user, &asked) {
@@ -324,6 +336,33 @@ fn audience(server: &Server, what: &Attributes<'_>, request: &Object, pod: &Obje
             what.user.name
         ))),
     }
+}
+
+/// Whether a volume of a pod needs tokens for an audience: itself, or its CSI driver.
+fn wants_audience(server: &Server, pod: &Object, volume: &Value, audience: &str) -> bool {
+    let named = |request: &Value| request["audience"].as_str().unwrap_or_default() == audience;
+    let items = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let projected = items(volume.pointer("/projected/sources"));
+    if projected.iter().filter_map(|s| s.get("serviceAccountToken")).any(|t| !t.is_null() && named(t)) {
+        return true;
+    }
+    let cluster: &dyn Cluster = server;
+    let of_claim = |claim: &str| {
+        let claim = cluster.get(&core("persistentvolumeclaims"), pod.namespace(), claim)?;
+        let volume = cluster.get(&core("persistentvolumes"), "", claim.str_at(&["spec", "volumeName"]))?;
+        Some(volume.str_at(&["spec", "csi", "driver"]).to_owned())
+    };
+    let text = |pointer: &str| volume.pointer(pointer).and_then(Value::as_str);
+    let driver = if volume.get("ephemeral").is_some_and(|e| !e.is_null()) {
+        of_claim(&format!("{}-{}", pod.name(), text("/name").unwrap_or_default()))
+    } else if let Some(claim) = text("/persistentVolumeClaim/claimName") {
+        of_claim(claim)
+    } else {
+        text("/csi/driver").map(str::to_owned)
+    };
+    let drivers = coracle_api::Gvr::new("storage.k8s.io", "v1", "csidrivers");
+    let driver = driver.filter(|d| !d.is_empty()).and_then(|d| cluster.get(&drivers, "", &d));
+    driver.is_some_and(|d| d.items_at(&["spec", "tokenRequests"]).iter().any(named))
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
+use crate::authz::references::{self, MIRROR};
 use crate::cluster::{Cluster, core};
 use crate::status::Result;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// One hour and a bit: kubelets tell by the odd number that the lifetime was not asked for.
 const EXPIRATION_SECONDS: u32 = 3607;
 /// Letters and digits of upstream's random suffixes: nothing that could spell a word.
@@ -28,6 +28,12 @@ pub(super) fn mutate(
     if pod.annotation(MIRROR).is_some() {
         if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
             return Err(what.refuse("a mirror pod may not reference service accounts"));
+        }
+        if !references::secrets(pod).is_empty() {
+            return Err(what.refuse("a mirror pod may not reference secrets"));
+        }
+        if references::projects_tokens(pod) {
+            return Err(what.refuse("a mirror pod may not use service account token projections"));
         }
         return Ok(());
     }
