@@ -1,5 +1,6 @@
 //! One HTTP/1.1 exchange with a kubelet, a pod or a node, streaming; upgraded connections are copied both ways.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::proxy;
 use crate::Server;
 use crate::authn::front_proxy;
 use crate::status::{Result, Status};
@@ -42,6 +44,8 @@ pub(super) struct Target {
     pub(super) tls: bool,
     /// Whether it is a kubelet: our certificate is shown there, and its errors become a `Status`.
     pub(super) kubelet: bool,
+    /// Whether addresses of this machine and of its link are refused, whatever the host's name is looked up to be.
+    pub(super) guarded: bool,
 }
 
 /// Sends the client's request to the target under another path, and its answer back.
@@ -55,7 +59,11 @@ pub(super) async fn forward(
         true => Status::new(500, "InternalError", format!("error dialing backend: {why}")),
         false => Status::unavailable(format!("error trying to reach service: {why}")),
     };
-    let mut sender = connect(server, target).await.map_err(unreachable)?;
+    let addresses = addresses(target).await.map_err(unreachable)?;
+    if target.guarded && !addresses.iter().all(|address| proxy::is_global_unicast(address.ip())) {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    let mut sender = connect(server, target, &addresses).await.map_err(unreachable)?;
     let client = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let onward = onward(target, path, request)?;
     let answer = sender.send_request(onward).await.map_err(|e| unreachable(e.to_string()))?;
@@ -126,8 +134,22 @@ pub(super) fn authority(target: &Target) -> String {
     }
 }
 
-async fn connect(server: &Arc<Server>, target: &Target) -> Result<SendRequest<Body>, String> {
-    let dial = TcpStream::connect((target.host.as_str(), target.port));
+/// Where the target is found; looked up once, so that what is dialled is what was looked at.
+async fn addresses(target: &Target) -> Result<Vec<SocketAddr>, String> {
+    let found = tokio::net::lookup_host((target.host.as_str(), target.port));
+    match tokio::time::timeout(DIAL_TIMEOUT, found).await {
+        Ok(Ok(found)) => Ok(found.collect()),
+        Ok(Err(e)) => Err(format!("dial tcp: lookup {}: {e}", target.host)),
+        Err(_) => Err(format!("dial tcp: lookup {}: i/o timeout", target.host)),
+    }
+}
+
+async fn connect(
+    server: &Arc<Server>,
+    target: &Target,
+    addresses: &[SocketAddr],
+) -> Result<SendRequest<Body>, String> {
+    let dial = TcpStream::connect(addresses);
     let reached = tokio::time::timeout(DIAL_TIMEOUT, dial).await;
     let stream = match reached {
         Ok(Ok(stream)) => stream,

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
+use crate::authz::{Asked, Decision};
 use crate::cluster::{Cluster, core};
 use crate::request::RequestInfo;
 use crate::resource::{Connect, Resource};
@@ -27,8 +28,21 @@ use dial::Target;
 pub use proxy::endpoint;
 use query::Query;
 
-/// Asks admission about a connection; what it sees is the kind's options. Logs are read, and so not its business.
-pub async fn admit(server: &Arc<Server>, user: &User, resource: &Resource, info: &RequestInfo) -> Result<()> {
+/// Whether a connection may be opened. Sessions in a container create something, however they are asked for: a WebSocket
+/// begins with a GET. Then admission is asked; what it sees is the kind's options. Logs are read, and so not its business.
+pub async fn admit(
+    server: &Arc<Server>,
+    user: &User,
+    resource: &Resource,
+    kind: Connect,
+    info: &RequestInfo,
+) -> Result<()> {
+    if matches!(kind, Connect::Exec | Connect::Attach | Connect::PortForward) && info.verb != "create" {
+        let asked = Asked { verb: "create", ..Asked::from(info) };
+        if let Decision::Deny(why) = server.access.authz.decide(&**server, user, &asked) {
+            return Err(Status::forbidden(&resource.gvr, &info.name, &why));
+        }
+    }
     let Some(sub) = resource.subresource(&info.subresource).filter(|s| s.name != "log") else {
         return Ok(());
     };
@@ -81,12 +95,12 @@ pub async fn serve(
 ) -> Result<Response<Body>> {
     let cluster: &dyn Cluster = &**server;
     if kind == Connect::Proxy {
-        let (target, path) = proxy::target(cluster, info, request.uri().path())?;
+        let (target, path) = proxy::target(cluster, info)?;
         if let Some(moved) = proxy::to_directory(info, &request) {
             return Ok(moved);
         }
-        let mounted = links::Mounted::of(&target, &path, &request);
-        let answer = dial::forward(server, &target, &with_query(&path, &info.query), request).await?;
+        let mounted = links::Mounted::of(&target, path, &request);
+        let answer = dial::forward(server, &target, &with_query(path, &info.query), request).await?;
         return Ok(mounted.apply(answer));
     }
     let pod = server.get(&core("pods"), &info.namespace, &info.name)?;
@@ -127,7 +141,7 @@ fn kubelet(cluster: &dyn Cluster, name: &str) -> Result<Target> {
     };
     let port = node.i64_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
     let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0).unwrap_or(10250);
-    Ok(Target { host: address.to_owned(), port, tls: true, kubelet: true })
+    Ok(Target { host: address.to_owned(), port, tls: true, kubelet: true, guarded: false })
 }
 
 fn log_path(pod: &Object, query: &Query) -> Result<String> {
