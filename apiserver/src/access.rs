@@ -4,13 +4,24 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::admission::Chain;
+use crate::admission::{Chain, Plugin};
 use crate::authn::{Authenticator, Tokens};
 use crate::authz::Authorizer;
 use crate::pki::{Identity, Leaf, Pki, PkiError};
 
 /// Who signs service-account tokens, as tokens and discovery name it.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// What of access control an administrator may choose; the defaults are upstream's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether who shows no credential is served at all, as `system:anonymous`.
+    pub anonymous: bool,
+    /// Whether the tokens of pods' default volumes live for a year, so that clients that never read them again go on.
+    pub extend_tokens: bool,
+    /// Admission plugins beside those that are always there.
+    pub plugins: Vec<Plugin>,
+}
 
 /// Certificates, authentication, authorisation and admission of one server.
 pub struct Access {
@@ -26,10 +37,18 @@ pub struct Access {
     pub pod_client: Arc<rustls::ClientConfig>,
 }
 
+// === impl Options ===
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { anonymous: true, extend_tokens: true, plugins: vec![] }
+    }
+}
+
 // === impl Access ===
 
 impl Access {
-    pub fn new(pki: Arc<Pki>, now: Timestamp) -> Result<Self, PkiError> {
+    pub fn new(pki: Arc<Pki>, options: &Options, now: Timestamp) -> Result<Self, PkiError> {
         let identity = pki.issue(&Leaf::kubelet_client(), now)?;
         Ok(Access {
             node_client: crate::pki::node_client(&pki, &identity)?,
@@ -38,9 +57,10 @@ impl Access {
             authn: Authenticator::new(
                 Tokens::new(pki.signing_key(), ISSUER),
                 crate::pki::front_proxy_verifier(&pki)?,
+                options.anonymous,
             ),
             authz: Authorizer::default(),
-            admission: Chain::default(),
+            admission: Chain::new(&options.plugins),
             pki,
         })
     }

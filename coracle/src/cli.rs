@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use coracle_api::Cidr;
+use coracle_apiserver::access;
+use coracle_apiserver::admission::Plugin;
 
 /// Kubernetes you can carry: the real Kubernetes API from one file, pods run by the same program.
 #[derive(Debug, Parser)]
@@ -66,6 +68,25 @@ pub struct Up {
     /// Where to write the administrator's kubeconfig [default: DATA_DIR/kubeconfig]
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// Upstream's flags of the API server that choose what it lets in; the defaults are upstream's.
+#[derive(Debug, Clone, Args)]
+pub struct Access {
+    /// Serve requests without credentials, as system:anonymous
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub anonymous_auth: bool,
+
+    /// Let the tokens of pods live for a year, for clients that never read them again
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub service_account_extend_token_expiration: bool,
+
+    /// Admission plugins beside those that are always on: AlwaysPullImages, DenyServiceExternalIPs, EventRateLimit
+    #[arg(long, value_name = "PLUGIN", value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<Plugin>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -235,6 +256,17 @@ pub struct Client {
     pub kubeconfig: PathBuf,
 }
 
+impl Access {
+    /// As the API server takes it.
+    pub fn options(&self) -> access::Options {
+        access::Options {
+            anonymous: self.anonymous_auth,
+            extend_tokens: self.service_account_extend_token_expiration,
+            plugins: self.enable_admission_plugins.clone(),
+        }
+    }
+}
+
 impl Default for Up {
     /// What `coracle` without arguments means.
     fn default() -> Self {
@@ -255,5 +287,21 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
         assert_eq!(Up::default().port, 6443);
+        assert_eq!(Up::default().access.options(), access::Options::default());
+    }
+
+    #[test]
+    fn flags_of_the_api_server_are_upstreams() {
+        let parse = |flag: &str| {
+            Cli::try_parse_from(["coracle", "up", flag]).map(|cli| match cli.command {
+                Some(Command::Up(up)) => up.access.options(),
+                other => panic!("{other:?}"),
+            })
+        };
+        assert!(!parse("--anonymous-auth=false").unwrap().anonymous);
+        assert!(!parse("--service-account-extend-token-expiration=false").unwrap().extend_tokens);
+        let plugins = parse("--enable-admission-plugins=NodeRestriction,EventRateLimit").unwrap().plugins;
+        assert_eq!(plugins, [Plugin::Present, Plugin::EventRateLimit]);
+        assert!(parse("--enable-admission-plugins=AlwaysAdmit").is_err());
     }
 }

@@ -102,6 +102,7 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
         }),
         service_cidr: plan.service_cidr,
         advertise: SocketAddr::new(*node_ip, plan.options.port),
+        access: plan.options.access.options(),
         ..coracle_apiserver::Config::default()
     };
     let running = Server::start(config, CancellationToken::new()).await.context("API server")?;

@@ -2,6 +2,8 @@
 //!
 //! A plugin is a function from what is asked and what the cluster holds to a changed object or a refusal.
 
+use std::time::Instant;
+
 use coracle_api::{Gvr, Object};
 
 use crate::Server;
@@ -18,6 +20,7 @@ mod limits;
 mod matching;
 mod namespace;
 mod node_restriction;
+mod optional;
 mod pod_security;
 mod policies;
 mod priority;
@@ -25,6 +28,8 @@ mod quota;
 mod service_account;
 mod webhooks;
 
+use optional::Optional;
+pub use optional::Plugin;
 use policies::Policies;
 use webhooks::{Rounds, Webhooks};
 
@@ -71,6 +76,7 @@ const VALIDATORS: &[Validator] =
 /// All plugins in their order.
 #[derive(Default)]
 pub struct Chain {
+    optional: Optional,
     policies: Policies,
     webhooks: Webhooks,
 }
@@ -78,6 +84,11 @@ pub struct Chain {
 // === impl Chain ===
 
 impl Chain {
+    /// With these plugins besides those that are always there.
+    pub fn new(plugins: &[Plugin]) -> Self {
+        Chain { optional: Optional::new(plugins), ..Chain::default() }
+    }
+
     /// Before anything else is done for a write: whether its namespace takes it; then every change of the object.
     /// For create and update. Answers warnings for the client.
     pub async fn mutate(
@@ -95,6 +106,7 @@ impl Chain {
             for plugin in MUTATORS {
                 plugin(server, what, new, old)?;
             }
+            self.optional.mutate(what, new, old);
             let by_policies = self.policies.mutate(server, what, new, old, &mut policies);
             let by_policies = warned(by_policies, &mut warnings)?;
             let called =
@@ -145,6 +157,7 @@ impl Chain {
             warned(called, &mut warnings)?;
         }
         if let Some(new) = new {
+            self.optional.validate(what, new, old, Instant::now())?;
             warnings.extend(pod_security::validate(server, what, new, old)?);
         }
         for plugin in VALIDATORS {

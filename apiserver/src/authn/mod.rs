@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::status::{Result, Status};
 
 pub mod front_proxy;
+pub mod impersonation;
 mod tokens;
 
 pub use tokens::{Bound, Claims, Reference, Tokens};
@@ -50,14 +51,20 @@ pub enum Peer {
 pub struct Authenticator {
     pub tokens: Tokens,
     front_proxy: Arc<dyn ClientCertVerifier>,
+    allows_anonymous: bool,
 }
 
 // === impl Authenticator ===
 
 impl Authenticator {
     /// `front_proxy` verifies the certificates of those who may say with headers who is asking.
-    pub fn new(tokens: Tokens, front_proxy: Arc<dyn ClientCertVerifier>) -> Self {
-        Authenticator { tokens, front_proxy }
+    pub fn new(tokens: Tokens, front_proxy: Arc<dyn ClientCertVerifier>, allows_anonymous: bool) -> Self {
+        Authenticator { tokens, front_proxy, allows_anonymous }
+    }
+
+    /// Who shows nothing that could be looked at.
+    fn nobody(&self) -> Result<Arc<User>> {
+        if self.allows_anonymous { Ok(Arc::new(anonymous())) } else { Err(Status::unauthorized()) }
     }
 
     /// What a connection's client certificates say, the client's own first.
@@ -87,7 +94,7 @@ impl Authenticator {
         }
         let authorization = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
         let Some(header) = authorization.map(str::trim).filter(|h| !h.is_empty()) else {
-            return Ok(Arc::new(anonymous()));
+            return self.nobody();
         };
         match header.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
@@ -98,7 +105,7 @@ impl Authenticator {
                 Ok(Arc::new(claims.user()))
             }
             // Another scheme is no credential of ours: upstream goes on to anonymous.
-            _ => Ok(Arc::new(anonymous())),
+            _ => self.nobody(),
         }
     }
 }

@@ -118,7 +118,7 @@ mod tests {
         let objects = objects();
         let count = |plural: &str| objects.iter().filter(|(g, _)| g.resource == plural).count();
         let counts = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"].map(count);
-        assert_eq!(counts, [69, 50, 7, 7]);
+        assert_eq!(counts, [69, 51, 7, 7]);
         let all: Vec<Object> = objects.into_iter().map(|(_, o)| o).collect();
         let find =
             |kind: &str, name: &str| all.iter().find(|o| o.kind() == kind && o.name() == name).unwrap();

@@ -31,6 +31,8 @@ const CA_DAYS: i64 = 3650;
 
 /// The one name that is believed in a certificate of the front proxy's authority.
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
+/// Whom kubelets see where this server asks them.
+pub const USER_KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 
 /// What went wrong with a certificate or its file.
 #[derive(Debug, thiserror::Error)]
@@ -113,9 +115,9 @@ impl Leaf {
         Leaf::client("controller-manager", "system:kube-controller-manager", None)
     }
 
-    /// The API server as a client of the kubelets.
+    /// The API server as a client of the kubelets. It has the rights that a binding gives it, and no others.
     pub fn kubelet_client() -> Self {
-        Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters"))
+        Leaf::client("apiserver-kubelet-client", USER_KUBELET_CLIENT, None)
     }
 
     /// The API server as a client of the API servers it passes requests on to.

@@ -111,8 +111,18 @@ impl Call for RequestToken {
 }
 
 fn request_token(server: &Server, call: Invocation<'_>, now: Timestamp) -> Result<Object> {
-    let account = server.get(&core("serviceaccounts"), call.namespace, call.name)?;
     let mut request = call.body;
+    check_names(&request, call.namespace, call.name)?;
+    let account = server.get(&core("serviceaccounts"), call.namespace, call.name)?;
+    if !request.uid().is_empty() && request.uid() != account.uid() {
+        let kind = Gvr::new(GROUP, "v1", "TokenRequest");
+        let why = format!(
+            "the UID in the token request ({}) does not match the UID of the service account ({})",
+            request.uid(),
+            account.uid()
+        );
+        return Err(Status::conflict(&kind, call.name, &why));
+    }
     let tokens = &server.access.authn.tokens;
     if request.items_at(&["spec", "audiences"]).is_empty() {
         request.set(&["spec", "audiences"], json!([tokens.issuer()]));
@@ -127,7 +137,9 @@ fn request_token(server: &Server, call: Invocation<'_>, now: Timestamp) -> Resul
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
-    let projected = seconds == PROJECTED_SECONDS && audiences == [tokens.issuer()] && pod.is_some();
+    let extends = server.config.access.extend_tokens;
+    let projected =
+        extends && seconds == PROJECTED_SECONDS && audiences == [tokens.issuer()] && pod.is_some();
     let at = now.as_second();
     let claims = Claims {
         aud: audiences,
@@ -149,10 +161,25 @@ fn request_token(server: &Server, call: Invocation<'_>, now: Timestamp) -> Resul
     let token = tokens.sign(&claims).ok_or_else(|| Status::internal("failed to generate token"))?;
     request.set(&["metadata", "name"], call.name);
     request.set(&["metadata", "namespace"], call.namespace);
+    request.set(&["metadata", "uid"], account.uid());
     request.set(&["metadata", "creationTimestamp"], coracle_api::time::seconds(now));
     let expires = coracle_api::time::seconds(now + SignedDuration::from_secs(seconds));
     request.set(&["status"], json!({"token": token, "expirationTimestamp": expires}));
     Ok(request)
+}
+
+/// A body that names an account must name that of the path.
+fn check_names(request: &Object, namespace: &str, name: &str) -> Result<()> {
+    for (field, given, wanted) in
+        [("name", request.name(), name), ("namespace", request.namespace(), namespace)]
+    {
+        if !given.is_empty() && given != wanted {
+            let why = format!("must match the service account {field} if specified");
+            let error = FieldError::invalid(format!("metadata.{field}"), &json!(given), &why);
+            return Err(Status::invalid(&Gvk::new(GROUP, "v1", "TokenRequest"), name, &[error]));
+        }
+    }
+    Ok(())
 }
 
 fn check_lifetime(seconds: i64) -> Result<()> {

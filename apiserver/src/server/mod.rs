@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
+use crate::access::{self, Access};
 use crate::authn::User;
 use crate::ip_allocator::ServiceAllocator;
 use crate::metrics::Metrics;
@@ -51,6 +51,7 @@ pub struct Config {
     pub max_reads: usize,
     pub max_writes: usize,
     pub request_timeout: Duration,
+    pub access: access::Options,
 }
 
 /// An address, and the TLS identity shown there.
@@ -114,6 +115,7 @@ impl Default for Config {
             max_reads: 400,
             max_writes: 200,
             request_timeout: Duration::from_secs(60),
+            access: access::Options::default(),
         }
     }
 }
@@ -172,7 +174,7 @@ impl Server {
         let options = Options { dir: config.data_dir.clone(), history: config.history.clone(), fields };
         Ok(Server {
             store: Store::open(options).await?,
-            access: Access::new(pki.clone(), now)?,
+            access: Access::new(pki.clone(), &config.access, now)?,
             services: ServiceAllocator::new(config.service_cidr, config.node_ports.clone()),
             openapi: Documents::default(),
             metrics: Metrics::default(),

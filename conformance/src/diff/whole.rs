@@ -78,6 +78,9 @@ pub(super) fn in_order(value: &mut Value) {
             fields.values_mut().for_each(in_order);
         }
         Value::Array(items) => {
+            // What our own components are bound to: upstream's get it from whoever installs them.
+            items
+                .retain(|item| !item["metadata"]["name"].as_str().is_some_and(|n| n.starts_with("coracle:")));
             items.iter_mut().for_each(in_order);
             if let Some(named) = by_name(items) {
                 *value = Value::Object(named.into_iter().collect());
