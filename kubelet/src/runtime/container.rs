@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::sandbox::{self, SandboxRecord};
 use super::spec::{self, Surroundings};
 use super::{RuntimeConfig, cgroups, confinement, devices, user};
+use crate::beneath::{Access, Dir, FileType, Links};
 use crate::cri::{ContainerError, ContainerRecord, ContainerSpec, ContainerState, ContainerUser, Seccomp};
 use crate::shim::protocol::{ExitFile, ShimConfig, StateFile, read_file, write_file};
 use crate::sys::mounts;
@@ -57,6 +58,10 @@ impl Record {
     }
 }
 
+/// What is above a root file system lets nobody else in: a setuid file of an image is not for this machine's users
+/// (CVE-2021-41103).
+const CLOSED: Access = Access { mode: 0o700, uid: None, gid: None };
+
 pub(super) fn time(text: &str) -> Timestamp {
     text.parse().unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -68,8 +73,18 @@ pub(super) fn make_directories(config: &RuntimeConfig) -> io::Result<()> {
     if let Err(error) = mounts::keep_in_memory(run_dir) {
         tracing::warn!(%error, "{} stays on its disk", run_dir.display());
     }
-    let all = [config.state_dir.join("containers"), run_dir.join("pods"), run_dir.join("c")];
-    all.iter().try_for_each(fs::create_dir_all)?;
+    fs::create_dir_all(run_dir.join("pods"))?;
+    for all in [config.state_dir.join("containers"), run_dir.join("c")] {
+        let all = Dir::make(&all, 0o711)?;
+        all.set_access(Access::mode(0o711))?;
+        // Those of a former version were open.
+        for container in all.entries()? {
+            let container = container?;
+            if container.kind == FileType::Directory {
+                all.dir(container.name, Links::Refused)?.set_access(CLOSED)?;
+            }
+        }
+    }
     cgroups::make_frame(&cgroup_frame(config))
 }
 
@@ -135,6 +150,9 @@ fn build(
     let (dir, run_dir) = (dir(config, id), run_dir(config, id));
     let rootfs = run_dir.join("rootfs");
     let (upper, work, empty) = (dir.join("upper"), dir.join("work"), dir.join("empty"));
+    for closed in [&dir, &run_dir] {
+        Dir::make(closed, 0o700).and_then(|made| made.set_access(CLOSED)).map_err(failed)?;
+    }
     for directory in [&upper, &work, &rootfs] {
         fs::create_dir_all(directory).map_err(failed)?;
     }
@@ -146,8 +164,8 @@ fn build(
     };
     mounts::overlay(&layers, &upper, &work, &rootfs)
         .map_err(|error| ContainerError::Create(format!("mount the image's root file system: {error}")))?;
-    let (passwd, group) = (user::account_file(&rootfs, "passwd"), user::account_file(&rootfs, "group"));
-    let who = user::resolve(&spec.security, &image.user, &passwd, &group)?;
+    let (passwd, group) = (user::account_file(&rootfs, "passwd")?, user::account_file(&rootfs, "group")?);
+    let who = user::resolve(spec, &image.user, &passwd, &group)?;
     make_working_dir(&rootfs, &spec::working_dir(spec, &image)).map_err(failed)?;
     let around = Surroundings {
         namespaces: pod.namespaces(config),
