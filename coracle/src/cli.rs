@@ -159,6 +159,48 @@ pub struct Node {
     /// Reach this registry on loopback without TLS (host:port; may be given more than once)
     #[arg(long, value_name = "HOST:PORT")]
     pub insecure_loopback_registry: Vec<String>,
+
+    #[command(flatten)]
+    pub image_policy: ImagePolicy,
+}
+
+/// What becomes of images that are on this machine; the values are upstream's.
+#[derive(Debug, Clone, Args)]
+pub struct ImagePolicy {
+    /// Which images that are here pods must have the registry's password for
+    #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
+    pub image_pull_credentials_verification: Verification,
+
+    /// Repositories that every pod may use from this machine, with NeverVerifyAllowlistedImages
+    #[arg(long, value_name = "REPOSITORY", value_delimiter = ',')]
+    pub preloaded_images_verification_allowlist: Vec<String>,
+
+    /// Percent of the disk in use from which unused images are removed
+    #[arg(long, default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub image_gc_high_threshold: u8,
+
+    /// Percent of the disk in use down to which unused images are removed
+    #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub image_gc_low_threshold: u8,
+
+    /// Seconds after which an unused image is removed whatever room there is [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    pub image_maximum_gc_age: Option<u64>,
+}
+
+/// Upstream's `imagePullCredentialsVerificationPolicy`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum Verification {
+    /// None
+    NeverVerify,
+    /// Those that a pod has brought here
+    #[default]
+    NeverVerifyPreloadedImages,
+    /// Those of other repositories than the listed ones
+    NeverVerifyAllowlistedImages,
+    /// All
+    AlwaysVerify,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -194,8 +236,10 @@ pub enum Image {
         images: Vec<String>,
     },
     /// List images
+    #[command(visible_alias = "list")]
     Ls(DataDir),
     /// Remove images
+    #[command(visible_aliases = ["remove", "rmi"])]
     Rm {
         #[command(flatten)]
         data: DataDir,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,9 +48,8 @@ async fn open(
     plain_http: Vec<String>,
 ) -> Result<Images> {
     let dir = Layout::of(data_dir)?.images();
-    Images::open(ImagesConfig { dir: dir.clone(), mirrors_file, plain_http })
-        .await
-        .with_context(|| format!("opening the images in {}", dir.display()))
+    let config = ImagesConfig { dir: dir.clone(), mirrors_file, plain_http, ..ImagesConfig::default() };
+    Images::open(config).await.with_context(|| format!("opening the images in {}", dir.display()))
 }
 
 async fn import(images: &Images, file: &Path) -> Result<()> {
@@ -79,7 +79,8 @@ async fn import(images: &Images, file: &Path) -> Result<()> {
 
 fn tempfile_in(dir: &Path) -> Result<(PathBuf, std::fs::File)> {
     let path = dir.join(format!("coracle-import-{}.tar", std::process::id()));
-    let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path);
+    // An image may be private.
+    let file = std::fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
     Ok((path.clone(), file.with_context(|| format!("creating {}", path.display()))?))
 }
 

@@ -11,6 +11,7 @@ use coracle_api::names;
 use coracle_apiserver::Running;
 use coracle_apiserver::pki::{Leaf, Pki};
 use coracle_kubelet::Serving;
+use coracle_kubelet::images::{GarbagePolicy, VerificationPolicy};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -20,7 +21,7 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Kubelet;
+use crate::cli::{ImagePolicy, Kubelet, Verification};
 use crate::cluster_facts::ClusterFacts;
 use crate::component::{self, connect, read};
 use crate::kubeconfig::{FACTS, PROXY, SERVING};
@@ -175,8 +176,29 @@ fn config(
         images_dir: layout.images(),
         registries: options.registries.clone(),
         insecure_loopback_registries: options.insecure_loopback_registry.clone(),
+        image_verification: verification(&options.image_policy),
+        image_gc: GarbagePolicy {
+            high_percent: options.image_policy.image_gc_high_threshold,
+            low_percent: options
+                .image_policy
+                .image_gc_low_threshold
+                .min(options.image_policy.image_gc_high_threshold),
+            maximum_age: options.image_policy.image_maximum_gc_age.map(Duration::from_secs),
+            ..GarbagePolicy::default()
+        },
         version: crate::VERSION.to_owned(),
         ..coracle_kubelet::Config::new(client, node_name.clone(), *node_ip)
+    }
+}
+
+fn verification(policy: &ImagePolicy) -> VerificationPolicy {
+    match policy.image_pull_credentials_verification {
+        Verification::NeverVerify => VerificationPolicy::NeverVerify,
+        Verification::NeverVerifyPreloadedImages => VerificationPolicy::NeverVerifyPreloadedImages,
+        Verification::NeverVerifyAllowlistedImages => VerificationPolicy::NeverVerifyAllowlistedImages(
+            policy.preloaded_images_verification_allowlist.clone(),
+        ),
+        Verification::AlwaysVerify => VerificationPolicy::AlwaysVerify,
     }
 }
 

@@ -41,6 +41,7 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         dir: config.images_dir.clone(),
         mirrors_file: config.registries.clone(),
         plain_http: config.insecure_loopback_registries.clone(),
+        verification: config.image_verification.clone(),
     })
     .await
     .context("cannot open the image store")?;
@@ -85,6 +86,8 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         shutdown.clone(),
     );
     let connected = connect(node.clone(), state, directory, shutdown.clone());
+    let images_collected =
+        supervised("image garbage collection", || node::image_gc::run(node.clone(), shutdown.clone()));
     let registered = async {
         node::run(node.clone(), port, shutdown.clone()).await;
         Ok(())
@@ -93,6 +96,7 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         () = shutdown.cancelled() => {}
         () = services_task => {}
         () = streaming => {}
+        () = images_collected => {}
         result = async { tokio::try_join!(registered, connected) } => drop(result?),
     }
     Ok(())

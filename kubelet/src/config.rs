@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::images::{GarbagePolicy, VerificationPolicy};
+
 /// Everything `run` needs. The client may be in-process or reach the API server over TLS; nothing here can tell.
 #[derive(Clone)]
 pub struct Config {
@@ -24,6 +26,10 @@ pub struct Config {
     pub registries: Option<PathBuf>,
     /// Registries on loopback that are spoken to without TLS.
     pub insecure_loopback_registries: Vec<String>,
+    /// Which images that are on the node a pod may use without the registry's password.
+    pub image_verification: VerificationPolicy,
+    /// When unused images go.
+    pub image_gc: GarbagePolicy,
     /// Container logs: `<log_dir>/<ns>_<pod>_<uid>/<container>/<attempt>.log` (`/var/log/pods`).
     pub log_dir: PathBuf,
     /// Parent cgroup of `kubepods`, `/` for the root.
@@ -78,6 +84,8 @@ impl Config {
             images_dir: "/var/lib/coracle/images".into(),
             registries: None,
             insecure_loopback_registries: Vec::new(),
+            image_verification: VerificationPolicy::default(),
+            image_gc: GarbagePolicy::default(),
             log_dir: "/var/log/pods".into(),
             cgroup_root: "/".to_owned(),
             cluster_cidr: "10.244.0.0/16".to_owned(),

@@ -253,6 +253,16 @@ pub struct RegistryCredential {
     pub registry: String,
     pub username: String,
     pub password: String,
+    /// The Secret it is from, by which a pod that has it is known again.
+    pub secret: Option<SecretReference>,
+}
+
+/// One Secret and no later one of its name.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SecretReference {
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
 }
 
 /// The three ends of an exec or attach: what the streaming server copies from and to. Dropping `stdin` closes it.

@@ -2,6 +2,7 @@
 //!
 //! The test program is its own shim: run with `shim` as first argument it never becomes a test.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -207,6 +208,14 @@ async fn survives_its_client() {
     std::fs::create_dir_all(dir.path().join("run/pods/cut-off")).expect("mkdir");
     std::fs::create_dir_all(dir.path().join("run/c/cut-off/rootfs")).expect("mkdir");
     client.kill().await.expect("kill -9");
+    for closed in [format!("run/c/{}", &id[..24]), format!("state/containers/{id}"), "images".to_owned()] {
+        let mode = std::fs::metadata(dir.path().join(&closed)).expect("directory").permissions().mode();
+        assert_eq!(
+            mode & 0o7777,
+            0o700,
+            "{closed}: an image's setuid files are not for this machine's users"
+        );
+    }
     let node = Node::open(dir.path(), &own_cgroup()).await;
     assert!(
         !dir.path().join("run/pods/cut-off").exists() && !dir.path().join("run/c/cut-off").exists(),

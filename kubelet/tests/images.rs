@@ -51,6 +51,7 @@ async fn pulls_through_a_mirror_by_tag_and_digest() {
         dir: dir.path().join("images"),
         mirrors_file: Some(mirrors),
         plain_http: vec![address.clone()],
+        ..ImagesConfig::default()
     };
     let images = Images::open(config).await.unwrap();
 
@@ -119,6 +120,7 @@ async fn credentials_reach_only_the_registry_they_name() {
         dir: dir.path().join("images"),
         mirrors_file: Some(mirrors),
         plain_http: vec![address.clone(), "127.0.0.1:1".to_owned()],
+        ..ImagesConfig::default()
     };
     let images = Images::open(config).await.unwrap();
     let credential = |registry: &str, password: &str| {
@@ -126,6 +128,7 @@ async fn credentials_reach_only_the_registry_they_name() {
             registry: registry.to_owned(),
             username: "me".to_owned(),
             password: password.to_owned(),
+            secret: None,
         }]
     };
     let pull = async |name: String, credentials: &[RegistryCredential]| {

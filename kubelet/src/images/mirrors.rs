@@ -4,7 +4,11 @@
 //! mirrors:
 //!   docker.io: ["https://mirror.example.com", "http://127.0.0.1:5000"]
 //!   "*": ["https://cache.example.com"]
+//! tokenServers:
+//!   registry.example.com: ["login.example.net"]
 //! ```
+//!
+//! A token server is told the registry's user name and password. One of the registry's own domain needs no line.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +16,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::pull::is_loopback;
+use super::registry::is_loopback;
 
 /// A host that serves the registry protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,16 +25,24 @@ pub(super) struct Host {
     pub(super) address: String,
     /// Without TLS: on loopback only.
     pub(super) plain: bool,
+    /// Hosts of other domains that get its passwords as well.
+    pub(super) token_servers: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mirrors(BTreeMap<String, Vec<Host>>);
+pub(super) struct Mirrors {
+    hosts: BTreeMap<String, Vec<Host>>,
+    /// By registry, the hosts that get its passwords as well.
+    token_servers: BTreeMap<String, Vec<String>>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
     mirrors: BTreeMap<String, Vec<String>>,
+    #[serde(default, rename = "tokenServers")]
+    token_servers: BTreeMap<String, Vec<String>>,
 }
 
 impl Mirrors {
@@ -48,16 +60,18 @@ impl Mirrors {
             let hosts = urls.iter().map(|url| host(url)).collect::<Result<_, _>>()?;
             Ok((registry, hosts))
         });
-        all.collect::<Result<_, String>>().map(Mirrors)
+        let hosts = all.collect::<Result<_, String>>()?;
+        Ok(Mirrors { hosts, token_servers: file.token_servers })
     }
 
     /// Mirrors first, then the registry; `*` holds for all registries without a line of their own.
     pub(super) fn hosts(&self, registry: &str, plain_http: &[String]) -> Vec<Host> {
-        let mirrors = self.0.get(registry).or_else(|| self.0.get("*"));
+        let mirrors = self.hosts.get(registry).or_else(|| self.hosts.get("*"));
         let mut hosts: Vec<Host> = mirrors.into_iter().flatten().cloned().collect();
         hosts.retain(|host| host.address != registry);
-        hosts.push(Host { address: registry.to_owned(), plain: false });
+        hosts.push(Host { address: registry.to_owned(), plain: false, token_servers: Vec::new() });
         for host in &mut hosts {
+            host.token_servers = self.token_servers.get(&host.address).cloned().unwrap_or_default();
             host.plain |= is_loopback(&host.address) && plain_http.contains(&host.address);
         }
         hosts
@@ -77,7 +91,7 @@ fn host(url: &str) -> Result<Host, String> {
     if plain && !is_loopback(address) {
         return Err(format!("mirror {url:?}: plain HTTP is for hosts on loopback"));
     }
-    Ok(Host { address: address.to_owned(), plain })
+    Ok(Host { address: address.to_owned(), plain, token_servers: Vec::new() })
 }
 
 #[cfg(test)]
@@ -100,6 +114,14 @@ mod tests {
         assert_eq!(addresses("quay.io"), ["c.example.com", "quay.io"]);
         assert_eq!(addresses("localhost:5001"), ["c.example.com", "http localhost:5001"]);
         assert_eq!(addresses("evil.example.com"), ["c.example.com", "evil.example.com"]);
+        let text = "tokenServers: {m.example.com: [login.example.net]}\nmirrors: {a.io: [m.example.com]}";
+        let servers: Vec<Vec<String>> = Mirrors::parse(text)
+            .unwrap()
+            .hosts("a.io", &[])
+            .into_iter()
+            .map(|host| host.token_servers)
+            .collect();
+        assert_eq!(servers, [vec!["login.example.net".to_owned()], vec![]]);
         for bad in
             ["mirrors: {a: [\"http://10.0.0.1:5000\"]}", "mirrors: {a: [\"https://h/path\"]}", "mirror: {}"]
         {

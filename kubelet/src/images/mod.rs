@@ -3,22 +3,42 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::cri::{ImageError, ImageInfo, RegistryCredential, with_causes};
 
+mod access;
 mod archive;
+mod credentials;
+mod digest;
+mod entries;
+mod garbage;
+mod manifest;
 mod mirrors;
 mod pull;
 mod reference;
+mod registry;
+mod room;
 mod store;
+#[cfg(test)]
+mod tests;
 mod unpack;
 
-use reference::{ImageName, is_digest};
-pub(crate) use store::ImageConfig;
+use access::Decision;
+pub use access::VerificationPolicy;
+use digest::Digest;
+use garbage::Ledger;
+pub use garbage::{Collected, GarbagePolicy, Wanted};
+pub(crate) use manifest::ImageConfig;
+use reference::ImageName;
 use store::Store;
+
+/// Layers that are unpacked at the same time.
+const UNPACKING: usize = 4;
 
 /// Where images are kept and from where they may come.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +50,8 @@ pub struct ImagesConfig {
     pub mirrors_file: Option<PathBuf>,
     /// Registries spoken to in plain HTTP: `127.0.0.1:5000`. Only loopback addresses are accepted.
     pub plain_http: Vec<String>,
+    /// Which images pods must have shown a registry's password for, when they are here already.
+    pub verification: VerificationPolicy,
 }
 
 /// How far a pull has come; for progress bars.
@@ -44,8 +66,8 @@ pub struct Progress {
 /// A callback that is told about progress; must not block.
 pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// Pulls under way: reference and user name decide whether two are the same.
-type Pulls = Mutex<HashMap<(String, String), Arc<OnceCell<Result<ImageInfo, String>>>>>;
+/// Pulls under way, by what is pulled with which passwords for whom.
+type Pulls = Mutex<HashMap<[u8; 32], Arc<OnceCell<Result<ImageInfo, String>>>>>;
 
 /// A cheap handle on the node's images.
 #[derive(Clone)]
@@ -53,6 +75,8 @@ pub struct Images {
     config: Arc<ImagesConfig>,
     store: Arc<Store>,
     pulls: Arc<Pulls>,
+    unpacking: Arc<Semaphore>,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 impl std::fmt::Debug for Images {
@@ -62,43 +86,74 @@ impl std::fmt::Debug for Images {
 }
 
 impl Images {
-    pub async fn open(config: ImagesConfig) -> Result<Images, ImageError> {
-        if let Some(registry) = config.plain_http.iter().find(|registry| !pull::is_loopback(registry)) {
+    pub async fn open(mut config: ImagesConfig) -> Result<Images, ImageError> {
+        config.verification = config.verification.checked().map_err(ImageError::Unavailable)?;
+        if let Some(registry) = config.plain_http.iter().find(|registry| !registry::is_loopback(registry)) {
             return Err(ImageError::Unavailable(format!(
                 "plain HTTP is for registries on loopback, not {registry}"
             )));
         }
         let dir = config.dir.clone();
         let store = blocking(move || Store::open(&dir)).await?;
-        Ok(Images { config: Arc::new(config), store: Arc::new(store), pulls: Arc::default() })
+        Ok(Images {
+            config: Arc::new(config),
+            store: Arc::new(store),
+            pulls: Arc::default(),
+            unpacking: Arc::new(Semaphore::new(UNPACKING)),
+            ledger: Arc::default(),
+        })
     }
 
-    /// Pulls an image; concurrent pulls of one reference are joined.
+    /// Pulls an image, not for a pod: it counts as put there by the node's owner. Concurrent pulls of one reference are
+    /// joined.
     pub async fn pull(
         &self,
         reference: &str,
         credentials: &[RegistryCredential],
         progress: Option<ProgressFn>,
     ) -> Result<ImageInfo, ImageError> {
+        self.pull_as(reference, credentials, progress, false).await
+    }
+
+    /// Pulls an image for a pod that has these credentials, and remembers which of them the registry was shown.
+    pub(crate) async fn pull_for_pod(
+        &self,
+        reference: &str,
+        credentials: &[RegistryCredential],
+    ) -> Result<ImageInfo, ImageError> {
+        self.pull_as(reference, credentials, None, true).await
+    }
+
+    async fn pull_as(
+        &self,
+        reference: &str,
+        credentials: &[RegistryCredential],
+        progress: Option<ProgressFn>,
+        for_pod: bool,
+    ) -> Result<ImageInfo, ImageError> {
         let name = ImageName::parse(reference)?;
-        let credential = pull::credential(&name, credentials);
-        let key = (
-            name.to_string(),
-            credential.map(|c| format!("{}:{}", c.username, c.password)).unwrap_or_default(),
-        );
-        let cell = self.pulls.lock().entry(key.clone()).or_default().clone();
+        let hosts = self.hosts(&name)?;
+        let mut key = Sha256::new();
+        key.update([u8::from(for_pod)]);
+        key.update(name.to_string());
+        for credential in matching(&name, &hosts, credentials) {
+            key.update(credentials::hash(credential));
+        }
+        let key: [u8; 32] = key.finalize().into();
+        let cell = self.pulls.lock().entry(key).or_default().clone();
+        let source = pull::Source { hosts, credentials, unpacking: &self.unpacking };
         let result = cell
             .get_or_init(|| async {
-                let hosts = match &self.config.mirrors_file {
-                    Some(file) => mirrors::Mirrors::load(file)
-                        .map_err(|error| format!("{}: {error}", file.display()))?,
-                    None => mirrors::Mirrors::default(),
-                }
-                .hosts(&name.registry, &self.config.plain_http);
-                let source = pull::Source { hosts, credentials };
-                pull::pull(&self.store, &name, &source, progress.as_ref())
+                let pulled = pull::pull(&self.store, &name, &source, progress.as_ref())
                     .await
-                    .map_err(|error| error.to_string())
+                    .map_err(|error| error.to_string())?;
+                let shown = for_pod.then(|| (name.name(), access::shown(pulled.credential)));
+                let (store, id, entry) = (self.store.clone(), pulled.id, pulled.entry);
+                self.ledger.lock().touch(id, Instant::now());
+                let added = blocking(move || {
+                    store.add(&id, entry, shown.as_ref().map(|(name, shown)| (name.as_str(), shown.clone())))
+                });
+                added.await.map_err(|error| format!("{name}: {error}"))
             })
             .await
             .clone();
@@ -109,10 +164,56 @@ impl Images {
         result.map_err(ImageError::Pull)
     }
 
+    /// Where an image may be asked for, the registry itself last.
+    fn hosts(&self, name: &ImageName) -> Result<Vec<mirrors::Host>, ImageError> {
+        let mirrors = match &self.config.mirrors_file {
+            Some(file) => mirrors::Mirrors::load(file)
+                .map_err(|error| ImageError::Pull(format!("{}: {error}", file.display())))?,
+            None => mirrors::Mirrors::default(),
+        };
+        Ok(mirrors.hosts(&name.registry, &self.config.plain_http))
+    }
+
+    /// Whether a pod may use an image that is here without asking the registry. `credentials` are asked for where the
+    /// pod's own decide. `false`: pull it, so that the registry decides.
+    pub(crate) async fn may_use(
+        &self,
+        image: &ImageInfo,
+        reference: &str,
+        credentials: impl AsyncFnOnce() -> Vec<RegistryCredential>,
+    ) -> Result<bool, ImageError> {
+        let name = ImageName::parse(reference)?;
+        let Ok(id) = image.id.parse::<Digest>() else { return Ok(false) };
+        let repository = name.name();
+        let policy = &self.config.verification;
+        let decision =
+            self.store.look(&id, |entry| access::decide(policy, entry.pulls.as_ref(), &repository));
+        match decision {
+            None | Some(Decision::Pull) => return Ok(false),
+            Some(Decision::Use) => return Ok(self.used(id)),
+            Some(Decision::Ask) => {}
+        }
+        let (credentials, hosts) = (credentials().await, self.hosts(&name)?);
+        let have = matching(&name, &hosts, &credentials);
+        let known = self.store.look(&id, |entry| access::knows(entry.pulls.as_ref()?, &repository, &have));
+        let Some(new) = known.flatten() else { return Ok(false) };
+        if let Some(new) = new {
+            let store = self.store.clone();
+            blocking(move || store.show(&id, &repository, new)).await?;
+        }
+        Ok(self.used(id))
+    }
+
+    /// A pod is about to use it: it is not garbage now.
+    fn used(&self, id: Digest) -> bool {
+        self.ledger.lock().touch(id, Instant::now());
+        true
+    }
+
     /// The image a reference (`nginx`, `nginx@sha256:...`, `sha256:<id>`) stands for, when it is here.
     pub fn get(&self, reference: &str) -> Result<Option<ImageInfo>, ImageError> {
-        if is_digest(reference) {
-            return Ok(self.store.entry(reference).map(|entry| entry.info(reference)));
+        if let Ok(id) = reference.parse() {
+            return Ok(self.store.look(&id, |entry| entry.info(&id)));
         }
         let name = ImageName::parse(reference)?.to_string();
         Ok(self.store.find(|_, entry| entry.tags.contains(&name) || entry.digests.contains(&name)))
@@ -124,12 +225,15 @@ impl Images {
 
     /// Removes a tag or, by id, the image with all its tags. What is not here is removed already.
     pub async fn remove(&self, reference: &str) -> Result<(), ImageError> {
-        let Some(image) = self.get(reference)? else { return Ok(()) };
+        let Some(id) = self.get(reference)?.and_then(|image| image.id.parse::<Digest>().ok()) else {
+            return Ok(());
+        };
         let store = self.store.clone();
-        let name = if is_digest(reference) { None } else { Some(ImageName::parse(reference)?.to_string()) };
+        let by_id = reference.parse::<Digest>().is_ok();
+        let name = if by_id { None } else { Some(ImageName::parse(reference)?.to_string()) };
         blocking(move || match name {
-            Some(name) => store.untag(&image.id, &name),
-            None => store.remove(&image.id),
+            Some(name) => store.untag(&id, &name),
+            None => store.remove(&id),
         })
         .await
     }
@@ -140,32 +244,70 @@ impl Images {
         blocking(move || archive::import(&store, &archive, name.as_deref())).await
     }
 
-    /// Removes images, unused ones only and the largest first, until `bytes` are free. Returns how many bytes went.
-    pub async fn collect_garbage(&self, in_use: &HashSet<String>, bytes: u64) -> Result<u64, ImageError> {
-        let mut unused: Vec<ImageInfo> =
-            self.list().into_iter().filter(|image| !in_use.contains(&image.id)).collect();
-        unused.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
-        let mut freed = 0;
-        for image in unused {
-            if freed >= bytes {
-                break;
-            }
-            self.remove(&image.id).await?;
-            freed += image.size_bytes;
+    /// Removes images until `wanted` is reached, those first that were not used for the longest time. None that is in use,
+    /// or was found or used within the policy's least age; none at all while others have the store open.
+    pub async fn collect_garbage(
+        &self,
+        in_use: &HashSet<String>,
+        wanted: Wanted,
+        policy: &GarbagePolicy,
+    ) -> Result<Collected, ImageError> {
+        let store = self.store.clone();
+        if blocking(move || store.is_shared()).await? {
+            tracing::debug!("unused images stay: another process has them open");
+            return Ok(Collected::default());
         }
-        Ok(freed)
+        let now = Instant::now();
+        let in_use: HashSet<Digest> = in_use.iter().filter_map(|id| id.parse().ok()).collect();
+        let images = self.list().into_iter().filter_map(|i| Some((i.id.parse().ok()?, i.size_bytes)));
+        let unused = {
+            let mut ledger = self.ledger.lock();
+            ledger.look(now, images, &in_use);
+            ledger.in_order(&in_use)
+        };
+        let mut collected = Collected::default();
+        for image in unused {
+            if !wanted.takes(&image, collected.bytes, now, policy) {
+                continue;
+            }
+            let (store, id) = (self.store.clone(), image.id);
+            blocking(move || store.remove(&id)).await?;
+            tracing::info!(%id, bytes = image.bytes, "removed an unused image");
+            collected.images += 1;
+            collected.bytes = collected.bytes.saturating_add(image.bytes);
+        }
+        let store = self.store.clone();
+        blocking(move || store.tidy()).await?;
+        Ok(collected)
+    }
+
+    /// Notes which images there are and which of them are used, so that the next collection knows their ages.
+    pub fn note_use(&self, in_use: &HashSet<String>) {
+        let in_use: HashSet<Digest> = in_use.iter().filter_map(|id| id.parse().ok()).collect();
+        let images = self.list().into_iter().filter_map(|i| Some((i.id.parse().ok()?, i.size_bytes)));
+        self.ledger.lock().look(Instant::now(), images, &in_use);
     }
 
     /// The image's configuration.
     pub(crate) fn config(&self, id: &str) -> Option<ImageConfig> {
-        self.store.entry(id).map(|entry| entry.config)
+        self.store.look(&id.parse().ok()?, |entry| entry.config.clone())
     }
 
     /// The layer directories for overlayfs, newest first.
     pub(crate) fn layers(&self, id: &str) -> Option<Vec<PathBuf>> {
-        let entry = self.store.entry(id)?;
-        Some(entry.layers.iter().rev().map(|layer| self.store.layer_dir(layer)).collect())
+        let layers = self.store.look(&id.parse().ok()?, |entry| entry.layers.clone())?;
+        Some(layers.iter().rev().map(|layer| self.store.layer_dir(layer)).collect())
     }
+}
+
+/// The credentials for an image at any of the hosts that may be asked for it.
+fn matching<'a>(
+    name: &ImageName,
+    hosts: &[mirrors::Host],
+    all: &'a [RegistryCredential],
+) -> Vec<&'a RegistryCredential> {
+    let at = |host: &mirrors::Host| ImageName { registry: host.address.clone(), ..name.clone() };
+    hosts.iter().flat_map(|host| credentials::matching(&at(host), all)).collect()
 }
 
 async fn blocking<T: Send + 'static>(

@@ -1,293 +1,217 @@
 //! Pulls from registries.
 
-use std::io::BufReader;
-use std::net::IpAddr;
-use std::pin::Pin;
+use std::io::{BufReader, Write};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode as Code};
-use oci_client::manifest::ImageIndexEntry;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference};
-use sha2::{Digest, Sha256};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
 
+use super::credentials;
+use super::digest::{Digest, Hasher};
+use super::manifest::{Configuration, Descriptor, Document, ImageManifest, MAX_CONFIG, MAX_MANIFEST, choose};
 use super::mirrors::Host;
 use super::reference::ImageName;
-use super::store::{ConfigFile, Entry, Store};
+use super::registry::{Error, Registry};
+use super::store::{Entry, Scratch, Store};
+use super::unpack::most_unpacked;
 use super::{Progress, ProgressFn};
-use crate::cri::{ImageError, ImageInfo, RegistryCredential, with_causes};
+use crate::cri::{ImageError, RegistryCredential, with_causes};
 
-/// Go's name for this machine's architecture, as images use it.
-pub(super) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
-}
-
-fn resolve_platform(manifests: &[ImageIndexEntry]) -> Option<String> {
-    let matches = |entry: &&ImageIndexEntry| {
-        entry.platform.as_ref().is_some_and(|platform| {
-            platform.os.to_string() == "linux" && platform.architecture.to_string() == architecture()
-        })
-    };
-    manifests.iter().find(matches).map(|entry| entry.digest.clone())
-}
-
-/// Plain HTTP is for registries on this machine only.
-pub(super) fn is_loopback(registry: &str) -> bool {
-    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// The credential for an image: exact host or host with the longest path prefix; Docker Hub has many names.
-pub(super) fn credential<'a>(
-    name: &ImageName,
-    credentials: &'a [RegistryCredential],
-) -> Option<&'a RegistryCredential> {
-    let whole = name.name();
-    credentials
-        .iter()
-        .filter_map(|credential| {
-            let key = credential.registry.trim_start_matches("https://").trim_start_matches("http://");
-            let key = key.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
-            let key =
-                if matches!(key, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { key };
-            matches_registry(&whole, key).then_some((key.len(), credential))
-        })
-        .max_by_key(|(length, _)| *length)
-        .map(|(_, credential)| credential)
-}
-
-/// `*.example.com/team` matches `a.example.com/team/app`.
-fn matches_registry(name: &str, key: &str) -> bool {
-    let (host, path) = name.split_once('/').unwrap_or((name, ""));
-    let (key_host, key_path) = key.split_once('/').unwrap_or((key, ""));
-    let hosts: Vec<&str> = host.split('.').collect();
-    let key_hosts: Vec<&str> = key_host.split('.').collect();
-    hosts.len() == key_hosts.len()
-        && hosts.iter().zip(&key_hosts).all(|(part, key)| *key == "*" || part == key)
-        && path
-            .strip_prefix(key_path)
-            .is_some_and(|rest| key_path.is_empty() || rest.is_empty() || rest.starts_with('/'))
-}
+/// Of a download, between the network and the disk.
+const PIECES: usize = 32;
 
 /// From where, and how.
 pub(super) struct Source<'a> {
     /// Hosts to ask in this order; the registry itself is the last.
     pub(super) hosts: Vec<Host>,
     pub(super) credentials: &'a [RegistryCredential],
+    /// One layer of this image or others is unpacked for each permit.
+    pub(super) unpacking: &'a Arc<Semaphore>,
+}
+
+/// An image whose layers are all on the node.
+pub(super) struct Pulled<'a> {
+    pub(super) id: Digest,
+    pub(super) entry: Entry,
+    /// What the registry was told; `None`: it gave the image to anybody.
+    pub(super) credential: Option<&'a RegistryCredential>,
 }
 
 /// Pulls an image from the first of its hosts that has it.
-pub(super) async fn pull(
+pub(super) async fn pull<'a>(
     store: &Arc<Store>,
     name: &ImageName,
-    source: &Source<'_>,
+    source: &Source<'a>,
     progress: Option<&ProgressFn>,
-) -> Result<ImageInfo, ImageError> {
-    let mut told: Option<ImageError> = None;
+) -> Result<Pulled<'a>, ImageError> {
+    let mut told: Option<Error> = None;
     for host in &source.hosts {
-        match pull_from(store, name, host, source, progress).await {
-            Ok(info) => return Ok(info),
-            // That a mirror knows of no such image says more than that the next host cannot be reached.
-            Err(_) if told.as_ref().is_some_and(|earlier| earlier.to_string().ends_with(NOT_FOUND)) => {}
-            Err(error) => told = Some(error),
+        // A mirror gets only credentials that name it.
+        let asked = ImageName { registry: host.address.clone(), ..name.clone() };
+        let matching = credentials::matching(&asked, source.credentials);
+        let tried: Vec<Option<&RegistryCredential>> =
+            if matching.is_empty() { vec![None] } else { matching.into_iter().map(Some).collect() };
+        for credential in tried {
+            let registry = Registry::new(host, name, credential);
+            let pulled = match &registry {
+                Ok(registry) => pull_from(store, name, registry, source, progress).await,
+                Err(error) => Err(Error::Content(error.to_string())),
+            };
+            match pulled {
+                Ok((id, entry)) => return Ok(Pulled { id, entry, credential }),
+                // That a mirror knows of no such image says more than that the next host cannot be reached.
+                Err(_) if matches!(told, Some(Error::NotFound)) => {}
+                Err(error) => told = Some(error),
+            }
+            if !matches!(told, Some(Error::Denied(_))) {
+                break;
+            }
         }
     }
-    Err(told.unwrap_or_else(|| ImageError::Unavailable(format!("no registry to pull {name} from"))))
+    Err(match told {
+        Some(error) => describe(name, &error),
+        None => ImageError::Unavailable(format!("no registry to pull {name} from")),
+    })
 }
 
 async fn pull_from(
     store: &Arc<Store>,
     name: &ImageName,
-    host: &Host,
+    registry: &Registry<'_>,
     source: &Source<'_>,
     progress: Option<&ProgressFn>,
-) -> Result<ImageInfo, ImageError> {
-    let protocol = if host.plain { ClientProtocol::Http } else { ClientProtocol::Https };
-    let client = Client::new(ClientConfig {
-        protocol,
-        platform_resolver: Some(Box::new(resolve_platform)),
-        connect_timeout: Some(std::time::Duration::from_secs(30)),
-        read_timeout: Some(std::time::Duration::from_secs(120)),
-        user_agent: "coracle",
-        ..ClientConfig::default()
-    });
-    let reference = registry_reference(name, &host.address);
-    // A mirror gets only credentials that name it.
-    let asked = ImageName { registry: host.address.clone(), ..name.clone() };
-    let auth = match credential(&asked, source.credentials) {
-        Some(credential) => RegistryAuth::Basic(credential.username.clone(), credential.password.clone()),
-        None => RegistryAuth::Anonymous,
-    };
-    let failed = |error: &OciDistributionError| describe(name, error);
-    // The tag's own digest (of the index, when there is one) is what upstream reports as repo digest.
-    let digest = client.fetch_manifest_digest(&reference, &auth).await.map_err(|error| failed(&error))?;
-    let (manifest, _, config) =
-        client.pull_manifest_and_config(&reference, &auth).await.map_err(|error| failed(&error))?;
-    let id = format!("sha256:{}", hex::encode(Sha256::digest(config.as_bytes())));
-    if id != manifest.config.digest {
-        return Err(ImageError::Pull(format!(
-            "{name}: configuration has digest {id}, not {}",
-            manifest.config.digest
-        )));
+) -> Result<(Digest, Entry), Error> {
+    let (digest, manifest) = manifest(name, registry).await?;
+    let bytes = registry.document(&manifest.config, MAX_CONFIG).await?;
+    let file = Configuration::parse(&bytes).map_err(Error::Content)?;
+    if file.diff_ids.len() != manifest.layers.len() {
+        let why = "manifest and configuration name different numbers of layers";
+        return Err(Error::Content(why.to_owned()));
     }
-    let file: ConfigFile = serde_json::from_str(&config)
-        .map_err(|error| ImageError::Pull(format!("{name}: configuration: {error}")))?;
-    if file.rootfs.diff_ids.len() != manifest.layers.len() {
-        return Err(ImageError::Pull(format!(
-            "{name}: manifest and configuration name different numbers of layers"
-        )));
+    let missing: Vec<(&Descriptor, Digest)> = manifest
+        .layers
+        .iter()
+        .zip(file.diff_ids.iter().copied())
+        .filter(|(_, diff_id)| !store.has_layer(diff_id))
+        .collect();
+    store.expect(missing.iter().map(|(layer, _)| layer.size).fold(0, u64::saturating_add))?;
+    let compressed = manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+    let brought = bring_layers(store, registry, source, &missing, most_unpacked(compressed), progress).await;
+    if matches!(&brought, Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull) {
+        // What fills the disk is not kept for another try.
+        let (store, layers) = (store.clone(), missing.iter().map(|(_, id)| *id).collect::<Vec<_>>());
+        let removed =
+            tokio::task::spawn_blocking(move || layers.iter().try_for_each(|id| store.remove_layer(id)));
+        removed.await.map_err(std::io::Error::other).flatten()?;
     }
-    for (layer, diff_id) in manifest.layers.iter().zip(&file.rootfs.diff_ids) {
-        if !store.has_layer(diff_id) {
-            pull_layer(store, &client, &reference, layer, diff_id, progress).await.map_err(|message| {
-                ImageError::Pull(format!("failed to pull and unpack image {:?}: {message}", name.to_string()))
-            })?;
-        }
-    }
+    brought?;
     let entry = Entry {
         tags: if name.digest.is_none() { vec![name.to_string()] } else { Vec::new() },
         digests: vec![name.with_digest(&digest)],
-        size: manifest.layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum::<u64>()
-            + config.len() as u64,
-        layers: file.rootfs.diff_ids,
-        config: file.config.unwrap_or_default(),
+        size: compressed.saturating_add(bytes.len() as u64),
+        layers: file.diff_ids,
+        config: file.config,
+        pulls: None,
     };
-    store.add(&id, entry).map_err(|error| ImageError::Pull(format!("{name}: {error}")))
+    Ok((manifest.config.digest, entry))
 }
 
-fn registry_reference(name: &ImageName, host: &str) -> Reference {
-    let host = if host == "docker.io" { "index.docker.io" } else { host };
-    match (&name.digest, &name.tag) {
-        (Some(digest), _) => Reference::with_digest(host.to_owned(), name.repository.clone(), digest.clone()),
-        (None, tag) => Reference::with_tag(
-            host.to_owned(),
-            name.repository.clone(),
-            tag.clone().unwrap_or_else(|| "latest".to_owned()),
-        ),
-    }
-}
-
-async fn pull_layer(
+/// Downloads and unpacks layers, which together may unpack to `most` bytes.
+async fn bring_layers(
     store: &Arc<Store>,
-    client: &Client,
-    reference: &Reference,
-    layer: &oci_client::manifest::OciDescriptor,
-    diff_id: &str,
+    registry: &Registry<'_>,
+    source: &Source<'_>,
+    missing: &[(&Descriptor, Digest)],
+    mut most: u64,
     progress: Option<&ProgressFn>,
-) -> Result<(), String> {
-    let scratch = store.scratch();
-    let file = tokio::fs::File::create(&scratch).await.map_err(|error| error.to_string())?;
-    let total = u64::try_from(layer.size).unwrap_or(0);
-    let mut writer =
-        Counting { inner: file, layer: layer.digest.clone(), done: 0, total, progress: progress.cloned() };
-    // `pull_blob` verifies the digest of what it wrote.
-    let pulled = match client.pull_blob(reference, layer, &mut writer).await {
-        Ok(()) => writer.flush().await.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    let result = match pulled {
-        Ok(()) => {
-            let (store, path, diff_id) = (store.clone(), scratch.clone(), diff_id.to_owned());
-            tokio::task::spawn_blocking(move || {
-                let file = std::fs::File::open(path)?;
-                store.add_layer(BufReader::with_capacity(1 << 16, file), &diff_id)
-            })
-            .await
-            .map_err(|error| error.to_string())
-            .and_then(|done| done.map_err(|error| with_causes(&error)))
+) -> Result<(), Error> {
+    for (layer, diff_id) in missing.iter().copied() {
+        // The same layer may come twice.
+        if !store.has_layer(&diff_id) {
+            let download = download(store, registry, layer, progress).await?;
+            let _permit = source.unpacking.acquire().await;
+            let store = store.clone();
+            let unpacked = tokio::task::spawn_blocking(move || {
+                let file = BufReader::with_capacity(1 << 16, store.read_scratch(&download)?);
+                store.add_layer(file, most, &diff_id)
+            });
+            most = most.saturating_sub(unpacked.await.map_err(std::io::Error::other).flatten()?);
         }
-        Err(error) => Err(error),
+    }
+    Ok(())
+}
+
+/// The image's manifest, and the digest of what the name stands for (of the index, when there is one): the repo digest.
+async fn manifest(name: &ImageName, registry: &Registry<'_>) -> Result<(Digest, ImageManifest), Error> {
+    let reference = match (&name.digest, &name.tag) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.clone().unwrap_or_else(|| "latest".to_owned()),
     };
-    if let Err(error) = tokio::fs::remove_file(&scratch).await {
-        tracing::warn!(path = %scratch.display(), %error, "cannot remove a downloaded layer");
+    let bytes = registry.manifest(&reference, MAX_MANIFEST).await?;
+    let digest = Digest::of(&bytes);
+    if let Some(wanted) = name.digest.filter(|wanted| *wanted != digest) {
+        return Err(Error::Content(format!("manifest {wanted} has digest {digest}")));
     }
-    result
+    let manifests = match Document::parse(&bytes).map_err(Error::Content)? {
+        Document::Image(manifest) => return Ok((digest, manifest)),
+        Document::Index(manifests) => manifests,
+    };
+    let chosen = choose(&manifests)
+        .ok_or_else(|| Error::Content("no match for platform in manifest: not found".to_owned()))?;
+    let bytes = registry.manifest(&chosen.digest.to_string(), MAX_MANIFEST).await?;
+    let found = Digest::of(&bytes);
+    if found != chosen.digest {
+        return Err(Error::Content(format!("manifest {} has digest {found}", chosen.digest)));
+    }
+    match Document::parse(&bytes).map_err(Error::Content)? {
+        Document::Image(manifest) => Ok((digest, manifest)),
+        Document::Index(_) => Err(Error::Content("an index within an index".to_owned())),
+    }
 }
 
-/// Counts the bytes of a download for the progress callback.
-struct Counting {
-    inner: tokio::fs::File,
-    layer: String,
-    done: u64,
-    total: u64,
-    progress: Option<ProgressFn>,
-}
-
-impl AsyncWrite for Counting {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(cx, buffer);
-        if let Poll::Ready(Ok(count)) = &written {
-            self.done += *count as u64;
-            if let Some(progress) = &self.progress {
-                progress(Progress {
-                    layer: self.layer.clone(),
-                    done_bytes: self.done,
-                    total_bytes: self.total,
-                });
-            }
+/// Gets a layer as it is, verified. It is hashed and written where that may block, while more of it comes.
+async fn download(
+    store: &Arc<Store>,
+    registry: &Registry<'_>,
+    layer: &Descriptor,
+    progress: Option<&ProgressFn>,
+) -> Result<Scratch, Error> {
+    let (scratch, mut file) = store.scratch_file()?;
+    let (pieces, mut received) = mpsc::channel::<Bytes>(PIECES);
+    let written = tokio::task::spawn_blocking(move || {
+        let mut hasher = Hasher::default();
+        while let Some(piece) = received.blocking_recv() {
+            hasher.update(&piece);
+            file.write_all(&piece)?;
         }
-        written
+        Ok::<Digest, std::io::Error>(hasher.finish())
+    });
+    let told = |done_bytes: u64| {
+        if let Some(progress) = progress {
+            progress(Progress { layer: layer.digest.to_string(), done_bytes, total_bytes: layer.size });
+        }
+    };
+    let sent = registry.blob(layer, pieces, told).await;
+    let found = written.await.map_err(std::io::Error::other).flatten()?;
+    sent?;
+    if found != layer.digest {
+        return Err(Error::Content(format!("blob {} has digest {found}", layer.digest)));
     }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
+    Ok(scratch)
 }
-
-const NOT_FOUND: &str = ": not found";
 
 /// The registry's refusal in the words a user of upstream knows.
-fn describe(name: &ImageName, error: &OciDistributionError) -> ImageError {
-    let prefix = format!(
-        "failed to pull and unpack image {:?}: failed to resolve reference {:?}",
-        name.to_string(),
-        name.to_string()
-    );
-    match error {
-        OciDistributionError::ImageManifestNotFoundError(_) => {
-            ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}"))
-        }
-        OciDistributionError::RegistryError { envelope, .. }
-            if envelope.errors.iter().any(|error| {
-                matches!(error.code, Code::ManifestUnknown | Code::NameUnknown | Code::NotFound)
-            }) =>
-        {
-            ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}"))
-        }
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-            ImageError::Pull(format!(
-                "{prefix}: pull access denied, repository does not exist or may require authorization: {error}"
-            ))
-        }
-        OciDistributionError::RequestError(source) => {
-            let mut text = format!("{prefix}: failed to do request: {source}");
-            let mut cause = std::error::Error::source(source);
-            while let Some(inner) = cause {
-                text.push_str(&format!(": {inner}"));
-                cause = inner.source();
-            }
-            ImageError::Pull(text)
-        }
-        OciDistributionError::ServerError { code: 404, .. } => {
-            ImageError::Pull(format!("{prefix}: {name}{NOT_FOUND}"))
-        }
-        other => ImageError::Pull(format!("{prefix}: {other}")),
-    }
+fn describe(name: &ImageName, error: &Error) -> ImageError {
+    let image = name.to_string();
+    let unpack = format!("failed to pull and unpack image {image:?}");
+    let resolve = format!("{unpack}: failed to resolve reference {image:?}");
+    ImageError::Pull(match error {
+        Error::NotFound => format!("{resolve}: {image}: not found"),
+        Error::Denied(why) => format!(
+            "{resolve}: pull access denied, repository does not exist or may require authorization: {why}"
+        ),
+        Error::Request(_) | Error::Slow(_) | Error::Status(_) => format!("{resolve}: {error}"),
+        Error::Content(why) => format!("{unpack}: {why}"),
+        Error::Io(error) => format!("{unpack}: {}", with_causes(error)),
+    })
 }

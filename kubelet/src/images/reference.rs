@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::digest::Digest;
 use crate::cri::ImageError;
 
 /// A normalised reference.
@@ -10,7 +11,7 @@ pub(crate) struct ImageName {
     pub(crate) registry: String,
     pub(crate) repository: String,
     pub(crate) tag: Option<String>,
-    pub(crate) digest: Option<String>,
+    pub(crate) digest: Option<Digest>,
 }
 
 impl ImageName {
@@ -18,8 +19,10 @@ impl ImageName {
         let invalid =
             |why: &str| ImageError::InvalidName(format!("couldn't parse image name {text:?}: {why}"));
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) if is_digest(digest) => (rest, Some(digest.to_owned())),
-            Some(_) => return Err(invalid("invalid reference format")),
+            Some((rest, digest)) => match digest.parse() {
+                Ok(digest) => (rest, Some(digest)),
+                Err(_) => return Err(invalid("invalid reference format")),
+            },
             None => (text, None),
         };
         let (name, tag) = match rest.rsplit_once(':') {
@@ -32,7 +35,10 @@ impl ImageName {
         }
         let repository =
             if registry == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path };
-        if !is_repository(&repository) || tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
+        if !is_registry(&registry)
+            || !is_repository(&repository)
+            || tag.as_deref().is_some_and(|tag| !is_tag(tag))
+        {
             return Err(invalid("invalid reference format"));
         }
         let tag = if tag.is_none() && digest.is_none() { Some("latest".to_owned()) } else { tag };
@@ -45,7 +51,7 @@ impl ImageName {
     }
 
     /// The name with this digest instead of a tag.
-    pub(crate) fn with_digest(&self, digest: &str) -> String {
+    pub(crate) fn with_digest(&self, digest: &Digest) -> String {
         format!("{}@{digest}", self.name())
     }
 }
@@ -71,9 +77,25 @@ fn split_registry(name: &str) -> (String, String) {
     }
 }
 
-pub(crate) fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+/// A host name or address, with or without a port: nothing that could mean more in a URL.
+fn is_registry(text: &str) -> bool {
+    let port = |text: &str| (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    if let Some((address, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        let rest = rest.is_empty() || rest.strip_prefix(':').is_some_and(port);
+        return rest && address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let host = match text.split_once(':') {
+        Some((host, rest)) if port(rest) => host,
+        Some(_) => return false,
+        None => text,
+    };
+    host.len() <= 253
+        && host.split('.').all(|label| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        })
 }
 
 fn is_repository(text: &str) -> bool {
@@ -106,11 +128,35 @@ mod tests {
             ("localhost/app", "localhost/app:latest"),
             ("127.0.0.1:5000/a/b:v1", "127.0.0.1:5000/a/b:v1"),
             ("registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10"),
+            ("[::1]:5000/app", "[::1]:5000/app:latest"),
             (&format!("nginx:1@{digest}"), &format!("docker.io/library/nginx@{digest}")),
         ] {
             assert_eq!(ImageName::parse(text).unwrap().to_string(), want, "{text}");
         }
-        for text in ["", "Nginx", "a b", "a:", "a@sha256:12", "/a", "a//b", "a:-x"] {
+        let bad = [
+            "",
+            "Nginx",
+            "a b",
+            "a:",
+            "a@sha256:12",
+            "/a",
+            "a//b",
+            "a:-x",
+            "a/../b",
+            "me@r.example.com/a",
+            "r.example.com?x/a",
+            "r.example.com#x/a",
+            "r.example.com:1:2/a",
+            "r.example.com:x/a",
+            "-.com/a",
+            "r..com/a",
+            "[::1/a",
+            "[::1]x/a",
+            "r.exa\nmple.com/a",
+            "r.example.com\\/a",
+            "r.example.com:/a",
+        ];
+        for text in bad {
             assert!(ImageName::parse(text).is_err(), "{text:?} must be refused");
         }
     }

@@ -1,6 +1,7 @@
 //! The Node object: registration, capacity, heartbeats.
 
 pub(crate) mod admission;
+pub(crate) mod image_gc;
 pub(crate) mod pressure;
 pub(crate) mod stats;
 mod status;

@@ -149,7 +149,8 @@ impl Worker {
             let failed = v.waiting.take();
             let image = failed.as_ref().and_then(|w| w.image.clone()).unwrap_or_default();
             let told = format!("Back-off pulling image {image:?}");
-            self.node.recorder.normal(about, "BackOff", told.clone());
+            self.node.recorder.normal(about.clone(), "BackOff", told.clone());
+            self.node.recorder.warning(about, "Failed", "Error: ImagePullBackOff");
             let why = failed.map(|w| format!("{told}: {}: {}", w.reason, w.message)).unwrap_or(told);
             let image = Some(image);
             v.waiting = Some(Waiting { reason: "ImagePullBackOff".to_owned(), message: why, image });

@@ -1,29 +1,51 @@
 //! Mounts.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{Mode, OFlags};
+
+/// The layers' directories, held, and the option that names them. All options of a mount must fit into a page: it holds
+/// few paths, but hundreds of descriptors.
+fn lower(layers: &[PathBuf]) -> io::Result<(Vec<OwnedFd>, String)> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |layer: &PathBuf| rustix::fs::open(layer, flags, Mode::empty());
+    let held: Vec<OwnedFd> = layers.iter().map(open).collect::<Result<_, _>>()?;
+    let names: Vec<String> = held.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect();
+    let option = format!("lowerdir={}", names.join(":"));
+    Ok((held, option))
+}
 
 /// Mounts an overlay. Its writable layer is lost with the machine's next start anyway, so nothing is synced.
 pub fn overlay(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
-    let lower: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
-    let options = format!(
-        "volatile,lowerdir={},upperdir={},workdir={}",
-        lower.join(":"),
-        upper.display(),
-        work.display()
-    );
+    let (_held, lower) = lower(layers)?;
+    let options = format!("volatile,{lower},upperdir={},workdir={}", upper.display(), work.display());
     mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
     Ok(())
 }
 
-/// Mounts layers alone, newest first, so that nothing can be written.
-pub fn overlay_readonly(layers: &[PathBuf], target: &Path) -> io::Result<()> {
-    let lower: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
-    let options = format!("lowerdir={}", lower.join(":"));
-    mount(Some("overlay"), target, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str()))?;
+/// Mounts layers alone, newest first, so that nothing can be written. The list of mounts shows `source`.
+pub fn overlay_readonly(source: &str, layers: &[PathBuf], target: &Path) -> io::Result<()> {
+    let (_held, options) = lower(layers)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some(source), target, Some("overlay"), flags, Some(options.as_str()))?;
     Ok(())
+}
+
+/// The sources of all overlays that are mounted.
+pub fn overlay_sources() -> io::Result<Vec<String>> {
+    Ok(sources_in(&std::fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+fn sources_in(mountinfo: &str) -> Vec<String> {
+    let source = |line: &str| {
+        let (_, tail) = line.split_once(" - ")?;
+        let (kind, rest) = tail.split_once(' ')?;
+        (kind == "overlay").then(|| rest.split(' ').next().unwrap_or_default().to_owned())
+    };
+    mountinfo.lines().filter_map(source).collect()
 }
 
 pub fn tmpfs(target: &Path, options: &str) -> io::Result<()> {
@@ -62,4 +84,17 @@ pub fn below(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = points.filter(|point| point.starts_with(directory)).collect();
     found.reverse();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlays_tell_their_source() {
+        let text = "22 1 0:21 / / rw - ext4 /dev/vda rw\n\
+                    30 22 0:30 / /run/a rw,relatime shared:1 - overlay sha256:ab ro,lowerdir=/x\n\
+                    31 22 0:31 / /run/b rw - overlay overlay rw,lowerdir=/x - y\nbroken\n";
+        assert_eq!(sources_in(text), ["sha256:ab", "overlay"]);
+    }
 }

@@ -17,7 +17,7 @@ pub(crate) const MOUNT_FAILED: &str = "ImageVolumeMountFailed";
 /// Mounts the image at `target` anew: what the container's former attempt had may be another image.
 pub(crate) async fn mount(images: &Images, id: &str, target: &Path) -> Result<PathBuf, String> {
     let mut layers = images.layers(id).ok_or_else(|| format!("image {id:?} is not on this node"))?;
-    let target = target.to_owned();
+    let (target, source) = (target.to_owned(), id.to_owned());
     // Beside the mount point, for names of volumes have no dot.
     let empty = target.with_extension("empty");
     blocking(move || {
@@ -28,7 +28,8 @@ pub(crate) async fn mount(images: &Images, id: &str, target: &Path) -> Result<Pa
         while layers.len() < 2 {
             layers.push(empty.clone());
         }
-        mounts::overlay_readonly(&layers, &target)?;
+        // The source tells which image is in use, also to a later run.
+        mounts::overlay_readonly(&source, &layers, &target)?;
         Ok(target)
     })
     .await
