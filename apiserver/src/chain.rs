@@ -26,7 +26,7 @@ use crate::route::{self, Route};
 use crate::schema::parse_duration;
 use crate::server::Server;
 use crate::status::{Result, Status};
-use crate::verbs::{answer, serve};
+use crate::verbs::{answer, apart, serve};
 use crate::{aggregation, connect, discovery, limits, openapi};
 
 /// What is read, and dropped, beyond it, so that the client gets to see the refusal.
@@ -53,10 +53,11 @@ pub async fn handle(
         request::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
     let audit_id = request.headers().get(&AUDIT_ID).cloned().unwrap_or_else(new_audit_id);
     let in_flight = count(&server, &info);
+    let lines = answer::wants_lines(&info, request.headers());
     let answered = AssertUnwindSafe(answer(&server, caller, &info, request)).catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
-        Ok(Err(failure)) => answer::status(&failure),
+        Ok(Err(failure)) => answer::failure(&failure, lines),
         Err(_) => {
             tracing::error!(verb = info.verb, path = info.path, "a request panicked");
             answer::status(&Status::internal("a handler failed; this request was logged"))
@@ -147,7 +148,7 @@ async fn answer(
     let served = async {
         let body = read(body).await?;
         let Parts { headers, .. } = &parts;
-        serve::Request { server, user: &user, info, headers, body, resource, now }.serve().await
+        apart::serve(serve::Request { server, user: &user, info, headers, body, resource, now }).await
     };
     // A watch is answered at once; its stream has a deadline of its own.
     in_time(time_limit(server, info)?, served).await

@@ -53,4 +53,15 @@ pub const SUBRESOURCE_BYTES: usize = 256;
 pub const APART_BYTES: usize = 64 << 10;
 
 /// How many such requests are worked on at once.
-pub const APART_AT_ONCE: usize = 4;
+pub const APART_AT_ONCE: usize = 16;
+
+/// Up to how many bytes answers are not compressed (upstream's `defaultGzipThresholdBytes`).
+pub const GZIP_BYTES: u64 = 128 << 10;
+
+/// How many warnings of one object are made: more than an answer says.
+pub const WARNINGS: usize = 200;
+
+/// The characters of all warnings of an answer together, and of each where they are more (upstream's
+/// `truncateAtTotalRunes` and `truncateItemRunes`).
+pub const WARNING_CHARS: usize = 4 << 10;
+pub const LONG_WARNING_CHARS: usize = 256;

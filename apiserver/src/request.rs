@@ -50,6 +50,11 @@ impl RequestInfo {
         params(&self.query).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
+    /// All values of a query parameter, decoded.
+    pub fn all(&self, name: &str) -> Vec<String> {
+        params(&self.query).filter(|(key, _)| key == name).map(|(_, value)| value.into_owned()).collect()
+    }
+
     /// The store key of what is asked for.
     pub fn key(&self) -> String {
         match self.namespace.as_str() {

@@ -6,6 +6,7 @@ use coracle_api::{Gvk, Gvr};
 use serde_json::{Value, json};
 
 use crate::field::FieldError;
+use crate::limits;
 
 /// A failure as the client sees it. Boxed: it is the error type of every step of a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +98,7 @@ impl Status {
 
     /// `Pod "x" is invalid: <field>: <cause>`, all field errors at once as upstream joins them.
     pub fn invalid(kind: &Gvk, name: &str, errors: &[FieldError]) -> Self {
+        let errors = told(errors);
         let list = match errors {
             [one] => one.to_string(),
             many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
@@ -193,6 +195,17 @@ impl std::fmt::Display for Status {
 }
 
 impl std::error::Error for Status {}
+
+/// As many errors as may be told: there can be as many as values in a body.
+fn told(errors: &[FieldError]) -> &[FieldError] {
+    let mut room = limits::TOLD_BYTES;
+    let count = errors.iter().take_while(|e| {
+        let fits = room > 0;
+        room = room.saturating_sub(e.field.len() + e.value.len() + e.detail.len());
+        fits
+    });
+    &errors[..count.count()]
+}
 
 fn details(name: &str, group: &str, kind: &str) -> Value {
     let mut d = json!({});

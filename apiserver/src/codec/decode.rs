@@ -39,7 +39,11 @@ pub fn decode(content_type: Option<&str>, body: &[u8], default_gvk: Option<&Gvk>
         Status::bad_request(message)
     };
     let (value, noticed) = match media(content_type)? {
-        Media::Json => json::parse(body).map_err(|e| unrecognized(parse_error(&e)))?,
+        Media::Json => json::parse(body).map_err(|e| match default_gvk {
+            // A number that is none of Go's: the object is known by then.
+            Some(gvk) if e.starts_with(json::BAD_NUMBER) => crate::schema::unhandled(gvk, &e),
+            _ => unrecognized(parse_error(&e)),
+        })?,
         Media::Yaml => yaml::parse(body).map_err(unrecognized)?,
         Media::Protobuf => return protobuf::decode(body, default_gvk).map_err(unrecognized),
     };

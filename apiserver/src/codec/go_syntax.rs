@@ -1,5 +1,7 @@
 //! What Go's JSON scanner says of malformed text. Runs only when parsing has already failed.
 
+use super::json::BAD_NUMBER;
+
 /// Go's message, or `None` where Go would have found nothing wrong.
 pub(crate) fn error(text: &[u8]) -> Option<String> {
     let mut scanner = Scanner { text, at: 0 };
@@ -154,6 +156,18 @@ impl Scanner<'_> {
     }
 
     fn number(&mut self) -> Step {
+        let from = self.at;
+        self.digits_and_signs()?;
+        let text = std::str::from_utf8(&self.text[from..self.at]).unwrap_or_default();
+        match text.parse::<f64>() {
+            Ok(float) if float.is_infinite() => {
+                Err(format!("{BAD_NUMBER} {text} into Go value of type float64"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn digits_and_signs(&mut self) -> Step {
         if self.peek()? == b'-' {
             self.at += 1;
         }

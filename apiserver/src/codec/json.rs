@@ -1,7 +1,8 @@
 //! JSON bodies: a parse that notices duplicate fields, and Go's words for what is malformed.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -19,6 +20,26 @@ pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
         Ok(value) => Ok((value, Noticed(duplicates.into_inner().list))),
         Err(e) => Err(go_syntax::error(text.as_bytes()).unwrap_or_else(|| e.to_string())),
     }
+}
+
+/// How Go's words begin for a number that no float holds.
+pub(super) const BAD_NUMBER: &str = "json: cannot unmarshal number";
+
+/// JSON as Go writes it by default, which is safe inside HTML.
+pub(crate) fn html_safe(text: &str) -> Cow<'_, str> {
+    if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+        return text.into();
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                write!(safe, "\\u{:04x}", u32::from(c)).expect("a String takes everything");
+            }
+            c => safe.push(c),
+        }
+    }
+    safe.into()
 }
 
 /// The duplicate fields of a body, each once; no more than may be told.

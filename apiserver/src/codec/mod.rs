@@ -3,9 +3,11 @@
 mod decode;
 pub(crate) mod depth;
 mod go_syntax;
+pub(crate) mod indent;
 pub(crate) mod json;
 mod negotiate;
 mod order;
+pub(crate) mod ordered;
 mod protobuf;
 mod row;
 pub(crate) mod table;
@@ -13,6 +15,7 @@ pub(crate) mod yaml;
 
 pub use decode::{Decoded, decode, merge_noticed};
 pub(crate) use go_syntax::error as json_error;
+pub(crate) use json::html_safe;
 pub use negotiate::{
     Accepted, Encoding, Form, negotiate, negotiate_plain, negotiate_stream, negotiate_untyped,
 };

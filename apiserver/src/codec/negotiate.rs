@@ -99,11 +99,7 @@ fn pick(accept: Option<&str>, stream: bool) -> Option<Accepted> {
     let mut clauses: Vec<Clause<'_>> = header.split(',').filter_map(clause).collect();
     // The better quality first, then the more specific type, else as written.
     clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality).then(wildcards(a).cmp(&wildcards(b))));
-    // JSON answers come from stored bytes: among equals that the client would take, they are preferred.
-    let accepted: Vec<Accepted> = clauses.iter().flat_map(|c| alternatives(c, stream)).collect();
-    let first = *accepted.first()?;
-    let json = accepted.iter().find(|a| a.encoding == Encoding::Json && a.form == first.form);
-    Some(if first.encoding == Encoding::Protobuf { json.copied().unwrap_or(first) } else { first })
+    clauses.iter().flat_map(|c| alternatives(c, stream)).next()
 }
 
 fn clause(text: &str) -> Option<Clause<'_>> {

@@ -9,6 +9,7 @@ use serde_json::{Map, Number, Value};
 use super::depth;
 use crate::limits;
 use crate::schema::Noticed;
+use crate::schema::structural::numbers::whole;
 
 /// The value of the first document and its duplicate keys, which upstream reports as one notice.
 pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
@@ -270,9 +271,5 @@ fn is_float(text: &str) -> bool {
 
 /// As Go's JSON encoder prints it: a whole number has no point.
 fn float(f: f64) -> Option<Value> {
-    #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
-    if f.fract() == 0.0 && f.abs() < 9e15 {
-        return Some((f as i64).into());
-    }
-    Number::from_f64(f).map(Value::Number)
+    whole(f).or_else(|| Number::from_f64(f)).map(Value::Number)
 }

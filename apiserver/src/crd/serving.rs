@@ -89,6 +89,7 @@ impl Made<'_> {
                 served: gvk.api_version(),
                 stored: Gvk::new(group, self.stored, "").api_version(),
                 schema: schema.clone(),
+                storage_schema: self.schemas.get(&Gvk::new(group, self.stored, "").api_version()).cloned(),
             };
             Hook::Custom(Arc::new(to) as Arc<dyn Convert>)
         });
@@ -142,6 +143,8 @@ struct Relabel {
     served: String,
     stored: String,
     schema: Arc<Schema>,
+    /// Of the version that is stored.
+    storage_schema: Option<Arc<Schema>>,
 }
 
 // === impl Relabel ===
@@ -154,8 +157,15 @@ impl Convert for Relabel {
         }
     }
 
+    /// What only another version knows is not stored.
     fn write(&self, object: &mut Object) {
         object.set(&["apiVersion"], self.stored.as_str());
+        if self.served == self.stored {
+            return;
+        }
+        if let Some(definition) = self.storage_schema.as_ref().and_then(|s| s.definition()) {
+            definition.prune(object);
+        }
     }
 }
 

@@ -67,6 +67,9 @@ impl Strategy for CustomObjects {
                 _ => vec![],
             };
             self.check_scale("status", new, &mut errors);
+            if before.is_none_or(|old| structural::duplicates(old, schema).is_empty()) {
+                errors.extend(structural::duplicates(&new.0, schema));
+            }
             self.judge(new, before, &mut errors);
             return errors;
         }

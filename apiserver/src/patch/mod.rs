@@ -77,7 +77,11 @@ pub fn apply_normalized(
             .map(|(object, _, _)| object.0.to_string())
             .unwrap_or_default(),
     };
-    match schema.round_trip(&mut object) {
+    let taken = match kind {
+        PatchKind::Strategic => schema.restore(&mut object),
+        PatchKind::Json | PatchKind::Merge | PatchKind::Apply => schema.round_trip(&mut object),
+    };
+    match taken {
         Err(why) => Err(invalid(&shown(), &why)),
         Ok(unknown) if noticed.is_empty() && unknown.is_empty() => {
             Ok(Patched { object, noticed, shown: String::new() })
@@ -157,6 +161,9 @@ fn merge(object: &mut Value, patch: &Value) {
 fn apply_operations(document: &mut Value, patch: &[u8]) -> Result<Noticed> {
     let (value, noticed) =
         json::parse(patch).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+    if let Some(why) = mistyped(&value) {
+        return Err(Status::bad_request(format!("error decoding patch: {why}")));
+    }
     let operations = Operations::read(value).map_err(|found| {
         let why = format!("json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp");
         Status::bad_request(format!("error decoding patch: {why}"))
@@ -170,6 +177,24 @@ fn apply_operations(document: &mut Value, patch: &[u8]) -> Result<Noticed> {
     operations.apply(document).map_err(|_| rejected())?;
     let notices = noticed.0.into_iter().map(|notice| format!("json patch {notice}")).collect();
     Ok(Noticed(notices))
+}
+
+/// What Go's decoder says of operations that are none.
+fn mistyped(patch: &Value) -> Option<String> {
+    let Value::Array(list) = patch else { return None };
+    list.iter().find_map(|operation| match operation {
+        Value::Object(operation) => ["op", "path", "from"].iter().find_map(|key| {
+            let found = describe(operation.get(*key).filter(|v| !v.is_string() && !v.is_null())?);
+            Some(format!(
+                "json: cannot unmarshal {found} into Go struct field jsonPatchOp.{key} of type string"
+            ))
+        }),
+        Value::Null => None,
+        other => {
+            let found = describe(other);
+            Some(format!("json: cannot unmarshal {found} into Go value of type handlers.jsonPatchOp"))
+        }
+    })
 }
 
 /// Upstream's answer to operations that cannot be applied.

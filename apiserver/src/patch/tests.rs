@@ -188,6 +188,16 @@ fn json_patches_replace_like_upstream_and_are_refused_like_upstream() {
         not_a_list.message,
         "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
     );
+    for (patch, why) in [
+        (json!([1]), "json: cannot unmarshal number into Go value of type handlers.jsonPatchOp"),
+        (
+            json!([{"op": 5}]),
+            "json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
+        ),
+    ] {
+        let failure = run(patch).unwrap_err().0;
+        assert_eq!((failure.code, failure.message), (400, format!("error decoding patch: {why}")));
+    }
     let too_many =
         run(vec![json!({"op": "test", "path": "/data/x", "value": "1"}); 10_001].into()).unwrap_err();
     assert_eq!(too_many.code(), 413);
@@ -205,6 +215,18 @@ fn a_result_that_does_not_fit_is_invalid() {
             r#" "" is invalid: patch: Invalid value: "{\"apiVersion\":\"v1\",\"data\":1,\"kind\":\"ConfigMap\"}": json: cannot unmarshal number into Go struct field ConfigMap.data of type map[string]string"#
         )
     );
+    for (patch, why) in [
+        (r#"{"metadata":{"labels":"x"}}"#, "cannot restore map from string"),
+        (r#"{"metadata":{"finalizers":{}}}"#, "cannot restore slice from map"),
+        (r#"{"metadata":[]}"#, "cannot restore struct from: slice"),
+        (r#"{"immutable":"yes"}"#, "unrecognized type: bool"),
+        (r#"{"data":{"a":1}}"#, "cannot convert int64 to string"),
+        (r#"{"data":{"a":1.5}}"#, "unrecognized type: string"),
+    ] {
+        let failure =
+            apply_normalized(PatchKind::Strategic, &original, patch.as_bytes(), &schema).unwrap_err().0;
+        assert!(failure.message.ends_with(&format!(": {why}")), "{patch}: {}", failure.message);
+    }
     let odd = apply_normalized(PatchKind::Strategic, &original, br#"{"foo":{"bar":1}}"#, &schema).unwrap();
     assert_eq!(
         odd.strict_error().unwrap().0.message,

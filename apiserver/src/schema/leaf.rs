@@ -6,7 +6,7 @@ use coracle_api::quantity;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::normalize::{Mismatch, describe};
+use super::normalize::{Mismatch, Target};
 use super::types::{Leaf, LeafKind};
 
 /// 0001-01-01T00:00:00Z.
@@ -25,12 +25,13 @@ pub(super) fn canonicalize(leaf: &Leaf, value: &mut Value) -> Result<(), Mismatc
         }
         LeafKind::String if value.is_string() => Ok(()),
         LeafKind::Bool if value.is_boolean() => Ok(()),
-        LeafKind::String | LeafKind::Bool => Err(Mismatch::of(value, &leaf.go_type)),
-        LeafKind::Int32 => integer(value, &leaf.go_type, i64::from(i32::MIN)..=i64::from(i32::MAX)),
-        LeafKind::Int64 => integer(value, &leaf.go_type, i64::MIN..=i64::MAX),
+        LeafKind::String => Err(Mismatch::of(value, &leaf.go_type, Target::Basic("string"))),
+        LeafKind::Bool => Err(Mismatch::of(value, &leaf.go_type, Target::Basic("bool"))),
+        LeafKind::Int32 => integer(value, &leaf.go_type, Target::Basic("int32"), INT32),
+        LeafKind::Int64 => integer(value, &leaf.go_type, Target::Basic("int64"), i64::MIN..=i64::MAX),
         LeafKind::Double => match value {
             Value::Number(_) => Ok(()),
-            other => Err(Mismatch::of(other, &leaf.go_type)),
+            other => Err(Mismatch::of(other, &leaf.go_type, Target::Basic("float64"))),
         },
         LeafKind::Bytes => bytes(value, &leaf.go_type),
         LeafKind::Quantity => quantity(value),
@@ -38,20 +39,27 @@ pub(super) fn canonicalize(leaf: &Leaf, value: &mut Value) -> Result<(), Mismatc
         LeafKind::MicroTime => time(value, Precision::Micros),
         LeafKind::Duration => duration(value),
         LeafKind::IntOrString if value.is_string() => Ok(()),
-        LeafKind::IntOrString => integer(value, "int32", i64::from(i32::MIN)..=i64::from(i32::MAX)),
+        LeafKind::IntOrString => integer(value, "int32", Target::Custom, INT32),
     }
 }
 
-fn integer(value: &Value, ty: &str, range: std::ops::RangeInclusive<i64>) -> Result<(), Mismatch> {
+const INT32: std::ops::RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
+
+fn integer(
+    value: &Value,
+    ty: &str,
+    target: Target,
+    range: std::ops::RangeInclusive<i64>,
+) -> Result<(), Mismatch> {
     match value {
         Value::Number(n) if n.as_i64().is_some_and(|n| range.contains(&n)) => Ok(()),
-        Value::Number(n) => Err(Mismatch::described(format!("number {n}"), ty)),
-        other => Err(Mismatch::of(other, ty)),
+        Value::Number(n) => Err(Mismatch::described(format!("number {n}"), value, ty, target)),
+        other => Err(Mismatch::of(other, ty, target)),
     }
 }
 
 fn bytes(value: &mut Value, ty: &str) -> Result<(), Mismatch> {
-    let Value::String(text) = value else { return Err(Mismatch::of(value, ty)) };
+    let Value::String(text) = value else { return Err(Mismatch::of(value, ty, Target::Slice)) };
     // Go's decoder skips line ends inside base64.
     if text.contains(['\n', '\r']) {
         text.retain(|c| c != '\n' && c != '\r');
@@ -94,11 +102,12 @@ enum Precision {
 }
 
 fn time(value: &mut Value, precision: Precision) -> Result<(), Mismatch> {
-    let Value::String(text) = value else { return Err(Mismatch::of(value, "string")) };
+    let Value::String(text) = value else { return Err(Mismatch::of(value, "string", Target::Custom)) };
     if is_canonical_time(text.as_bytes(), precision) {
         return Ok(());
     }
-    let at = rfc3339(text).ok_or_else(|| time_error(text, precision))?;
+    let exact = matches!(precision, Precision::Seconds) || has_micros(text);
+    let at = rfc3339(text).filter(|_| exact).ok_or_else(|| time_error(text, precision))?;
     // Go prints its zero time as null.
     *value = if at.as_second() == GO_ZERO { Value::Null } else { print_time(at, precision).into() };
     Ok(())
@@ -110,6 +119,12 @@ fn print_time(at: Timestamp, precision: Precision) -> String {
         Precision::Micros => "%Y-%m-%dT%H:%M:%S.%6fZ",
     };
     at.strftime(format).to_string()
+}
+
+/// Whether the seconds have just six digits behind the point, which is what Go's layout of `MicroTime` wants.
+fn has_micros(text: &str) -> bool {
+    let b = text.as_bytes();
+    b.len() > 26 && b[19] == b'.' && b[20..26].iter().all(u8::is_ascii_digit) && !b[26].is_ascii_digit()
 }
 
 /// The instant of an RFC 3339 text; Go takes neither spaces nor lower-case letters.
@@ -173,7 +188,17 @@ fn time_error(text: &str, precision: Precision) -> Mismatch {
         }
         at += width;
     }
-    let rest = text.get(at..).unwrap_or_default();
+    let mut rest = text.get(at..).unwrap_or_default();
+    if matches!(precision, Precision::Micros) {
+        let digits =
+            rest.strip_prefix('.').and_then(|r| r.get(..6)).filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+        if digits.is_none() {
+            return Mismatch::Words(format!(
+                "parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \".000000\""
+            ));
+        }
+        rest = &rest[7..];
+    }
     match rest {
         "" => {
             Mismatch::Words(format!("parsing time {text:?} as {layout:?}: cannot parse \"\" as \"Z07:00\""))
@@ -187,7 +212,7 @@ fn time_error(text: &str, precision: Precision) -> Mismatch {
 
 fn duration(value: &mut Value) -> Result<(), Mismatch> {
     let Value::String(text) = &*value else {
-        return Err(Mismatch::described(describe(value).to_owned(), "string"));
+        return Err(Mismatch::of(value, "string", Target::Custom));
     };
     let nanos =
         parse_duration(text).ok_or_else(|| Mismatch::Words(format!("time: invalid duration {text:?}")))?;

@@ -16,9 +16,9 @@ use serde_json::Value;
 use crate::limits;
 use crate::status::Status;
 pub(crate) use leaf::{parse_duration, print_duration, print_instant};
-use normalize::Normalizer;
+use normalize::{Mismatch, Normalizer};
 pub(crate) use normalize::{Path, describe};
-use structural::Structural;
+use structural::{Nulls, Structural};
 pub use types::{Field, Leaf, LeafKind, List, ListKind, MapOf, Merge, Struct, Type, Types};
 pub(crate) use types::{Numbered, TypeId};
 
@@ -98,6 +98,12 @@ impl Schema {
         of_kind.iter().find(served).map(|(_, schema)| Arc::clone(schema))
     }
 
+    /// The root of a built-in kind, for as long as the program runs.
+    pub(crate) fn builtin_root(gvk: &Gvk) -> Option<Node<'static>> {
+        let id = Schema::builtin(gvk)?.root;
+        Some(Node { types: &BUILTIN, id })
+    }
+
     /// The schema of a custom kind from its `openAPIV3Schema`; without one, every field is kept. `edition` tells it from
     /// the schemas that the kind had before.
     pub fn custom(written: &Value, edition: u64) -> Arc<Schema> {
@@ -134,13 +140,27 @@ impl Schema {
 
     /// [`Schema::normalize`] with nothing but Go's own words in the error.
     pub fn round_trip(&self, object: &mut Object) -> Result<Noticed, String> {
+        self.take(object, Mismatch::message, Nulls::Go)
+    }
+
+    /// The same of what strategic and apply patches have made, in the words of upstream's converter for those.
+    pub fn restore(&self, object: &mut Object) -> Result<Noticed, String> {
+        self.take(object, Mismatch::restored, Nulls::Stay)
+    }
+
+    fn take(
+        &self,
+        object: &mut Object,
+        words: fn(&Mismatch) -> String,
+        nulls: Nulls,
+    ) -> Result<Noticed, String> {
         if let Some(custom) = &self.custom {
-            return custom.round_trip(object);
+            return custom.round_trip(object, nulls);
         }
         let mut normalizer = Normalizer::new(&self.types);
         match normalizer.value(self.root, &mut object.0, Path::Root) {
             Ok(()) => Ok(Noticed::unknown(normalizer.noticed.list)),
-            Err(mismatch) => Err(mismatch.message()),
+            Err(mismatch) => Err(words(&mismatch)),
         }
     }
 }
@@ -155,9 +175,12 @@ pub(crate) fn unhandled(gvk: &Gvk, why: &str) -> Status {
 
 impl Custom {
     /// Metadata becomes typed, unknown fields go, defaults are filled in.
-    fn round_trip(&self, object: &mut Object) -> Result<Noticed, String> {
+    fn round_trip(&self, object: &mut Object, nulls: Nulls) -> Result<Noticed, String> {
         let schema = &self.structural;
-        structural::fill(&mut object.0, schema);
+        structural::numbers::settle(&mut object.0);
+        if !structural::fill(&mut object.0, schema, nulls) {
+            return Err(normalize::too_large().message());
+        }
         let mut unknown = structural::coerce(&mut object.0, schema)?;
         unknown.extend(structural::prune(&mut object.0, schema));
         unknown.truncate(limits::NOTICES);
@@ -167,7 +190,7 @@ impl Custom {
     /// What an object that was stored under an earlier schema lacks or has too much of by this one.
     pub fn catch_up(&self, object: &mut Object) {
         self.prune(object);
-        structural::fill(&mut object.0, &self.structural);
+        structural::fill(&mut object.0, &self.structural, Nulls::Go);
     }
 
     /// Takes away what the kind does not have.
@@ -234,6 +257,11 @@ impl<'a> Node<'a> {
         }
         kinds.sort();
         kinds
+    }
+
+    /// The type of schemas in custom resource definitions.
+    pub(crate) fn schema_props(self) -> Node<'a> {
+        self.at(self.types.schema_props)
     }
 
     /// Tells schemas of the same name apart.

@@ -11,9 +11,21 @@ use crate::limits;
 /// A value that does not fit its type.
 pub(super) enum Mismatch {
     /// `cannot unmarshal <value> into Go struct field <struct>.<path> of type <ty>`
-    Type { value: String, ty: String, place: Place },
+    Type { value: String, found: &'static str, ty: String, target: Target, place: Place },
     /// A decoder's own words, reported as they are.
     Words(String),
+}
+
+/// What a value was to become.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Struct,
+    Map,
+    Slice,
+    /// One of Go's basic types.
+    Basic(&'static str),
+    /// A type with a decoder of its own.
+    Custom,
 }
 
 /// Where a mismatch is: the innermost struct, and the fields from the root in reverse order.
@@ -48,12 +60,13 @@ pub(super) struct Paths {
 // === impl Mismatch ===
 
 impl Mismatch {
-    pub(super) fn of(value: &Value, ty: &str) -> Self {
-        Mismatch::described(describe(value).to_owned(), ty)
+    pub(super) fn of(value: &Value, ty: &str, target: Target) -> Self {
+        Mismatch::described(describe(value).to_owned(), value, ty, target)
     }
 
-    pub(crate) fn described(value: String, ty: &str) -> Self {
-        Mismatch::Type { value, ty: ty.to_owned(), place: Place::default() }
+    pub(super) fn described(described: String, value: &Value, ty: &str, target: Target) -> Self {
+        let found = go_kind(value);
+        Mismatch::Type { value: described, found, ty: ty.to_owned(), target, place: Place::default() }
     }
 
     /// Adds the field through which the mismatch was reached.
@@ -74,10 +87,10 @@ impl Mismatch {
     pub(super) fn message(&self) -> String {
         match self {
             Mismatch::Words(words) => words.clone(),
-            Mismatch::Type { value, ty, place } if place.owner.is_empty() => {
+            Mismatch::Type { value, ty, place, .. } if place.owner.is_empty() => {
                 format!("json: cannot unmarshal {value} into Go value of type {ty}")
             }
-            Mismatch::Type { value, ty, place } => {
+            Mismatch::Type { value, ty, place, .. } => {
                 let mut text = format!("json: cannot unmarshal {value} into Go struct field {}", place.owner);
                 for name in place.reversed.iter().rev() {
                     text.push('.');
@@ -87,6 +100,23 @@ impl Mismatch {
                 text.push_str(ty);
                 text
             }
+        }
+    }
+}
+
+impl Mismatch {
+    /// In the words of upstream's converter of maps to structs, which takes what patches have made.
+    pub(super) fn restored(&self) -> String {
+        let Mismatch::Type { found, ty, target, .. } = self else { return self.message() };
+        match (*target, *found) {
+            (Target::Map, found) => format!("cannot restore map from {found}"),
+            (Target::Slice, found) => format!("cannot restore slice from {found}"),
+            (Target::Struct, found) => format!("cannot restore struct from: {found}"),
+            // What Go could convert, but JSON may not.
+            (Target::Basic("string"), "int64") => format!("cannot convert int64 to {ty}"),
+            (Target::Basic("int32" | "int64"), "float64") => format!("cannot convert float64 to {ty}"),
+            (Target::Basic(kind), _) => format!("unrecognized type: {kind}"),
+            (Target::Custom, _) => self.message(),
         }
     }
 }
@@ -148,7 +178,7 @@ impl Normalizer<'_> {
                     *value = self.types.zero(id);
                     Ok(())
                 }
-                other => Err(Mismatch::of(other, &s.go_type)),
+                other => Err(Mismatch::of(other, &s.go_type, Target::Struct)),
             },
             Type::List(list) => match value {
                 Value::Array(items) => items
@@ -156,14 +186,19 @@ impl Normalizer<'_> {
                     .enumerate()
                     .try_for_each(|(i, item)| self.value(list.items, item, Path::Index(&path, i))),
                 Value::Null => Ok(()),
-                other => Err(Mismatch::of(other, &list.go_type)),
+                other => Err(Mismatch::of(other, &list.go_type, Target::Slice)),
             },
             Type::Map(of) => match value {
-                Value::Object(map) => map
-                    .iter_mut()
-                    .try_for_each(|(key, value)| self.value(of.values, value, Path::Key(&path, key))),
+                Value::Object(map) => map.iter_mut().try_for_each(|(key, value)| {
+                    self.value(of.values, value, Path::Key(&path, key))?;
+                    // Storage does not tell empty bytes from none.
+                    if value.is_null() && self.types.is_bytes(of.values) {
+                        *value = "".into();
+                    }
+                    Ok(())
+                }),
                 Value::Null => Ok(()),
-                other => Err(Mismatch::of(other, &of.go_type)),
+                other => Err(Mismatch::of(other, &of.go_type, Target::Map)),
             },
         }
     }
@@ -237,7 +272,7 @@ impl Normalizer<'_> {
 }
 
 /// What is refused here could not be stored.
-fn too_large() -> Mismatch {
+pub(super) fn too_large() -> Mismatch {
     Mismatch::Words(format!("the object is too large: limit is {}", limits::STORED_BYTES))
 }
 
@@ -250,6 +285,19 @@ pub(crate) fn describe(value: &Value) -> &'static str {
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
+    }
+}
+
+/// The kind that Go gives a decoded value.
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_i64() => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
     }
 }
 

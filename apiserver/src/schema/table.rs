@@ -175,8 +175,9 @@ impl<'a> Reader<'a> {
             self.ids.get("apiextensions/v1.JSONSchemaProps").copied().unwrap_or_default();
         for i in 0..self.types.all.len() {
             let Type::Struct(s) = &mut self.types.all[i] else { continue };
-            let mut fields = std::mem::take(&mut s.fields);
-            fields.sort_by(|a, b| a.name.cmp(&b.name));
+            let mut ranked: Vec<(u16, Field)> = (0u16..).zip(std::mem::take(&mut s.fields)).collect();
+            ranked.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+            let (ranks, fields): (Vec<u16>, Vec<Field>) = ranked.into_iter().unzip();
             let always =
                 (0u16..).zip(&fields).filter(|(_, f)| self.types.always(f)).map(|(at, _)| at).collect();
             let numbered: Vec<_> = (0u16..)
@@ -187,6 +188,7 @@ impl<'a> Reader<'a> {
             let Type::Struct(s) = &mut self.types.all[i] else { continue };
             s.always = always;
             s.fields = fields;
+            s.ranks = ranks;
             s.numbers.extend(numbered);
             s.numbers.sort_by_key(|(n, _)| *n);
         }

@@ -37,6 +37,8 @@ pub struct Struct {
     pub go_type: Box<str>,
     /// Sorted by name.
     pub fields: Vec<Field>,
+    /// The place of each of them in Go's type.
+    pub(crate) ranks: Vec<u16>,
     /// The required fields' names in Go's order.
     pub required: Vec<Box<str>>,
     /// Which fields the JSON form always has, even when nobody set them.
@@ -186,6 +188,10 @@ impl Types {
         !field.pointer && !field.omit_zero && self.is_go_struct(field.ty)
     }
 
+    pub(super) fn is_bytes(&self, id: TypeId) -> bool {
+        matches!(self.get(id), Type::Leaf(leaf) if leaf.kind == LeafKind::Bytes)
+    }
+
     fn is_go_struct(&self, id: TypeId) -> bool {
         match self.get(id) {
             Type::Struct(_) => true,
@@ -201,6 +207,12 @@ impl Struct {
     pub fn field(&self, name: &str) -> Option<&Field> {
         let i = self.fields.binary_search_by(|f| (*f.name).cmp(name)).ok()?;
         Some(&self.fields[i])
+    }
+
+    /// Where Go prints the field; what the type does not have comes last.
+    pub(crate) fn rank(&self, name: &str) -> u16 {
+        let at = self.fields.binary_search_by(|f| (*f.name).cmp(name));
+        at.ok().and_then(|at| self.ranks.get(at)).copied().unwrap_or(u16::MAX)
     }
 
     pub(crate) fn numbered(&self, number: u32) -> Option<Numbered> {
@@ -222,6 +234,11 @@ impl LeafKind {
                 | LeafKind::Double
                 | LeafKind::Bytes
         )
+    }
+
+    /// Whether it is a schema of a custom resource definition, or something simpler in its place.
+    pub(crate) fn holds_schema(self) -> bool {
+        matches!(self, LeafKind::SchemaOrBool | LeafKind::SchemaOrArray | LeafKind::SchemaOrStrings)
     }
 
     pub(super) fn zero(self) -> Value {

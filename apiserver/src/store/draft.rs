@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use coracle_api::Object;
-use serde_json::{Map, Value};
 
 use super::world::Index;
+use crate::codec::ordered::{Ordered, write};
 use crate::resource::IndexedField;
 
 /// JSON in two halves: the digits of `metadata.resourceVersion` go between them.
@@ -22,14 +22,12 @@ impl Draft {
     pub fn new(object: &Object, fields: &[IndexedField]) -> Self {
         let mut draft = Draft { json: Vec::with_capacity(1024), split: 0, index: Index::of(object, fields) };
         draft.json.push(b'{');
-        let nothing = Map::new();
-        let members = object.0.as_object().unwrap_or(&nothing);
         let mut first = true;
-        for (key, value) in members {
+        for (key, value) in Ordered::of(&object.0).fields(None) {
             draft.key(&mut first, key);
-            match key.as_str() {
+            match key {
                 "metadata" => draft.metadata(value),
-                _ => write(&mut draft.json, value),
+                _ => write(&mut draft.json, &value),
             }
         }
         draft.json.push(b'}');
@@ -51,15 +49,18 @@ impl Draft {
         self.index
     }
 
-    fn metadata(&mut self, metadata: &Value) {
-        self.json.extend_from_slice(b"{\"resourceVersion\":\"");
-        self.split = self.json.len();
-        self.json.push(b'"');
-        let mut first = false;
-        for (key, value) in metadata.as_object().into_iter().flatten() {
-            if key != "resourceVersion" {
-                self.key(&mut first, key);
-                write(&mut self.json, value);
+    fn metadata(&mut self, metadata: Ordered<'_>) {
+        const REVISION: &str = "resourceVersion";
+        self.json.push(b'{');
+        let mut first = true;
+        for (key, value) in metadata.fields(Some(REVISION)) {
+            self.key(&mut first, key);
+            if key == REVISION {
+                self.json.push(b'"');
+                self.split = self.json.len();
+                self.json.push(b'"');
+            } else {
+                write(&mut self.json, &value);
             }
         }
         self.json.push(b'}');
@@ -72,8 +73,4 @@ impl Draft {
         write(&mut self.json, key);
         self.json.push(b':');
     }
-}
-
-fn write(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
-    serde_json::to_writer(out, value).expect("JSON values can be written to memory");
 }

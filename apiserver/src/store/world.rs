@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::backend::Record;
 use super::cursor::Event;
 use super::draft::Draft;
+use crate::codec::ordered::Ordered;
 use crate::codec::{Row, depth};
 use crate::limits;
 use crate::resource::{FieldPath, IndexedField};
@@ -99,7 +100,7 @@ impl Stored {
 
     /// The same object in other words.
     pub fn restated(&self, object: &Object) -> Arc<Stored> {
-        let value = serde_json::to_vec(&object.0).expect("JSON values can be written to memory");
+        let value = Ordered::of(&object.0).bytes();
         Stored::new(self.revision, self.key.clone(), value.into(), Index::of(object, &[]))
     }
 

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use coracle_api::Object;
-use http::{Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::list::Listed;
 use super::write::converted;
+use crate::codec::indent::{Indent, indented};
+use crate::codec::ordered::Ordered;
 use crate::codec::{self, Accepted, Encoding, Form, IncludeObject, Row, partial_metadata, table};
+use crate::request::RequestInfo;
 use crate::resource::Resource;
 use crate::status::Status;
 use crate::store::Stored;
@@ -29,7 +32,7 @@ pub struct Style {
 impl Style {
     fn plain(&self, resource: &Resource) -> bool {
         let a = self.accepted;
-        a.encoding == Encoding::Json && a.form == Form::Object && !a.pretty && resource.conversion.is_none()
+        a.encoding == Encoding::Json && a.form == Form::Object && resource.conversion.is_none()
     }
 
     /// Whether answers are whole stored objects in protobuf.
@@ -55,7 +58,7 @@ impl Style {
     /// One object as it was written.
     pub fn object(&self, resource: &Resource, value: &Bytes, code: StatusCode) -> Response<Body> {
         if self.plain(resource) {
-            return bytes(code, "application/json", value.clone());
+            return bytes(code, "application/json", self.spread(value.clone()));
         }
         match serde_json::from_slice(value) {
             Ok(object) => self.value(resource, converted(resource, Object(object)), code),
@@ -84,7 +87,7 @@ impl Style {
 
     pub fn list(&self, resource: &Arc<Resource>, mut listed: Listed) -> Response<Body> {
         let a = self.accepted;
-        let json = a.encoding == Encoding::Json && !a.pretty && resource.conversion.is_none();
+        let json = a.encoding == Encoding::Json && resource.conversion.is_none();
         match a.form {
             Form::Object if json => return self.list_values(resource, listed),
             Form::Table if json => return self.list_rows(resource, listed),
@@ -117,12 +120,19 @@ impl Style {
 
     /// The stored bytes, as they are.
     fn list_values(&self, resource: &Resource, listed: Listed) -> Response<Body> {
-        let head = format!(
-            "{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":{},\"items\":[",
-            resource.list_kind,
-            resource.gvk.api_version(),
-            listed.metadata()
-        );
+        let (kind, version, metadata) =
+            (&resource.list_kind, resource.gvk.api_version(), listed.metadata_text());
+        // Lists of custom resources are maps upstream, whose keys are sorted.
+        let (head, tail) = match resource.typed {
+            true => (
+                format!("{{\"kind\":{kind:?},\"apiVersion\":{version:?},\"metadata\":{metadata},\"items\":["),
+                "]}\n".to_owned(),
+            ),
+            false => (
+                format!("{{\"apiVersion\":{version:?},\"items\":["),
+                format!("],\"kind\":{kind:?},\"metadata\":{metadata}}}\n"),
+            ),
+        };
         let (mut items, mut between) = (listed.items.into_iter(), &b""[..]);
         let next = move |out: &mut BytesMut| {
             let Some(stored) = items.next() else { return false };
@@ -130,14 +140,14 @@ impl Style {
             out.extend_from_slice(&stored.value);
             true
         };
-        in_pieces("application/json", head.as_bytes(), next, b"]}\n")
+        self.json_in_pieces(head.as_bytes(), next, tail.into())
     }
 
     /// A table of kept rows; those that cannot be kept are made.
     fn list_rows(&self, resource: &Arc<Resource>, listed: Listed) -> Response<Body> {
         let head = format!(
             "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{},\"columnDefinitions\":{},\"rows\":[",
-            listed.metadata(),
+            listed.metadata_text(),
             codec::definitions(&resource.columns)
         );
         let (mut items, mut between) = (listed.items.into_iter(), &b""[..]);
@@ -156,7 +166,41 @@ impl Style {
             }
             true
         };
-        in_pieces("application/json", head.as_bytes(), next, b"]}\n")
+        self.json_in_pieces(head.as_bytes(), next, Bytes::from_static(b"]}\n"))
+    }
+
+    /// JSON in pieces, spread over lines where the client wants it.
+    fn json_in_pieces(
+        &self,
+        head: &[u8],
+        mut next: impl FnMut(&mut BytesMut) -> bool + Send + 'static,
+        tail: Bytes,
+    ) -> Response<Body> {
+        const JSON: &str = "application/json";
+        if !self.accepted.pretty {
+            return in_pieces(JSON, head, next, tail);
+        }
+        let (mut indent, mut spread) = (Indent::default(), vec![]);
+        indent.piece(head, &mut spread);
+        let head = std::mem::take(&mut spread);
+        let (mut piece, mut tail) = (BytesMut::new(), Some(tail));
+        let next = move |out: &mut BytesMut| {
+            let more = next(&mut piece);
+            indent.piece(&piece, &mut spread);
+            if !more && let Some(tail) = tail.take() {
+                indent.piece(&tail, &mut spread);
+            }
+            out.extend_from_slice(&spread);
+            piece.clear();
+            spread.clear();
+            more
+        };
+        in_pieces(JSON, &head, next, Bytes::new())
+    }
+
+    /// One JSON text as the client wants it.
+    fn spread(&self, json: Bytes) -> Bytes {
+        if self.accepted.pretty { indented(&json).into() } else { json }
     }
 
     /// Any JSON value in the client's encoding.
@@ -173,8 +217,7 @@ impl Style {
                 None => json(code, &value),
             },
             Encoding::Json if self.accepted.pretty => {
-                let text = serde_json::to_vec_pretty(&value).expect("JSON values can be written to memory");
-                bytes(code, "application/json", text.into())
+                bytes(code, "application/json", indented(&Ordered::of(&value).bytes()).into())
             }
             Encoding::Json => json(code, &value),
         }
@@ -198,7 +241,7 @@ fn list_messages(resource: &Resource, listed: Listed) -> Result<Response<Body>, 
     let Some(head) = codec::begin_list(&list, &messages) else { return Err(listed) };
     let mut messages = messages.into_iter();
     let next = move |out: &mut BytesMut| messages.next().map(|m| codec::list_item(out, &m)).is_some();
-    Ok(in_pieces(PROTOBUF, &head, next, codec::CLOSE))
+    Ok(in_pieces(PROTOBUF, &head, next, Bytes::from_static(codec::CLOSE)))
 }
 
 /// A list as it goes out: no large one is ever joined in memory.
@@ -206,7 +249,7 @@ struct Pieces<F> {
     out: BytesMut,
     /// Appends the next item, or says that there is none.
     next: F,
-    tail: &'static [u8],
+    tail: Bytes,
     over: bool,
 }
 
@@ -217,7 +260,7 @@ fn in_pieces(
     media: &'static str,
     head: &[u8],
     next: impl FnMut(&mut BytesMut) -> bool + Send + 'static,
-    tail: &'static [u8],
+    tail: Bytes,
 ) -> Response<Body> {
     let mut pieces = Pieces { out: head.into(), next, tail, over: false };
     let mut response = bytes(StatusCode::OK, media, Bytes::new());
@@ -245,7 +288,7 @@ impl<F: FnMut(&mut BytesMut) -> bool> Iterator for Pieces<F> {
         self.out.reserve(PIECE + PIECE / 4);
         while self.out.len() < PIECE {
             if !(self.next)(&mut self.out) {
-                self.out.extend_from_slice(self.tail);
+                self.out.extend_from_slice(&self.tail);
                 self.over = true;
                 break;
             }
@@ -255,9 +298,27 @@ impl<F: FnMut(&mut BytesMut) -> bool> Iterator for Pieces<F> {
 }
 
 pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
-    let mut text = serde_json::to_vec(value).expect("JSON values can be written to memory");
+    let mut text = Ordered::of(value).bytes();
     text.push(b'\n');
     bytes(code, "application/json", text.into())
+}
+
+/// Whether a person reads the answer: they say so, or ask with one of these programs.
+pub fn wants_lines(info: &RequestInfo, headers: &HeaderMap) -> bool {
+    if let Some(pretty) = info.param("pretty").filter(|p| !p.is_empty()) {
+        return matches!(&*pretty, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    }
+    let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    [&b"curl"[..], b"Wget", b"Mozilla/5.0"].iter().any(|program| agent.starts_with(program))
+}
+
+/// The answer to a failed request, over several lines for people.
+pub fn failure(failure: &Status, lines: bool) -> Response<Body> {
+    let mut response = status(failure);
+    if lines {
+        *response.body_mut() = indented(&Ordered::of(&failure.to_json()).bytes()).into();
+    }
+    response
 }
 
 /// The answer to a failed request.

@@ -39,8 +39,10 @@ impl Request<'_> {
             Ok(new)
         };
         let rules = UpdateRules { creates: true, applies: true };
-        let written = write::update(self.server, &ask, rules, &mut edit).await?;
-        Ok(self.written(style, &written, &warnings))
+        match write::update(self.server, &ask, rules, &mut edit).await {
+            Ok(written) => Ok(self.written(style, &written, &warnings)),
+            Err(failure) => Err(failure.with_warnings(warnings)),
+        }
     }
 
     pub(super) fn force(&self) -> bool {

@@ -54,7 +54,7 @@ impl Deletion {
             error.detail = "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"".to_owned();
             return Err(invalid_options(error));
         }
-        let dry_run = match (o.items_at(&["dryRun"]), param("dryRun").filter(|v| !v.is_empty())) {
+        let dry_run = match (o.items_at(&["dryRun"]), param("dryRun")) {
             ([], None) => false,
             ([], Some(asked)) => all_dry(&json!([asked]))?,
             (asked, _) => all_dry(&json!(asked))?,

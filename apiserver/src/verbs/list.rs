@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use super::list_options;
 use super::select::Selection;
 use super::versions;
 use crate::Server;
@@ -42,12 +43,10 @@ struct Version {
 }
 
 pub async fn list(server: &Server, info: &RequestInfo, resource: &Resource, now: i64) -> Result<Listed> {
+    list_options::check(info, false)?;
     let selection = Selection::parse(info, resource)?;
     let prefix = prefix(resource, &info.namespace);
-    let limit = match info.param("limit").filter(|l| !l.is_empty()) {
-        None => 0,
-        Some(text) => text.parse::<i64>().map_err(|_| invalid_number(&text))?.max(0),
-    };
+    let limit = list_options::number(info, "limit")?.unwrap_or(0).max(0);
     let limit = usize::try_from(limit).unwrap_or(0);
     let token = info.param("continue").filter(|c| !c.is_empty());
     let version = version(info, token.is_some())?;
@@ -102,6 +101,21 @@ impl Listed {
             metadata["remainingItemCount"] = remaining.into();
         }
         metadata
+    }
+}
+
+impl Listed {
+    /// The same as JSON, in the order of upstream's type.
+    pub fn metadata_text(&self) -> String {
+        let mut text = format!("{{\"resourceVersion\":\"{}\"", self.revision);
+        if let Some(next) = &self.next {
+            text.push_str(&format!(",\"continue\":{next:?}"));
+        }
+        if let Some(remaining) = self.remaining {
+            text.push_str(&format!(",\"remainingItemCount\":{remaining}"));
+        }
+        text.push('}');
+        text
     }
 }
 
@@ -236,42 +250,10 @@ pub fn too_large(revision: u64, head: u64) -> Status {
     status
 }
 
-fn invalid_number(text: &str) -> Status {
-    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-}
-
-/// `resourceVersion` and `resourceVersionMatch`, checked as upstream does.
+/// What `resourceVersion` and `resourceVersionMatch` mean together.
 fn version(info: &RequestInfo, continues: bool) -> Result<Option<Version>> {
     let revision = info.param("resourceVersion").unwrap_or_default();
     let rule = info.param("resourceVersionMatch").unwrap_or_default();
-    let forbidden = |why: &str| {
-        Err(Status::invalid(
-            &coracle_api::Gvk::new("meta.k8s.io", "v1", "ListOptions"),
-            "",
-            &[crate::field::FieldError::forbidden("resourceVersionMatch", why)],
-        ))
-    };
-    if !rule.is_empty() {
-        if continues {
-            return forbidden("resourceVersionMatch is forbidden when continue is provided");
-        }
-        if revision.is_empty() {
-            return forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
-        }
-        if !matches!(&*rule, "Exact" | "NotOlderThan") {
-            let mut error =
-                crate::field::FieldError::not_supported("resourceVersionMatch", &rule.clone().into(), &[]);
-            error.detail = "supported values: \"Exact\", \"NotOlderThan\", \"\"".to_owned();
-            return Err(Status::invalid(
-                &coracle_api::Gvk::new("meta.k8s.io", "v1", "ListOptions"),
-                "",
-                &[error],
-            ));
-        }
-        if rule == "Exact" && revision == "0" {
-            return forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
-        }
-    }
     if continues && !revision.is_empty() && revision != "0" {
         return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
     }

@@ -1,11 +1,14 @@
 //! The verbs, each written once for every kind. `serve` is their door from HTTP, `inner` the server's own.
 
 pub mod answer;
+pub mod apart;
 mod apply;
 mod commit;
 pub mod delete;
+mod gzip;
 pub mod inner;
 pub mod list;
+mod list_options;
 pub mod metadata;
 mod options;
 pub mod scale;

@@ -40,9 +40,9 @@ impl Request<'_> {
             _ => {}
         }
         errors.extend(bad_manager("fieldManager", &manager));
-        let dry_run = self.info.param("dryRun").unwrap_or_default();
-        if !matches!(&*dry_run, "" | "All") {
-            errors.push(FieldError::not_supported("dryRun", &json!([dry_run]), &["All"]));
+        let dry_run = self.info.all("dryRun");
+        if dry_run.iter().any(|stage| stage != "All") {
+            errors.push(FieldError::not_supported("dryRun", &json!(dry_run), &["All"]));
         }
         let validation = self.info.param("fieldValidation").unwrap_or_default();
         if !matches!(&*validation, "" | "Ignore" | "Strict" | "Warn") {

@@ -46,6 +46,15 @@ pub fn of(object: &Object, paths: &Scale) -> Object {
     )
 }
 
+/// A custom object that says nothing of its replicas has no scale.
+pub fn check(object: &Object, paths: &Scale, resource: &Resource) -> Result<()> {
+    if resource.typed || paths.spec_replicas.of(object).is_some() {
+        return Ok(());
+    }
+    let path = paths.spec_replicas.names().iter().map(|name| format!(".{name}")).collect::<String>();
+    Err(Status::internal(format!("the spec replicas field {path:?} does not exist")))
+}
+
 /// Writes the replicas of a `Scale` into the object it is a view of.
 pub fn apply(scale: &Object, object: &mut Object, paths: &Scale, resource: &Resource) -> Result<()> {
     let replicas = scale.i64_at(&["spec", "replicas"]).unwrap_or(0);
@@ -118,6 +127,7 @@ impl Request<'_> {
         let scale = ScaleWrite { server: self.server, ask: &ask, paths, schema: &schema, manager: &manager };
         let mut warnings = vec![];
         let mut edit = |old: &Object| {
+            check(old, paths, &self.resource)?;
             let before = scale.view(old);
             let mut view = match &change {
                 Change::Put(view, noticed) => {

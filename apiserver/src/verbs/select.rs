@@ -1,8 +1,10 @@
 //! Which objects a list or watch is about: namespace, label selector, field selector.
 
 use coracle_api::Object;
-use coracle_api::selector::{FieldSelector, LabelSelector};
+use coracle_api::selector::{FieldSelector, LabelSelector, Operator, Requirement};
 
+use crate::field::FieldError;
+use crate::field_names;
 use crate::request::RequestInfo;
 use crate::resource::{IndexedField, Resource};
 use crate::status::{Result, Status};
@@ -38,8 +40,8 @@ enum Field {
 impl Selection {
     pub fn parse(info: &RequestInfo, resource: &Resource) -> Result<Self> {
         let bad = |e: coracle_api::selector::SelectorError| Status::bad_request(e.to_string());
-        let labels = LabelSelector::parse(&info.param("labelSelector").unwrap_or_default())
-            .map_err(|e| Status::bad_request(e.to_string()))?;
+        let labels = LabelSelector::parse(&info.param("labelSelector").unwrap_or_default()).map_err(bad)?;
+        labels.0.iter().try_for_each(check_requirement)?;
         let mut selector =
             FieldSelector::parse(&info.param("fieldSelector").unwrap_or_default()).map_err(bad)?;
         if !info.name.is_empty() && !matches!(info.verb.as_str(), "get") {
@@ -87,10 +89,41 @@ impl Selection {
     }
 }
 
+/// Keys and values must be such as labels can have.
+fn check_requirement(requirement: &Requirement) -> Result<()> {
+    let key = &requirement.key;
+    let mut values: Vec<&String> = requirement.values.iter().collect();
+    values.sort_unstable();
+    let mut wrong = vec![];
+    let mut judge = |path: String, value: &str, why: Vec<String>| {
+        if !why.is_empty() {
+            wrong.push(FieldError::invalid(path, &value.into(), why.join("; ")).to_string());
+        }
+    };
+    // Upstream has no path for the key.
+    judge("<nil>".to_owned(), key, field_names::qualified_name(key));
+    for (i, value) in values.into_iter().enumerate() {
+        if matches!(requirement.operator, Operator::GreaterThan | Operator::LessThan)
+            && value.parse::<i64>().is_err()
+        {
+            let why = "for 'Gt', 'Lt' operators, the value must be an integer".to_owned();
+            judge(format!("values[{i}]"), value, vec![why]);
+        }
+        judge(format!("values[{i}][{key}]"), value, field_names::label_value(value));
+    }
+    let why = match wrong.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    };
+    Err(Status::bad_request(format!("unable to parse requirement: {why}")))
+}
+
 fn find(resource: &Resource, label: &str) -> Result<Field> {
     match label {
         "metadata.name" => Ok(Field::Name),
-        "metadata.namespace" if resource.namespaced() || resource.typed && resource.fields.is_empty() => {
+        // Kinds without fields of their own take both, wherever they are.
+        "metadata.namespace" if resource.namespaced() || (resource.typed && resource.fields.is_empty()) => {
             Ok(Field::Namespace)
         }
         _ => match resource.fields.iter().position(|f| *f.label == *label) {

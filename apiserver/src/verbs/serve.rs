@@ -1,15 +1,17 @@
 //! From an authorised resource request to its verb, and from what the verb did to a response.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_api::{Gvk, Object, query};
+use coracle_api::{Gvk, Object};
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 
-use super::answer::Style;
+use super::answer::{self, Style};
+use super::gzip::compressed;
 use super::inner::Deletion;
 use super::options::Validation;
 use super::write::{Ask, UpdateRules, Written, converted};
@@ -19,6 +21,7 @@ use crate::admission::{Attributes, Operation};
 use crate::authn::User;
 
 use crate::codec::{self, Decoded, IncludeObject};
+use crate::limits;
 use crate::patch::{self, PatchKind, Patched};
 use crate::request::RequestInfo;
 use crate::resource::{Invocation, Persistence, Resource, SubresourceHandler};
@@ -47,7 +50,11 @@ impl Request<'_> {
     pub async fn serve(self) -> Result<Response<Body>> {
         let resource = self.resource.clone();
         let deprecated = &resource.deprecated;
+        let (headers, watches) = (self.headers, self.info.verb == "watch");
         let mut answer = self.dispatch().await;
+        if !watches {
+            answer = answer.map(|response| compressed(headers, response));
+        }
         if !deprecated.is_empty() {
             match &mut answer {
                 Ok(response) => prepend_warning(response, deprecated),
@@ -92,9 +99,7 @@ impl Request<'_> {
             false if self.is_computed() => codec::negotiate_plain(accept)?,
             false => codec::negotiate(accept)?,
         };
-        if self.info.param("pretty").is_some_and(|p| query::flag(&p)) {
-            accepted.pretty = true;
-        }
+        accepted.pretty |= !stream && answer::wants_lines(self.info, self.headers);
         let include = IncludeObject::parse(&self.info.param("includeObject").unwrap_or_default());
         let include = include
             .ok_or_else(|| Status::bad_request(format!(
@@ -125,11 +130,12 @@ impl Request<'_> {
         check_gvk(&object, gvk)?;
         let mut unknown = Noticed::default();
         if *gvk == self.resource.gvk {
+            patch::apply::keep_reset(&mut object.0);
+            unknown = self.resource.schema.normalize(&mut object)?;
+            // Not kept, but read: what is unknown in it is told.
             if self.info.verb == "create" && self.resource.status && !self.resource.status_on_create {
                 object.remove(&["status"]);
             }
-            patch::apply::keep_reset(&mut object.0);
-            unknown = self.resource.schema.normalize(&mut object)?;
         } else if let Some(schema) = crate::schema::Schema::builtin(gvk) {
             unknown = schema.normalize(&mut object)?;
         }
@@ -250,8 +256,10 @@ impl Request<'_> {
         };
         let manager = self.manager();
         let ask = Ask { manager: Some(&manager), ..self.ask(self.dry_run()?) };
-        let written = write::update(self.server, &ask, UpdateRules::default(), &mut edit).await?;
-        Ok(self.written(style, &written, &warnings))
+        match write::update(self.server, &ask, UpdateRules::default(), &mut edit).await {
+            Ok(written) => Ok(self.written(style, &written, &warnings)),
+            Err(failure) => Err(failure.with_warnings(warnings)),
+        }
     }
 
     /// Warnings, nothing, or a refusal, for what was noticed in a patch.
@@ -327,6 +335,7 @@ impl Request<'_> {
         let Some(paths) = &self.resource.scale else { return Err(Status::no_such_path()) };
         if self.info.verb == "get" {
             let object = converted(&self.resource, self.stored().await?.object());
+            scale::check(&object, paths, &self.resource)?;
             return Ok(style.encode(scale::of(&object, paths).0, StatusCode::OK));
         }
         let (object, warnings) = self.write_scale(paths).await?;
@@ -355,31 +364,47 @@ impl Request<'_> {
 
 /// A warning before those that a response has already.
 fn prepend_warning(response: &mut Response<Body>, warning: &str) {
-    let later: Vec<HeaderValue> = match response.headers_mut().entry(header::WARNING) {
-        header::Entry::Occupied(entry) => entry.remove_entry_mult().1.collect(),
-        header::Entry::Vacant(_) => vec![],
-    };
-    add_warnings(response, &[warning.to_owned()]);
-    for value in later {
-        response.headers_mut().append(header::WARNING, value);
+    warn(response, |all| all.insert(0, warning.to_owned()));
+}
+
+pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    if !warnings.is_empty() {
+        warn(response, |all| all.extend_from_slice(warnings));
     }
 }
 
-/// Upstream's `Warning` headers: code 299, no agent, quoted text.
-pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings {
-        let text: String = warning
-            .chars()
-            .filter(|c| !c.is_control())
-            .flat_map(|c| match c {
-                '"' | '\\' => vec!['\\', c],
-                c => vec![c],
-            })
-            .collect();
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-            response.headers_mut().append(header::WARNING, value);
+/// The warnings of an answer as they are, of which its headers say as much as they may.
+#[derive(Clone, Default)]
+struct Warnings(Vec<String>);
+
+/// Upstream's `Warning` headers: code 299, no agent, quoted text, each once. Where all together are too long, each is cut.
+fn warn(response: &mut Response<Body>, change: impl FnOnce(&mut Vec<String>)) {
+    let mut all = response.extensions_mut().remove::<Warnings>().unwrap_or_default();
+    change(&mut all.0);
+    let mut seen = HashSet::new();
+    all.0.retain(|w| seen.insert(w.clone()));
+    let cut = all.0.iter().map(|w| w.chars().count()).sum::<usize>() > limits::WARNING_CHARS;
+    let headers = response.headers_mut();
+    headers.remove(header::WARNING);
+    let mut written = 0;
+    for warning in &all.0 {
+        if written >= limits::WARNING_CHARS {
+            break;
+        }
+        let most = if cut { limits::LONG_WARNING_CHARS } else { usize::MAX };
+        let mut text = String::new();
+        for c in warning.chars().take(most) {
+            written += 1;
+            if matches!(c, '"' | '\\') {
+                text.push('\\');
+            }
+            text.extend(Some(c).filter(|c| !c.is_control()));
+        }
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
+            headers.append(header::WARNING, value);
         }
     }
+    response.extensions_mut().insert(all);
 }
 
 /// Refuses a body of another kind or version than the endpoint's.

@@ -59,7 +59,7 @@ pub(super) fn applied(
 /// What upstream says of a merged object that is none of its kind.
 fn in_form(schema: &Schema, gvk: &Gvk, object: &mut Object) -> Result<()> {
     let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
-    schema.round_trip(object).map(drop).map_err(|why| {
+    schema.restore(object).map(drop).map_err(|why| {
         let version = gvk.api_version();
         Status::new(
             500,

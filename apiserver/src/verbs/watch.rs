@@ -16,10 +16,12 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::answer::{self, Style};
 use super::list::{parse_revision, prefix, too_large};
+use super::list_options;
 use super::select::Selection;
 use super::versions;
 use super::write::converted;
 use crate::Server;
+use crate::codec::ordered::Ordered;
 use crate::codec::{Encoding, Form, encode_protobuf_event, encode_protobuf_event_of};
 use crate::request::RequestInfo;
 use crate::resource::Resource;
@@ -31,6 +33,9 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// Upstream's least watch time where the client names none; the most is twice that.
 const LEAST_SECONDS: u64 = 1800;
+
+/// A year, so that clocks can count it: no watch lasts as long.
+const MOST_SECONDS: u64 = 365 * 24 * 3600;
 
 /// One watcher.
 struct Watcher {
@@ -61,15 +66,15 @@ pub async fn watch(
     resource: &Arc<Resource>,
     style: Style,
 ) -> Result<Response<Body>> {
+    list_options::check(info, true)?;
     let selection = Selection::parse(info, resource)?;
     let flag = |name: &str| info.param(name).is_some_and(|v| coracle_api::query::flag(&v));
     let bookmarks = flag("allowWatchBookmarks");
     let stream_list = flag("sendInitialEvents");
-    let rule = info.param("resourceVersionMatch").unwrap_or_default();
-    check_options(info, &rule)?;
     let from = parse_revision(&info.param("resourceVersion").unwrap_or_default())?;
-    let seconds = match info.param("timeoutSeconds").and_then(|t| t.parse::<u64>().ok()) {
-        Some(seconds) if seconds > 0 => seconds,
+    // A negative time is over before it begins.
+    let seconds = match list_options::number(info, "timeoutSeconds")? {
+        Some(seconds) if seconds != 0 => u64::try_from(seconds).unwrap_or(0).min(MOST_SECONDS),
         _ => rand::rng().random_range(LEAST_SECONDS..2 * LEAST_SECONDS),
     };
     let head = server.store.revision();
@@ -117,18 +122,6 @@ pub async fn watch(
     let mut response = answer::bytes(StatusCode::OK, media, Bytes::new());
     *response.body_mut() = Body::from_stream(lines);
     Ok(response)
-}
-
-fn check_options(info: &RequestInfo, rule: &str) -> Result<()> {
-    let why = if info.param("sendInitialEvents").is_some() && rule != "NotOlderThan" {
-        "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-    } else if !rule.is_empty() && info.param("sendInitialEvents").is_none() {
-        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-    } else {
-        return Ok(());
-    };
-    let gvk = coracle_api::Gvk::new("meta.k8s.io", "v1", "ListOptions");
-    Err(Status::invalid(&gvk, "", &[crate::field::FieldError::forbidden("resourceVersionMatch", why)]))
 }
 
 // === impl Watcher ===
@@ -279,7 +272,6 @@ fn line(out: &mut BytesMut, kind: &str, object: &Value) {
     out.put_slice(b"{\"type\":\"");
     out.put_slice(kind.as_bytes());
     out.put_slice(b"\",\"object\":");
-    let text = serde_json::to_vec(object).expect("JSON values can be written to memory");
-    out.put_slice(&text);
+    out.put_slice(&Ordered::of(object).bytes());
     out.put_slice(b"}\n");
 }

@@ -13,6 +13,7 @@ use super::{metadata, tracking, versions};
 use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
+use crate::codec::ordered::Ordered;
 use crate::field::FieldError;
 use crate::patch::apply;
 use crate::resource::{Resource, SubresourceHandler, WriteContext};
@@ -431,5 +432,5 @@ pub fn converted(resource: &Resource, mut object: Object) -> Object {
 }
 
 pub(super) fn unsaved(object: &Object) -> Bytes {
-    serde_json::to_vec(&object.0).expect("JSON values can be written to memory").into()
+    Ordered::of(&object.0).bytes().into()
 }

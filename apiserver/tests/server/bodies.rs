@@ -7,6 +7,7 @@ use coracle_api::Object;
 use coracle_apiserver::limits;
 use coracle_apiserver::store::{Change, Expect};
 use http::Request;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, read};
@@ -182,5 +183,146 @@ async fn a_body_of_unknown_fields_is_linear_work() {
         message.contains("strict decoding error: duplicate field \"metadata.name\", unknown field"),
         "{message}"
     );
+    c.running.stop().await;
+}
+
+async fn text(c: &Cluster, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    let mut request = Request::builder().uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = c.answer(request.body(Body::empty()).unwrap()).await;
+    let code = answer.status().as_u16();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    (code, String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[tokio::test]
+async fn answers_have_upstreams_order_of_keys_and_lines_for_people() {
+    let c = Cluster::start().await;
+    define_things(&c).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"b": "1", "a": "2"},
+        "metadata": {"name": "m", "labels": {"x": "y"}}});
+    assert_eq!(c.send("POST", MAPS, map).await.0, 201);
+    assert_eq!(c.send("POST", THINGS, thing("t", &json!({"b": 1, "a": 2}))).await.0, 201);
+    let (_, one) = text(&c, &format!("{MAPS}/m"), &[]).await;
+    let order = [
+        "{\"kind\":",
+        "\"apiVersion\":",
+        "\"metadata\":{\"name\":",
+        "\"namespace\":",
+        "\"uid\":",
+        "\"resourceVersion\":",
+        "\"creationTimestamp\":",
+        "\"labels\":",
+        "\"managedFields\":",
+        "\"data\":{\"a\":",
+    ];
+    let places: Vec<usize> =
+        order.iter().map(|key| one.find(key).unwrap_or_else(|| panic!("{key}: {one}"))).collect();
+    assert!(places.is_sorted(), "{one}");
+    let (_, custom) = text(&c, &format!("{THINGS}/t"), &[]).await;
+    assert!(
+        custom.starts_with(
+            "{\"apiVersion\":\"example.com/v1\",\"kind\":\"Thing\",\"metadata\":{\"creationTimestamp\":"
+        ),
+        "{custom}"
+    );
+    let (_, list) = text(&c, THINGS, &[]).await;
+    assert!(list.starts_with("{\"apiVersion\":\"example.com/v1\",\"items\":[{"), "{list}");
+    let (curl, plain) = (("user-agent", "curl/8.5.0"), ("user-agent", "kubectl/v1.36.0"));
+    for (path, header, lines) in [
+        (format!("{MAPS}/m"), curl, true),
+        (MAPS.to_owned(), curl, true),
+        (THINGS.to_owned(), ("user-agent", "Mozilla/5.0 (X11)"), true),
+        (format!("{MAPS}/absent"), curl, true),
+        (format!("{MAPS}/m?pretty=false"), curl, false),
+        (format!("{MAPS}/m?pretty=1"), plain, true),
+        (format!("{MAPS}/m"), plain, false),
+    ] {
+        let (_, answer) = text(&c, &path, &[header]).await;
+        assert_eq!(answer.trim_end().contains('\n'), lines, "{path}: {answer}");
+        let value: Value = serde_json::from_str(&answer).unwrap();
+        if lines {
+            // The same keys and values, two spaces a level.
+            let sorted: Value = serde_json::from_str(
+                &text(&c, &format!("{path}{}pretty=0", if path.contains('?') { "&" } else { "?" }), &[])
+                    .await
+                    .1,
+            )
+            .unwrap();
+            assert_eq!(value, sorted);
+            assert!(answer.starts_with("{\n  \""), "{answer}");
+        }
+    }
+    c.running.stop().await;
+}
+
+#[tokio::test]
+async fn parameters_that_upstream_refuses_are_refused() {
+    let c = Cluster::start().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "d"}});
+    let (code, refused) = c.send("POST", &format!("{MAPS}?dryRun="), map.clone()).await;
+    assert_eq!((code, &refused["reason"]), (422, &json!("Invalid")), "{refused}");
+    assert_eq!(c.send("GET", &format!("{MAPS}/d"), Value::Null).await.0, 404, "nothing was written");
+    assert_eq!(c.send("POST", &format!("{MAPS}?dryRun=All&dryRun=x"), map).await.0, 422);
+    assert_eq!(c.send("DELETE", &format!("{MAPS}/d?dryRun="), Value::Null).await.0, 422);
+    for (query, code) in [
+        ("labelSelector=-a", 400),
+        ("labelSelector=a%3D-b", 400),
+        ("labelSelector=a%20in%20(b,-c)", 400),
+        ("labelSelector=a%3Db,c!%3Dd", 200),
+        ("limit=x", 400),
+        ("limit=-1", 200),
+        ("timeoutSeconds=x", 400),
+        ("sendInitialEvents=true", 422),
+        ("watch=1&timeoutSeconds=x", 400),
+    ] {
+        assert_eq!(text(&c, &format!("{MAPS}?{query}"), &[]).await.0, code, "{query}");
+    }
+    assert_eq!(text(&c, "/api/v1/persistentvolumes?fieldSelector=metadata.namespace%3Dx", &[]).await.0, 200);
+    assert_eq!(text(&c, "/api/v1/nodes?fieldSelector=metadata.namespace%3Dx", &[]).await.0, 400);
+    c.running.stop().await;
+}
+
+#[tokio::test]
+async fn protobuf_is_answered_to_who_asks_for_it_first() {
+    let c = Cluster::start().await;
+    let accept = |value| [("accept", value)];
+    let both = accept("application/vnd.kubernetes.protobuf,application/json");
+    assert!(text(&c, MAPS, &both).await.1.starts_with("k8s\0"));
+    let json = accept("application/json,application/vnd.kubernetes.protobuf");
+    assert!(text(&c, MAPS, &json).await.1.starts_with('{'));
+    let table = accept("application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
+    assert!(text(&c, MAPS, &table).await.1.contains("\"kind\":\"Table\""));
+    c.running.stop().await;
+}
+
+#[tokio::test]
+async fn numbers_are_kept_as_go_keeps_them() {
+    let c = Cluster::start().await;
+    define_things(&c).await;
+    let body = r#"{"apiVersion":"example.com/v1","kind":"Thing","metadata":{"name":"n"},"spec":{"a":100.0,"b":1.5,"c":1e3}}"#;
+    let send = |method: &str, path: String, media: &str| {
+        let request = Request::builder().method(method).uri(path).header("content-type", media);
+        c.answer(request.body(Body::from(body)).unwrap())
+    };
+    let (code, made) = read(send("POST", format!("{THINGS}?fieldManager=a"), "application/json").await).await;
+    assert_eq!((code, made["spec"].to_string().as_str()), (201, r#"{"a":100,"b":1.5,"c":1000}"#));
+    let path = format!("{THINGS}/n?fieldManager=b");
+    let (code, applied) = read(send("PATCH", path, "application/apply-patch+yaml").await).await;
+    assert_eq!(code, 200, "the same numbers are no conflict: {applied}");
+    c.running.stop().await;
+}
+
+/// What is unknown in a status that the endpoint does not write is told all the same.
+#[tokio::test]
+async fn unknown_fields_below_status_are_told() {
+    let c = Cluster::start().await;
+    let pod =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "s"}, "status": {"odd": 1}});
+    let (code, refused) = c.send("POST", "/api/v1/namespaces?fieldValidation=Strict", pod).await;
+    assert_eq!(code, 400, "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("unknown field \"status.odd\""), "{refused}");
     c.running.stop().await;
 }

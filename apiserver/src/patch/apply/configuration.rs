@@ -13,6 +13,7 @@ use super::set::{Set, contains, exclude, intersection, paths, subtract, union};
 use super::track::{conflicts, disown, strip, update};
 use super::validate::validate;
 use super::{MANAGED_FIELDS, Writing, element, last_applied};
+use crate::limits;
 use crate::status::{Result, Status};
 
 /// The owner of what was there before the first apply.
@@ -27,7 +28,8 @@ pub(super) struct Conflict {
 
 /// Why a configuration was not applied.
 pub(super) enum Refusal {
-    Conflicts(Vec<Conflict>),
+    /// The conflicts, and whether these are all.
+    Conflicts(Vec<Conflict>, bool),
     Other(Status),
 }
 
@@ -47,9 +49,9 @@ pub fn apply(w: &Writing<'_>, live: Option<&Object>, applied: &Object, force: bo
     let mut merged = match once(w, live, applied, force) {
         Ok(merged) => merged,
         Err(Refusal::Other(status)) => return Err(status),
-        Err(Refusal::Conflicts(all)) => {
+        Err(Refusal::Conflicts(all, complete)) => {
             let open = match w.manager {
-                last_applied::MANAGER => last_applied::open_conflicts(w, live, all),
+                last_applied::MANAGER if complete => last_applied::open_conflicts(w, live, all),
                 _ => all,
             };
             if !open.is_empty() {
@@ -57,7 +59,7 @@ pub fn apply(w: &Writing<'_>, live: Option<&Object>, applied: &Object, force: bo
             }
             once(w, live, applied, true).map_err(|refusal| match refusal {
                 Refusal::Other(status) => status,
-                Refusal::Conflicts(all) => conflict(&all),
+                Refusal::Conflicts(all, _) => conflict(&all),
             })?
         }
     };
@@ -86,7 +88,9 @@ fn once(w: &Writing<'_>, live: &Object, applied: &Object, force: bool) -> Result
     difference.exclude(w.resets);
     let contested = conflicts(&managers, Some(mine), &difference);
     if !force && !contested.is_empty() {
-        return Err(Refusal::Conflicts(Conflict::all(&managers, &contested)));
+        let mut room = limits::TOLD_BYTES;
+        let all = Conflict::all(&managers, &contested, &mut room);
+        return Err(Refusal::Conflicts(all, room > 0));
     }
     if live.0 != merged {
         managers.0[mine].time = Some(w.now.to_owned());
@@ -172,11 +176,11 @@ fn prune(root: Place<'_>, merged: &Value, last: &Set, managers: &Managers) -> Va
 // === impl Conflict ===
 
 impl Conflict {
-    fn all(managers: &Managers, contested: &[(usize, Set)]) -> Vec<Conflict> {
+    fn all(managers: &Managers, contested: &[(usize, Set)], room: &mut usize) -> Vec<Conflict> {
         let of = |(at, fields): &(usize, Set)| {
             let entry = &managers.0[*at];
             let conflict = |path| Conflict { manager: entry.shown(), identity: entry.identity(), path };
-            paths(fields).into_iter().map(conflict).collect::<Vec<_>>()
+            paths(fields, room).into_iter().map(conflict).collect::<Vec<_>>()
         };
         let mut all: Vec<Conflict> = contested.iter().flat_map(of).collect();
         all.sort_by(|a, b| a.identity.cmp(&b.identity));

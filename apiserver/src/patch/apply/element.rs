@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::place::Place;
+use crate::codec::html_safe;
 
 pub(super) fn field(name: &str) -> String {
     let mut element = String::with_capacity(name.len() + 2);
@@ -52,20 +53,7 @@ pub(super) fn keyed(keys: &[Box<str>], item: &Value, place: Place<'_>) -> Result
 
 /// JSON as Go writes it by default, which is safe inside HTML.
 pub(super) fn json(value: &Value) -> String {
-    let text = value.to_string();
-    if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
-        return text;
-    }
-    let mut safe = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                write!(safe, "\\u{:04x}", u32::from(c)).expect("a String takes everything");
-            }
-            c => safe.push(c),
-        }
-    }
-    safe
+    html_safe(&value.to_string()).into_owned()
 }
 
 /// The form the server writes of an element that a client wrote: `None` for a sort of element that nobody knows.

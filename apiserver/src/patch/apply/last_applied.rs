@@ -10,14 +10,13 @@ use super::element::json;
 use super::owned::fields_of;
 use super::place::Place;
 use super::set::subtract;
+use crate::limits::ANNOTATION_BYTES;
 
 /// The only manager that is treated so.
 pub(super) const MANAGER: &str = "kubectl";
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const PATH: [&str; 3] = ["metadata", "annotations", ANNOTATION];
-/// Upstream's limit on all annotations together.
-const ANNOTATION_BYTES: usize = 256 * 1024;
 
 /// The conflicts that the annotation does not settle: it settles what stands in the object as it was applied.
 pub(super) fn open_conflicts(w: &Writing<'_>, live: &Object, conflicts: Vec<Conflict>) -> Vec<Conflict> {
@@ -42,6 +41,9 @@ pub(super) fn refresh(merged: &mut Object, applied: &Object) {
     }
     let mut applied = applied.clone();
     applied.remove(&PATH);
+    if applied.at(&PATH[..2]).is_some_and(Value::is_null) {
+        applied.remove(&PATH[..2]);
+    }
     merged.set(&PATH, format!("{}\n", json(&applied.0)));
     let bytes = |(key, value): (&String, &Value)| key.len() + value.as_str().map_or(0, str::len);
     if merged.annotations().into_iter().flatten().map(bytes).sum::<usize>() > ANNOTATION_BYTES {

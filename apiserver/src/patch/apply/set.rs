@@ -138,20 +138,26 @@ pub(super) fn intersection(set: &Set, other: &Set) -> Set {
     common.below
 }
 
-/// All paths: first those that end here, then those that go on.
-pub(super) fn paths(set: &Set) -> Vec<Vec<String>> {
+/// All paths: first those that end here, then those that go on. A path may be long, and its beginning is in each of those
+/// below it: `room` is how many bytes there may be, and what is left of it.
+pub(super) fn paths(set: &Set, room: &mut usize) -> Vec<Vec<String>> {
     let mut all = vec![];
-    collect(set, &mut vec![], &mut all);
+    collect(set, &mut vec![], &mut all, room);
     all
 }
 
-fn collect(set: &Set, here: &mut Vec<String>, all: &mut Vec<Vec<String>>) {
+fn collect(set: &Set, here: &mut Vec<String>, all: &mut Vec<Vec<String>>, room: &mut usize) {
     for (element, _) in elements(set).filter(|(_, node)| is_member(node)) {
-        all.push(here.iter().chain([element]).cloned().collect());
+        if *room == 0 {
+            return;
+        }
+        let path: Vec<String> = here.iter().chain([element]).cloned().collect();
+        *room = room.saturating_sub(path.iter().map(|e| size_of::<String>() + e.len()).sum());
+        all.push(path);
     }
     for (element, node) in elements(set) {
         here.push(element.clone());
-        collect(node.as_object().unwrap_or(nothing()), here, all);
+        collect(node.as_object().unwrap_or(nothing()), here, all, room);
         here.pop();
     }
 }
@@ -172,4 +178,20 @@ fn split(node: &mut Value) -> Tree {
     let Value::Object(mut below) = node.take() else { return Tree { member, below: Set::new() } };
     below.remove(SELF);
     Tree { member, below }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The beginning of a path is in every path below it: all of them together could be as long as the square of an object.
+    #[test]
+    fn paths_are_listed_in_bounds() {
+        let below: Set = (0..10_000).map(|i| (format!("f:{i}"), Value::Object(Map::new()))).collect();
+        let set: Set = [(format!("f:{}", "k".repeat(1000)), Value::Object(below))].into_iter().collect();
+        let mut room = 100_000;
+        assert!((90..100).contains(&paths(&set, &mut room).len()) && room == 0);
+        let mut room = usize::MAX;
+        assert_eq!(paths(&set, &mut room).len(), 10_000);
+    }
 }

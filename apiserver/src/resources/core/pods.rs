@@ -115,7 +115,8 @@ impl Strategy for Pods {
     }
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
-        pod_spec::pod_warnings(new, old.is_none())
+        // Upstream gives none for updates.
+        if old.is_none() { pod_spec::pod_warnings(new) } else { vec![] }
     }
 
     fn isolate(&self, subresource: &str, new: &mut Object, old: &Object) {

@@ -327,6 +327,11 @@ fn resources(at: &str, r: &Value, errors: &mut Errors) {
             }
         }
     }
+    let names =
+        || lists.iter().flat_map(|(_, amounts)| amounts.as_object().into_iter().flatten()).map(|(n, _)| n);
+    if names().any(|n| n.starts_with("hugepages-")) && !names().any(|n| matches!(&**n, "cpu" | "memory")) {
+        errors.forbidden(at, "HugePages require cpu or memory");
+    }
     for (name, request) in r["requests"].as_object().into_iter().flatten() {
         let Some(limit) = r["limits"].get(name) else {
             if !overcommits(name) {

@@ -1,5 +1,6 @@
 //! Static defaults of a pod spec. Some hold for pods only, so that templates stay as their authors wrote them.
 
+use coracle_api::quantity::Format;
 use serde_json::{Map, Value, json};
 
 use super::super::defaulting::{each, fill, fill_zero, object, within};
@@ -217,7 +218,13 @@ fn round_list(list: &mut Map<String, Value>) {
         if let Ok(q) = coracle_api::Quantity::from_json(amount)
             && !q.is_milli_precise()
         {
-            *amount = json!(coracle_api::Quantity::from_millis(q.milli_value()).to_string());
+            let millis = q.milli_value();
+            *amount = match q.format() {
+                Format::DecimalExponent => json!(format!("{millis}e-3")),
+                Format::DecimalSi | Format::BinarySi => {
+                    json!(coracle_api::Quantity::from_millis(millis).to_string())
+                }
+            };
         }
     }
 }

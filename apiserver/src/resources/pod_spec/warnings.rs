@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::validation::items;
 use crate::field_names::dns1123_label;
+use crate::limits;
 
 /// Labels of nodes that have newer names.
 const OLD_NODE_LABELS: [(&str, &str); 4] = [
@@ -36,14 +37,12 @@ const OLD_VOLUMES: [(&str, &str); 9] = [
 ];
 
 /// Warnings for a pod. Its name becomes its host name.
-pub(in super::super) fn pod_warnings(pod: &Object, created: bool) -> Vec<String> {
+pub(in super::super) fn pod_warnings(pod: &Object) -> Vec<String> {
     let mut all = vec![];
-    if created {
-        let wrong = dns1123_label(pod.name());
-        if !wrong.is_empty() && pod.at(&["metadata", "name"]).is_some() {
-            let wrong = wrong.join("; ");
-            all.push(format!("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{wrong}]"));
-        }
+    let wrong = dns1123_label(pod.name());
+    if !wrong.is_empty() && pod.at(&["metadata", "name"]).is_some() {
+        let wrong = wrong.join("; ");
+        all.push(format!("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{wrong}]"));
     }
     if let Some(spec) = pod.at(&["spec"]) {
         spec_warnings("spec", spec, &mut all);
@@ -143,7 +142,7 @@ fn amounts_and_variables(at: &str, c: &Value, all: &mut Vec<String>) {
     ] {
         let amount = Quantity::from_json(&c["resources"][list][name]);
         if let Ok(amount) = amount.as_ref()
-            && amount.milli_value() % 1000 != 0
+            && !amount.is_integer()
         {
             let why = "is invalid, must be an integer";
             all.push(format!("{at}.resources.{list}[{name}]: fractional byte value \"{amount}\" {why}"));
@@ -175,6 +174,10 @@ fn ports(containers: &[(String, &Value)], all: &mut Vec<String>) {
         let key = (p["containerPort"].as_i64().unwrap_or(0), p["protocol"].as_str().unwrap_or_default());
         let others = by_number.entry(key).or_default();
         for (other, o) in others.iter() {
+            // Every pair of ports may be worth one: an answer has no room for so many.
+            if all.len() >= limits::WARNINGS {
+                return;
+            }
             let host = |p: &Value| p["hostPort"].as_i64().unwrap_or(0);
             let ip = |p: &Value| p["hostIP"].as_str().unwrap_or_default().to_owned();
             let what = match (host(p), host(o)) {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::normalize::{Normalizer, Path, Paths};
 use super::super::{BUILTIN, Schema, TypeId};
 use super::Structural;
+use super::told::{At, Told};
 use crate::field::FieldError;
 use crate::field_names;
 
@@ -88,57 +89,59 @@ fn metadata(value: &mut Value, path: Path<'_>, unknown: &mut Paths) -> Result<()
 
 /// What is wrong with embedded objects: each must say what it is, and its metadata must be well formed.
 pub(crate) fn validate(object: &Value, schema: &Structural) -> Vec<FieldError> {
-    let mut errors = vec![];
-    check(object, schema, false, "", &mut errors);
-    errors
+    let mut told = Told::new();
+    check(object, schema, false, At::Root, &mut told);
+    told.errors
 }
 
-fn check(value: &Value, schema: &Structural, object: bool, path: &str, errors: &mut Vec<FieldError>) {
+fn check(value: &Value, schema: &Structural, object: bool, path: At<'_>, told: &mut Told) {
+    if told.is_full() {
+        return;
+    }
     match value {
         Value::Object(map) => {
             if object {
-                check_object(value, path, errors);
+                check_object(value, path, told);
             }
             for (key, value) in map {
                 let Some(field) = schema.field(key) else { continue };
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                check(value, field, field.embedded, &path, errors);
+                check(value, field, field.embedded, At::Field(&path, key), told);
             }
         }
         Value::Array(items) => {
             let Some(schema) = &schema.items else { return };
             for (i, item) in items.iter().enumerate() {
-                check(item, schema, schema.embedded, &format!("{path}[{i}]"), errors);
+                check(item, schema, schema.embedded, At::Item(&path, i), told);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-fn check_object(value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn check_object(value: &Value, path: At<'_>, told: &mut Told) {
     for key in ["apiVersion", "kind"] {
-        let at = format!("{path}.{key}");
+        let at = || At::Dotted(&path, key).text();
         match value.get(key) {
-            None => errors.push(FieldError::required(at, "")),
-            Some(Value::String(text)) if text.is_empty() => {
-                errors.push(FieldError::invalid(at, &json!(""), "must not be empty"));
-            }
+            None => told.add(|| FieldError::required(at(), "")),
+            Some(text) if text == "" => told.add(|| FieldError::invalid(at(), text, "must not be empty")),
             Some(Value::String(text)) if key == "apiVersion" && text.matches('/').count() > 1 => {
                 let why = format!("unexpected GroupVersion string: {text}");
-                errors.push(FieldError::invalid(at, &json!(text), why));
+                told.add(|| FieldError::invalid(at(), &json!(text), why));
             }
             Some(Value::String(text)) if key == "kind" => {
                 let broken = field_names::dns1035_label(&text.to_lowercase());
                 if !broken.is_empty() {
                     let why =
                         format!("may have mixed case, but should otherwise match: {}", broken.join(","));
-                    errors.push(FieldError::invalid(at, &json!(text), why));
+                    told.add(|| FieldError::invalid(at(), &json!(text), why));
                 }
             }
             Some(Value::String(_)) => {}
-            Some(other) => errors.push(FieldError::invalid(at, other, "must be a string")),
+            Some(other) => told.add(|| FieldError::invalid(at(), other, "must be a string")),
         }
     }
-    let inner = crate::verbs::metadata::validate_embedded(&Object(value.clone()));
-    errors.extend(inner.into_iter().map(|e| FieldError { field: format!("{path}.{}", e.field), ..e }));
+    let metadata = json!({"metadata": value.get("metadata")});
+    for error in crate::verbs::metadata::validate_embedded(&Object(metadata)) {
+        told.add(|| FieldError { field: format!("{}.{}", path.text(), error.field), ..error });
+    }
 }

@@ -3,8 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use regex::Regex;
 use serde_json::Value;
 
@@ -58,11 +56,15 @@ const STRINGS: &[(&str, Check)] = &[
             r"^rgb\(\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*,\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*,\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*\)$"
         ),
     ),
-    ("byte", |t| STANDARD.decode(t).is_ok()),
+    // Of the last character no bit is looked at, and nothing at all is not base64.
+    (
+        "byte",
+        matches_regex!("^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})$"),
+    ),
     ("password", |_| true),
-    ("date", |t| t.len() == 10 && t.parse::<jiff::civil::Date>().is_ok()),
+    ("date", is_date),
     ("duration", |t| parse_duration(t).is_some() || is_word_duration(t)),
-    ("datetime", |t| t.parse::<jiff::Timestamp>().is_ok()),
+    ("datetime", is_date_time),
     ("k8s-short-name", |t| crate::field_names::dns1123_label(t).is_empty()),
     ("k8s-long-name", |t| crate::field_names::dns1123_subdomain(t).is_empty()),
 ];
@@ -92,6 +94,23 @@ fn check(format: &str) -> Option<Check> {
 /// Whether a text is of a format; every text is of one that strings do not have.
 pub(super) fn fits(format: &str, text: &str) -> bool {
     check(format).is_none_or(|check| check(text))
+}
+
+fn is_date(text: &str) -> bool {
+    text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()
+}
+
+/// A date, the letter T in either case, and a time of day with its zone; what follows another T is not looked at.
+fn is_date_time(text: &str) -> bool {
+    static TIME: LazyLock<Regex> = LazyLock::new(|| {
+        let pattern = "^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$";
+        Regex::new(pattern).expect("a fixed pattern")
+    });
+    let text = text.to_lowercase();
+    let mut parts = text.split('t');
+    let (Some(date), Some(time)) = (parts.next(), parts.next()) else { return false };
+    let Some(parts) = TIME.captures(time) else { return false };
+    is_date(date) && &parts[1] <= "23" && &parts[2] <= "59" && &parts[3] <= "59"
 }
 
 fn is_uri(text: &str) -> bool {

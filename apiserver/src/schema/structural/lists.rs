@@ -5,54 +5,55 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::Structural;
+use super::told::{At, Told};
+use crate::codec::html_safe;
 use crate::field::FieldError;
 
 /// Duplicates in lists that may have none.
 pub(crate) fn duplicates(object: &Value, schema: &Structural) -> Vec<FieldError> {
-    let mut errors = vec![];
-    walk(object, schema, "", &mut errors);
-    errors
+    let mut told = Told::new();
+    walk(object, schema, At::Root, &mut told);
+    told.errors
 }
 
-fn walk(value: &Value, schema: &Structural, path: &str, errors: &mut Vec<FieldError>) {
+fn walk(value: &Value, schema: &Structural, path: At<'_>, told: &mut Told) {
+    if told.is_full() {
+        return;
+    }
     match value {
         Value::Object(map) => {
             for (key, value) in map {
                 let Some(field) = schema.field(key) else { continue };
                 let named = schema.properties.contains_key(&**key);
-                let path = match (path, named) {
-                    ("", true) => key.clone(),
-                    (_, true) => format!("{path}.{key}"),
-                    (_, false) => format!("{path}[{key}]"),
-                };
-                walk(value, field, &path, errors);
+                let path = if named { At::Field(&path, key) } else { At::Keyed(&path, key) };
+                walk(value, field, path, told);
             }
         }
         Value::Array(items) => {
             match &*schema.list_type {
-                "set" => set(items, path, errors),
-                "map" => map(items, schema, path, errors),
+                "set" => set(items, path, told),
+                "map" => map(items, schema, path, told),
                 _ => {}
             }
             let Some(schema) = &schema.items else { return };
             for (i, item) in items.iter().enumerate() {
-                walk(item, schema, &format!("{path}[{i}]"), errors);
+                walk(item, schema, At::Item(&path, i), told);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-fn set(items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
+fn set(items: &[Value], path: At<'_>, told: &mut Told) {
     for i in seconds(items.iter().map(Value::to_string)) {
-        errors.push(FieldError::duplicate(format!("{path}[{i}]"), &items[i]));
+        told.add(|| duplicate(path, i, &items[i]));
     }
 }
 
-fn map(items: &[Value], schema: &Structural, path: &str, errors: &mut Vec<FieldError>) {
+fn map(items: &[Value], schema: &Structural, path: At<'_>, told: &mut Told) {
     if let Some((i, item)) = items.iter().enumerate().find(|(_, i)| !i.is_object() && !i.is_null()) {
         let why = "must be an object for an array of list-type map";
-        return errors.push(FieldError::invalid(format!("{path}[{i}]"), item, why));
+        return told.add(|| FieldError::invalid(At::Item(&path, i).text(), item, why));
     }
     let keys: Vec<Value> = items
         .iter()
@@ -67,8 +68,14 @@ fn map(items: &[Value], schema: &Structural, path: &str, errors: &mut Vec<FieldE
         })
         .collect();
     for i in seconds(keys.iter().map(Value::to_string)) {
-        errors.push(FieldError::duplicate(format!("{path}[{i}]"), &keys[i]));
+        told.add(|| duplicate(path, i, &keys[i]));
     }
+}
+
+/// Upstream shows the value as Go's encoder writes it, which is safe inside HTML.
+fn duplicate(path: At<'_>, i: usize, value: &Value) -> FieldError {
+    let error = FieldError::duplicate(At::Item(&path, i).text(), &Value::Null);
+    FieldError { value: html_safe(&value.to_string()).into_owned(), ..error }
 }
 
 /// Where each value that comes more than once does so for the first time.

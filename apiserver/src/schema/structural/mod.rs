@@ -6,7 +6,9 @@ mod default;
 mod embedded;
 mod formats;
 mod lists;
+pub(crate) mod numbers;
 mod prune;
+mod told;
 mod typed;
 mod validate;
 
@@ -15,7 +17,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::Value;
 
-pub(crate) use default::fill;
+pub(crate) use default::{Nulls, fill};
 pub(crate) use embedded::{coerce, validate as validate_embedded};
 pub(crate) use lists::duplicates;
 pub(crate) use prune::{prune, prune_value};

@@ -11,7 +11,7 @@ const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 /// Removes unknown fields; answers their paths.
 pub(crate) fn prune(object: &mut Value, schema: &Structural) -> Vec<String> {
     let mut pruner = Pruner { unknown: Paths::default() };
-    pruner.value(object, Some(schema), true, Path::Root);
+    pruner.value(object, Some(schema), Keeps { object: true, unknown: false }, Path::Root);
     pruner.unknown.list.sort();
     pruner.unknown.list
 }
@@ -19,7 +19,7 @@ pub(crate) fn prune(object: &mut Value, schema: &Structural) -> Vec<String> {
 /// The same of a value that is no whole object unless its schema says so.
 pub(crate) fn prune_value(value: &mut Value, schema: &Structural) -> Vec<String> {
     let mut pruner = Pruner { unknown: Paths::default() };
-    pruner.value(value, Some(schema), schema.embedded, Path::Root);
+    pruner.value(value, Some(schema), Keeps::by(Some(schema)), Path::Root);
     pruner.unknown.list
 }
 
@@ -27,22 +27,41 @@ struct Pruner {
     unknown: Paths,
 }
 
+/// What a place keeps beyond the fields of its schema.
+#[derive(Clone, Copy)]
+struct Keeps {
+    /// It is a whole Kubernetes object.
+    object: bool,
+    /// It is an item of a list that keeps unknown fields, at any depth of lists.
+    unknown: bool,
+}
+
+// === impl Keeps ===
+
+impl Keeps {
+    fn by(schema: Option<&Structural>) -> Self {
+        Keeps { object: schema.is_some_and(|s| s.embedded), unknown: false }
+    }
+}
+
 // === impl Pruner ===
 
 impl Pruner {
-    /// `object`: whether this is a whole Kubernetes object.
-    fn value(&mut self, value: &mut Value, schema: Option<&Structural>, object: bool, path: Path<'_>) {
-        let keeps = schema.is_some_and(|s| s.preserve_unknown);
+    fn value(&mut self, value: &mut Value, schema: Option<&Structural>, keeps: Keeps, path: Path<'_>) {
+        let unknown = keeps.unknown || schema.is_some_and(|s| s.preserve_unknown);
+        if unknown && schema.is_none() {
+            return;
+        }
         match value {
             Value::Object(map) => map.retain(|key, value| {
                 let here = Path::Key(&path, key);
-                if object && OBJECT_FIELDS.contains(&key.as_str()) {
+                if keeps.object && OBJECT_FIELDS.contains(&key.as_str()) {
                     return true;
                 }
                 match (schema.and_then(|s| s.field(key)), schema.map(|s| &s.additional)) {
-                    (Some(field), _) => self.value(value, Some(field), field.embedded, here),
-                    (None, _) if keeps => {}
-                    (None, Some(Additional::Any)) => self.value(value, None, false, here),
+                    (Some(field), _) => self.value(value, Some(field), Keeps::by(Some(field)), here),
+                    (None, Some(Additional::Any)) => self.value(value, None, Keeps::by(None), here),
+                    (None, _) if unknown => {}
                     (None, _) => {
                         self.unknown.push(&here);
                         return false;
@@ -52,13 +71,9 @@ impl Pruner {
             }),
             Value::Array(items) => {
                 let schema = schema.and_then(|s| s.items.as_deref());
-                // Upstream looks into the items of what keeps unknown fields only for the fields it knows.
-                if keeps && schema.is_none() {
-                    return;
-                }
-                let embedded = schema.is_some_and(|s| s.embedded);
+                let keeps = Keeps { unknown, ..Keeps::by(schema) };
                 for (i, item) in items.iter_mut().enumerate() {
-                    self.value(item, schema, embedded, Path::Index(&path, i));
+                    self.value(item, schema, keeps, Path::Index(&path, i));
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}

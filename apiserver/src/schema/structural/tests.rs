@@ -135,7 +135,7 @@ fn unknown_fields_go_unless_they_are_kept() {
 fn defaults_fill_what_is_absent_or_a_null_that_may_not_be() {
     let mut object =
         json!({"spec": {"name": null, "replicas": null, "nullable": null, "ports": [{"port": 1}]}});
-    default::fill(&mut object, &schema());
+    assert!(default::fill(&mut object, &schema(), default::Nulls::Go));
     assert_eq!(
         object["spec"],
         json!({"replicas": 1, "nullable": null, "ports": [{"port": 1, "protocol": "TCP"}]})
@@ -150,4 +150,93 @@ fn sets_and_maps_hold_nothing_twice() {
         found,
         [r#"spec.ports[1]: Duplicate value: {"port":1}"#, r#"spec.tags[2]: Duplicate value: "a""#]
     );
+}
+
+#[test]
+fn unknown_fields_are_kept_at_any_depth_of_lists() {
+    let keep = || json!({"type": "object"});
+    let table = [
+        (
+            "items",
+            json!({"type": "array", "x-kubernetes-preserve-unknown-fields": true, "items": keep()}),
+            json!([{"a": 1}, {}]),
+        ),
+        (
+            "lists of lists",
+            json!({"type": "array", "x-kubernetes-preserve-unknown-fields": true,
+            "items": {"type": "array", "items": keep()}}),
+            json!([[{"a": {"b": 1}}]]),
+        ),
+        (
+            "map values",
+            json!({"type": "object", "additionalProperties": {"type": "object",
+            "x-kubernetes-preserve-unknown-fields": true}}),
+            json!({"k": {"a": 1}}),
+        ),
+        (
+            "inside embedded",
+            json!({"type": "object", "x-kubernetes-embedded-resource": true,
+            "x-kubernetes-preserve-unknown-fields": true, "properties": {"spec": {"type": "object",
+            "x-kubernetes-preserve-unknown-fields": true}}}),
+            json!({"apiVersion": "v1", "kind": "A", "spec": {"a": 1}, "b": 2}),
+        ),
+        (
+            "nullable",
+            json!({"type": "array", "nullable": true, "x-kubernetes-preserve-unknown-fields": true, "items": keep()}),
+            json!([{"a": null}]),
+        ),
+    ];
+    for (what, schema, value) in table {
+        let schema = Structural::parse(&json!({"type": "object", "properties": {"x": schema}}));
+        let mut object = json!({"x": value});
+        assert!(prune::prune(&mut object, &schema).is_empty(), "{what}");
+        assert_eq!(object, json!({"x": value}), "{what}");
+    }
+    // A field with a schema of its own is held to it.
+    let schema = Structural::parse(&json!({"type": "object", "properties": {"x": {"type": "array",
+        "x-kubernetes-preserve-unknown-fields": true, "items": {"type": "object", "properties": {"known": keep()}}}}}));
+    let mut object = json!({"x": [{"known": {"a": 1}, "other": {"a": 1}}]});
+    assert_eq!(prune::prune(&mut object, &schema), ["x[0].known.a"]);
+    assert_eq!(object, json!({"x": [{"known": {}, "other": {"a": 1}}]}));
+}
+
+#[test]
+fn formats_are_upstreams() {
+    let table = [
+        ("date-time", "2024-10-11T12:48:44Z", true),
+        ("date-time", "2024-10-11t12:48:44.123+02:00", true),
+        ("date-time", "2024-10-11 12:48:44+00:00", false),
+        ("date-time", "2024-10-11T12:48Z", false),
+        ("date-time", "2024-10-11T12:48:60Z", false),
+        ("date-time", "2024-10-11T12:48:44+0200", false),
+        ("date-time", "2024-02-30T12:48:44Z", false),
+        ("byte", "", false),
+        ("byte", "aGk=", true),
+        ("byte", "aGl=", true),
+        ("byte", "aGk", false),
+    ];
+    for (format, text, fits) in table {
+        assert_eq!(super::formats::fits(format, text), fits, "{format} {text:?}");
+    }
+}
+
+/// Errors are told up to a bound, and a path is spelled out only for an error that is told: else one long key above many
+/// wrong values would be written out once for each of them.
+#[test]
+fn what_is_wrong_is_told_in_bounds() {
+    let schema = Structural::parse(&json!({"type": "object", "additionalProperties": {"type": "array",
+        "x-kubernetes-list-type": "set", "items": {"anyOf": [{"type": "string"}, {"type": "boolean"}]}}}));
+    let object = json!({"k".repeat(1 << 20): vec![1; 200_000]});
+    let errors = validate::validate(&object, None, &schema, "");
+    let told: usize = errors.iter().map(|e| e.to_string().len()).sum();
+    assert!(!errors.is_empty() && told < 8 << 20, "{} errors, {told} bytes", errors.len());
+    assert_eq!(lists::duplicates(&object, &schema).len(), 1);
+}
+
+#[test]
+fn defaults_cannot_make_an_object_grow_without_end() {
+    let schema = Structural::parse(&json!({"type": "array", "items": {"type": "object", "properties": {
+        "x": {"type": "string", "default": "x".repeat(1 << 16)}}}}));
+    let mut items = json!(vec![json!({}); 100_000]);
+    assert!(!default::fill(&mut items, &schema, default::Nulls::Go));
 }
