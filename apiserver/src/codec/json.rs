@@ -27,7 +27,8 @@ pub(super) const BAD_NUMBER: &str = "json: cannot unmarshal number";
 
 /// JSON as Go writes it by default, which is safe inside HTML.
 pub(crate) fn html_safe(text: &str) -> Cow<'_, str> {
-    if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+    // The two separators begin with this byte.
+    if !text.bytes().any(|b| matches!(b, b'<' | b'>' | b'&' | 0xe2)) {
         return text.into();
     }
     let mut safe = String::with_capacity(text.len() + 16);

@@ -20,6 +20,7 @@ pub use negotiate::{
     Accepted, Encoding, Form, negotiate, negotiate_plain, negotiate_stream, negotiate_untyped,
 };
 pub use row::Row;
+pub(crate) use row::metadata_of;
 pub use table::{IncludeObject, partial_metadata, table};
 pub(crate) use table::{definitions, row};
 

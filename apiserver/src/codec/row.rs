@@ -39,6 +39,11 @@ struct Head<'a> {
     metadata: &'a RawValue,
 }
 
+/// An object's metadata as it stands in its JSON.
+pub(crate) fn metadata_of(value: &[u8]) -> Option<&[u8]> {
+    Some(serde_json::from_slice::<Head<'_>>(value).ok()?.metadata.get().as_bytes())
+}
+
 // === impl Row ===
 
 impl Row {

@@ -1,5 +1,6 @@
 //! Custom objects, held to the schema of their definition.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use coracle_api::Object;
@@ -85,8 +86,8 @@ impl Strategy for CustomObjects {
     }
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
-        let mut added: Vec<&str> =
-            new.finalizers().filter(|f| !old.is_some_and(|o| o.finalizers().any(|g| g == *f))).collect();
+        let before: HashSet<&str> = old.into_iter().flat_map(Object::finalizers).collect();
+        let mut added: Vec<&str> = new.finalizers().filter(|f| !before.contains(f)).collect();
         added.sort_unstable();
         let broken = self.rules.as_ref().zip(old).map(|(rules, old)| rules.warnings(&new.0, &old.0));
         broken.into_iter().flatten().chain(added.into_iter().flat_map(finalizer_warnings)).collect()

@@ -214,4 +214,6 @@ fn invalid(shown: &str, why: &str) -> Status {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

@@ -91,6 +91,7 @@ impl Style {
         match a.form {
             Form::Object if json => return self.list_values(resource, listed),
             Form::Table if json => return self.list_rows(resource, listed),
+            Form::Metadata | Form::MetadataList if json => return self.list_metadata(listed),
             Form::Object if self.binary(resource) => match list_messages(resource, listed) {
                 Ok(response) => return response,
                 Err(back) => listed = back,
@@ -164,6 +165,26 @@ impl Style {
                     out.extend_from_slice(made.to_string().as_bytes());
                 }
             }
+            true
+        };
+        self.json_in_pieces(head.as_bytes(), next, Bytes::from_static(b"]}\n"))
+    }
+
+    /// The metadata of the stored bytes, as it is.
+    fn list_metadata(&self, listed: Listed) -> Response<Body> {
+        let head = format!(
+            "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{},\"items\":[",
+            listed.metadata_text()
+        );
+        let (mut items, mut between) = (listed.items.into_iter(), &b""[..]);
+        let next = move |out: &mut BytesMut| {
+            let Some(stored) = items.next() else { return false };
+            out.extend_from_slice(std::mem::replace(&mut between, b","));
+            out.extend_from_slice(
+                b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
+            );
+            out.extend_from_slice(codec::metadata_of(&stored.value).unwrap_or(b"{}"));
+            out.extend_from_slice(b"}");
             true
         };
         self.json_in_pieces(head.as_bytes(), next, Bytes::from_static(b"]}\n"))

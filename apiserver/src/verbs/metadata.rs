@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::options::bad_manager;
 use crate::field::{Cause, FieldError};
 use crate::field_names;
-use crate::limits::{ANNOTATION_BYTES, SUBRESOURCE_BYTES};
+use crate::limits::{ANNOTATION_BYTES, SUBRESOURCE_BYTES, TOLD_BYTES};
 use crate::resource::Resource;
 
 /// Finalizers whose names need no domain.
@@ -145,6 +145,8 @@ fn validate_maps(new: &Object, errors: &mut Vec<FieldError>) {
 fn validate_owners(owners: &[Value], errors: &mut Vec<FieldError>) {
     const PATH: &str = "metadata.ownerReferences";
     let mut controller: Option<String> = None;
+    // Each of these errors shows all owners.
+    let mut room = TOLD_BYTES;
     for owner in owners {
         let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
         let (_, version) = coracle_api::gvk::split_api_version(text("apiVersion"));
@@ -168,13 +170,18 @@ fn validate_owners(owners: &[Value], errors: &mut Vec<FieldError>) {
         if owner.get("controller") == Some(&Value::Bool(true)) {
             let this = format!("{}/{}", text("kind"), text("name"));
             match &controller {
-                Some(first) => errors.push(FieldError::invalid(
-                    PATH,
-                    &json!(owners),
-                    format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
-                    ),
-                )),
+                Some(_) if room == 0 => {}
+                Some(first) => {
+                    let error = FieldError::invalid(
+                        PATH,
+                        &json!(owners),
+                        format!(
+                            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                        ),
+                    );
+                    room = room.saturating_sub(error.value.len());
+                    errors.push(error);
+                }
                 None => controller = Some(this),
             }
         }

@@ -1,5 +1,8 @@
 //! `metadata.managedFields`: who owns which fields, read and written.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
 use serde_json::{Map, Value, json};
 
 use super::element;
@@ -101,15 +104,6 @@ impl Entry {
             && (self.operation == Operation::Apply || self.api_version == writer.api_version)
     }
 
-    fn writer(&self) -> Writer<'_> {
-        Writer {
-            manager: &self.manager,
-            operation: self.operation,
-            api_version: &self.api_version,
-            subresource: &self.subresource,
-        }
-    }
-
     /// The manager as conflicts name it.
     pub(super) fn shown(&self) -> String {
         let mut text = format!("{:?}", self.manager);
@@ -158,12 +152,16 @@ impl Managers {
     pub(super) fn read(list: Option<Value>, canonical: bool) -> Result<Self, String> {
         let mut managers = Managers::default();
         let Some(Value::Array(entries)) = list else { return Ok(managers) };
+        let mut places = HashMap::new();
         for entry in entries {
             let entry = Entry::read(entry, canonical)?;
             // Of two entries of one manager the later counts.
-            match managers.position(entry.writer()) {
-                Some(at) => managers.0[at] = entry,
-                None => managers.0.push(entry),
+            match places.entry(entry.identity()) {
+                Slot::Occupied(at) => managers.0[*at.get()] = entry,
+                Slot::Vacant(slot) => {
+                    slot.insert(managers.0.len());
+                    managers.0.push(entry);
+                }
             }
         }
         Ok(managers)

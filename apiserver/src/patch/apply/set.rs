@@ -91,16 +91,24 @@ pub(super) fn union(set: &mut Set, other: &Set) {
     }
 }
 
+/// The elements that two sets share, found from the smaller one: many managers of few fields each are compared with one large
+/// difference.
+fn shared<'a>(one: &'a Set, other: &'a Set) -> impl Iterator<Item = &'a String> {
+    let (few, many) = if one.len() < other.len() { (one, other) } else { (other, one) };
+    few.keys().filter(|element| *element != SELF && many.contains_key(*element))
+}
+
 /// Takes the paths of `other` out; what lies below them stays.
 pub(super) fn subtract(set: &mut Set, other: &Set) {
-    for (element, theirs) in elements(other) {
-        let Some(ours) = set.get_mut(element) else { continue };
+    let elements: Vec<String> = shared(set, other).cloned().collect();
+    for element in elements {
+        let (Some(ours), Some(theirs)) = (set.get_mut(&element), other.get(&element)) else { continue };
         let mut tree = split(ours);
         tree.member &= !is_member(theirs);
         subtract(&mut tree.below, theirs.as_object().unwrap_or(nothing()));
         match tree.into_node() {
             Some(node) => *ours = node,
-            None => drop(set.remove(element)),
+            None => drop(set.remove(&element)),
         }
     }
 }
@@ -129,8 +137,8 @@ pub(super) fn exclude(set: &mut Set, path: &[&str]) {
 
 pub(super) fn intersection(set: &Set, other: &Set) -> Set {
     let mut common = Tree::default();
-    for (element, theirs) in elements(other) {
-        let Some(ours) = set.get(element) else { continue };
+    for element in shared(set, other) {
+        let (Some(ours), Some(theirs)) = (set.get(element), other.get(element)) else { continue };
         let (Some(a), Some(b)) = (ours.as_object(), theirs.as_object()) else { continue };
         let tree = Tree { member: is_member(ours) && is_member(theirs), below: intersection(a, b) };
         common.hang(|| element.clone(), tree);
