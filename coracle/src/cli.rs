@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use coracle_api::Cidr;
 use coracle_apiserver::access;
 use coracle_apiserver::admission::Plugin;
+use coracle_kubelet::eviction::thresholds::HARD;
 
 /// Kubernetes you can carry: the real Kubernetes API from one file, pods run by the same program.
 #[derive(Debug, Parser)]
@@ -162,6 +164,13 @@ pub struct Node {
 
     #[command(flatten)]
     pub image_policy: ImagePolicy,
+
+    #[command(flatten)]
+    pub eviction: Eviction,
+
+    /// Time after which a streaming connection (exec, attach, port-forward) that is idle is closed; 0 for never
+    #[arg(long, default_value = "4h0m0s", value_name = "DURATION", value_parser = duration)]
+    pub streaming_connection_idle_timeout: Duration,
 }
 
 /// What becomes of images that are on this machine; the values are upstream's.
@@ -201,6 +210,40 @@ pub enum Verification {
     NeverVerifyAllowlistedImages,
     /// All
     AlwaysVerify,
+}
+
+/// When the node ends pods to keep itself alive.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Eviction")]
+pub struct Eviction {
+    /// Thresholds that evict at once; replaces the default as a whole
+    #[arg(long, default_value = HARD, value_name = "SIGNAL<AMOUNT,...>")]
+    pub eviction_hard: String,
+
+    /// Thresholds that evict when met for their grace period
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "SIGNAL<AMOUNT,...>")]
+    pub eviction_soft: String,
+
+    /// Grace periods of the soft thresholds
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "SIGNAL=DURATION,...")]
+    pub eviction_soft_grace_period: String,
+
+    /// How much more than its threshold a signal has to regain
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "SIGNAL=AMOUNT,...")]
+    pub eviction_minimum_reclaim: String,
+
+    /// How long a pressure condition of the node stays after it was last observed
+    #[arg(long, default_value = "5m0s", value_name = "DURATION", value_parser = duration)]
+    pub eviction_pressure_transition_period: Duration,
+
+    /// Longest grace period of a pod that a soft threshold evicts
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub eviction_max_pod_grace_period: u32,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    coracle_kubelet::eviction::thresholds::duration(text)
+        .ok_or_else(|| "expected a duration such as 30s or 1h30m".to_owned())
 }
 
 #[derive(Debug, Clone, Args)]

@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use coracle_api::names;
 use coracle_apiserver::Running;
 use coracle_apiserver::pki::{Leaf, Pki};
-use coracle_kubelet::Serving;
 use coracle_kubelet::images::{GarbagePolicy, VerificationPolicy};
+use coracle_kubelet::{EvictionConfig, EvictionFlags, Serving};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -49,7 +49,7 @@ pub(crate) async fn start(
     let certificate = Some((serving.certificate, serving.key));
     let config = coracle_kubelet::Config {
         proxy_client,
-        ..config(place, client.clone(), certificate, pki.ca().to_owned())
+        ..config(place, client.clone(), certificate, pki.ca().to_owned())?
     };
     let token = stop.child_token();
     parts.spawn(async move { coracle_kubelet::run(config, token).await.context("node") });
@@ -80,7 +80,7 @@ pub(crate) async fn alone(mut options: Kubelet) -> Result<()> {
     let client = given.client().await?;
     let config = coracle_kubelet::Config {
         proxy_client: given.proxy_client().await?,
-        ..config(&place, client.clone(), given.serving, given.client_ca)
+        ..config(&place, client.clone(), given.serving, given.client_ca)?
     };
     let file = options.client.kubeconfig.display();
     progress.step(format_args!("node {} works for the API server of {file}", place.node_name));
@@ -155,10 +155,20 @@ fn config(
     client: Client,
     certificate: Option<(String, String)>,
     client_ca: String,
-) -> coracle_kubelet::Config {
+) -> Result<coracle_kubelet::Config> {
     let Place { layout, node_name, node_ip, facts, options } = place;
     let node = layout.node();
-    coracle_kubelet::Config {
+    let limits = &options.eviction;
+    let eviction = EvictionConfig::parse(&EvictionFlags {
+        hard: Some(limits.eviction_hard.clone()),
+        soft: limits.eviction_soft.clone(),
+        soft_grace_period: limits.eviction_soft_grace_period.clone(),
+        minimum_reclaim: limits.eviction_minimum_reclaim.clone(),
+        transition: limits.eviction_pressure_transition_period,
+        max_pod_grace: i64::from(limits.eviction_max_pod_grace_period),
+    })
+    .map_err(|error| anyhow::anyhow!("eviction flags: {error}"))?;
+    Ok(coracle_kubelet::Config {
         state_dir: node.clone(),
         run_dir: layout.run.clone(),
         log_dir: node.join("logs"),
@@ -172,7 +182,9 @@ fn config(
             listen: options.bind_address,
             certificate,
             client_ca: Some(client_ca),
+            idle_timeout: options.streaming_connection_idle_timeout,
         },
+        eviction,
         images_dir: layout.images(),
         registries: options.registries.clone(),
         insecure_loopback_registries: options.insecure_loopback_registry.clone(),
@@ -188,7 +200,7 @@ fn config(
         },
         version: crate::VERSION.to_owned(),
         ..coracle_kubelet::Config::new(client, node_name.clone(), *node_ip)
-    }
+    })
 }
 
 fn verification(policy: &ImagePolicy) -> VerificationPolicy {

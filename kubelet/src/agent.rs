@@ -17,10 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
+    eviction::{self, Shortages},
     images::{Images, ImagesConfig},
     net::{Cidr, NetConfig, NetworkState, PodNetwork, ServicesConfig, run_services},
     node,
-    pods::{self, allocation::Allocations, node_context::NodeContext, recorder::Recorder, sources::Sources},
+    pods::{
+        self, allocation::Allocations, node_context::NodeContext, recorder::Recorder, roster::Roster,
+        sources::Sources,
+    },
     runtime::{Runtime, RuntimeConfig},
     streaming::{Endpoints, Listener},
     tasks::supervised,
@@ -64,11 +68,14 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
     let port = listener.port();
     let (state, network_state) = watch::channel(NetworkState::default());
     let capacity = node::capacity(&config);
+    let (shortages, told) = watch::channel(Shortages::new());
     let node = Arc::new(NodeContext {
         recorder: Recorder::start(config.client.clone(), &config.node_name),
         sources: Sources::new(config.client.clone()),
         capacity,
         allocations: Allocations::new(node::allocatable(&config, capacity)),
+        roster: Roster::default(),
+        shortages: told,
         runtime,
         images,
         network: OnceLock::new(),
@@ -92,8 +99,10 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         node::run(node.clone(), port, shutdown.clone()).await;
         Ok(())
     };
+    let evicting = eviction::run(node.clone(), shortages, shutdown.clone());
     tokio::select! {
         () = shutdown.cancelled() => {}
+        () = evicting => {}
         () = services_task => {}
         () = streaming => {}
         () = images_collected => {}

@@ -1,9 +1,10 @@
 //! What the node agent is told at its start.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::eviction::EvictionConfig;
 use crate::images::{GarbagePolicy, VerificationPolicy};
 
 /// Everything `run` needs. The client may be in-process or reach the API server over TLS; nothing here can tell.
@@ -49,6 +50,8 @@ pub struct Config {
     pub taints: Vec<Taint>,
     pub provider_id: Option<String>,
     pub serving: Serving,
+    /// When the node ends pods to keep itself alive.
+    pub eviction: EvictionConfig,
     /// `v1.36.x+coracle`, printed by `kubectl get nodes`.
     pub version: String,
 }
@@ -63,11 +66,19 @@ pub struct Serving {
     pub certificate: Option<(String, String)>,
     /// PEM bundle of the CAs whose client certificates are accepted (the API server's kubelet client certificate).
     pub client_ca: Option<String>,
+    /// After how much silence a connection is closed; zero for never.
+    pub idle_timeout: Duration,
 }
 
 impl Default for Serving {
     fn default() -> Self {
-        Self { port: 10250, listen: IpAddr::from([0, 0, 0, 0]), certificate: None, client_ca: None }
+        Self {
+            port: 10250,
+            listen: IpAddr::from([0, 0, 0, 0]),
+            certificate: None,
+            client_ca: None,
+            idle_timeout: Duration::from_secs(4 * 3600),
+        }
     }
 }
 
@@ -97,6 +108,7 @@ impl Config {
             taints: Vec::new(),
             provider_id: None,
             serving: Serving::default(),
+            eviction: EvictionConfig::default(),
             version: "v1.36.0+coracle".to_owned(),
         }
     }

@@ -18,6 +18,7 @@ pub mod beneath;
 mod config;
 pub mod cri;
 pub mod dns;
+pub mod eviction;
 pub mod images;
 pub mod net;
 pub mod node;
@@ -34,4 +35,5 @@ pub mod volumes;
 
 pub use agent::run;
 pub use config::{Config, Serving};
+pub use eviction::{EvictionConfig, EvictionFlags};
 pub use purge::purge;

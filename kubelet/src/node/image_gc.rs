@@ -2,39 +2,26 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::pressure::{self, Pressure};
+use super::pressure;
 use crate::{
     images::Wanted,
     pods::{node_context::NodeContext, recorder::node_reference},
     sys::mounts,
 };
 
-/// How often the disk is looked at, and upstream's period of collections, in looks.
-const LOOK: Duration = Duration::from_secs(60);
-const PERIOD: u32 = 5;
+/// Upstream's period of collections. A disk that is short does not wait for it: eviction reclaims at once.
+const PERIOD: Duration = Duration::from_secs(300);
 
 /// Collects now and then until `shutdown`.
 pub(crate) async fn run(node: Arc<NodeContext>, shutdown: CancellationToken) {
     let began = std::time::Instant::now();
-    let mut ticks = tokio::time::interval(LOOK);
+    let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failed = false;
-    let mut looks = 0;
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        let due = looks == 0;
-        looks = (looks + 1) % PERIOD;
-        if Pressure::measure(&[&node.config.images_dir]).disk
-            && let Err(error) = reclaim(&node, u64::MAX).await
-        {
-            tracing::warn!(error, "unused images cannot be removed from a disk that is short");
-        }
-        if !due {
-            continue;
-        }
         let result = collect(&node, began).await;
         if let Err(error) = &result {
             tracing::warn!(error, "image garbage collection failed");
@@ -98,6 +85,5 @@ async fn in_use(node: &NodeContext) -> Result<HashSet<String>, String> {
 }
 
 fn tell(node: &NodeContext, reason: &str, message: &str) {
-    let metadata = ObjectMeta { name: Some(node.config.node_name.clone()), ..ObjectMeta::default() };
-    node.recorder.warning(node_reference(&Node { metadata, ..Node::default() }), reason, message);
+    node.recorder.warning(node_reference(&node.config.node_name), reason, message);
 }

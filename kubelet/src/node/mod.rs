@@ -66,12 +66,13 @@ pub(crate) async fn run(node: Arc<NodeContext>, port: u16, shutdown: Cancellatio
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut written = Timestamp::now();
-    let mut network = node.network_state.clone();
+    let (mut network, mut shortages) = (node.network_state.clone(), node.shortages.clone());
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = beat.tick() => {}
             Ok(()) = network.changed() => {}
+            Ok(()) = shortages.changed() => {}
         }
         if let Err(error) = renew_lease(&node.config, &uid).await {
             tracing::warn!(%error, "lease not renewed");
@@ -111,10 +112,10 @@ async fn registration(node: &NodeContext, port: u16) -> Node {
     loop {
         match register(node, port).await {
             Ok(registered) => {
-                let about = node_reference(&registered);
+                let about = node_reference(&node.config.node_name);
                 node.recorder.normal(about.clone(), "Starting", "Starting kubelet.");
                 for reason in registered.status.iter().flat_map(|s| transitions(s, None)) {
-                    tell(node, &registered, reason);
+                    tell(node, reason);
                 }
                 node.recorder.normal(
                     about,
@@ -133,9 +134,9 @@ async fn registration(node: &NodeContext, port: u16) -> Node {
     }
 }
 
-fn tell(node: &NodeContext, object: &Node, reason: &str) {
+fn tell(node: &NodeContext, reason: &str) {
     let message = format!("Node {} status is now: {reason}", node.config.node_name);
-    node.recorder.normal(node_reference(object), reason, message);
+    node.recorder.normal(node_reference(&node.config.node_name), reason, message);
 }
 
 async fn register(node: &NodeContext, port: u16) -> Result<Node, kube::Error> {
@@ -178,7 +179,7 @@ async fn keep_status(node: &NodeContext, port: u16, due: bool) -> Result<bool, k
     }
     write_status(node, &new).await?;
     for reason in transitions(&new, Some(&old)) {
-        tell(node, &known, reason);
+        tell(node, reason);
     }
     Ok(true)
 }
@@ -199,6 +200,7 @@ pub(crate) async fn admit(
     pod: &Pod,
     others: &[Arc<Pod>],
 ) -> Result<(), admission::Rejection> {
+    crate::eviction::admit(pod, &node.shortages.borrow().clone())?;
     let api: Api<Node> = Api::all(node.config.client.clone());
     match api.get(&node.config.node_name).await {
         Ok(known) => admission::admit(pod, others, &known),

@@ -1,50 +1,12 @@
-//! How much memory, disk and process ids the machine has left, and whether that is too little.
+//! How much memory, disk and process ids the machine has left.
 
 use std::{fs, path::Path};
-
-/// Upstream's eviction threshold for memory.
-const MEMORY: u64 = 100 << 20;
-/// Parts of the whole, in percent. Upstream's 10 and 15 % of the disk are made for servers that evict; here nothing is
-/// evicted, and a well-filled laptop has room enough at less.
-const DISK: u64 = 5;
-const INODES: u64 = 5;
-const PROCESSES: u64 = 5;
 
 /// What is left, and of how much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Supply {
     pub(crate) available: u64,
     pub(crate) total: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pressure {
-    pub(crate) memory: bool,
-    pub(crate) disk: bool,
-    pub(crate) processes: bool,
-}
-
-// === impl Supply ===
-
-impl Supply {
-    /// Less than so many percent are left. What could not be measured is not short.
-    fn below(self, percent: u64) -> bool {
-        self.total > 0 && self.available.saturating_mul(100) < self.total.saturating_mul(percent)
-    }
-}
-
-// === impl Pressure ===
-
-impl Pressure {
-    pub(crate) fn measure(directories: &[&Path]) -> Pressure {
-        let short = |dir: &&Path| disk(dir).below(DISK) || inodes(dir).below(INODES);
-        let memory = memory();
-        Pressure {
-            memory: memory.total > 0 && memory.available < MEMORY,
-            disk: directories.iter().any(short),
-            processes: processes().below(PROCESSES),
-        }
-    }
 }
 
 pub(crate) fn memory() -> Supply {
@@ -90,12 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn supplies_are_short_below_their_threshold() {
-        for (available, total, percent, short) in
-            [(5, 100, 5, false), (4, 100, 5, true), (0, 0, 5, false), (0, 1, 5, true)]
-        {
-            assert_eq!(Supply { available, total }.below(percent), short, "{available} of {total}");
-        }
+    fn lines_of_meminfo_are_read_in_bytes() {
         assert_eq!(kib("MemTotal:       1000 kB\nMemAvailable:    4 kB\n", "MemAvailable:"), 4096);
     }
 }

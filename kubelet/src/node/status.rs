@@ -11,21 +11,28 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::{Capacity, arch, pressure::Pressure};
-use crate::{Config, images::Images, net::NetworkState, pods::node_context::NodeContext};
+use super::{Capacity, arch};
+use crate::{
+    Config,
+    eviction::{
+        Shortages,
+        thresholds::{Condition, Signal},
+    },
+    images::Images,
+    net::NetworkState,
+    pods::node_context::NodeContext,
+};
 
 /// As upstream: not more than so many images, and names of one.
 const IMAGES: usize = 50;
 const NAMES: usize = 5;
-/// What upstream's eviction keeps free of memory and disk.
-const KEPT_MEMORY: i64 = 100 << 20;
 
 /// `old` is the status in the API: conditions keep their transition times.
 pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) -> NodeStatus {
     let config = &node.config;
     let (capacity, allocatable) = resources(config, node.capacity);
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
-    let pressure = Pressure::measure(&[&config.state_dir, &config.images_dir]);
+    let shortages = node.shortages.borrow().clone();
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", config.node_ip.to_string()),
@@ -33,7 +40,7 @@ pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) ->
         ]),
         capacity: Some(capacity),
         allocatable: Some(allocatable),
-        conditions: Some(conditions(pressure, &node.network_state.borrow(), old, Timestamp::now())),
+        conditions: Some(conditions(&shortages, &node.network_state.borrow(), old, Timestamp::now())),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
         }),
@@ -59,9 +66,10 @@ pub(super) fn resources(
     ]);
     capacity.extend(huge.into_iter().map(|(name, bytes)| (name, Quantity(binary(bytes)))));
     let mut allocatable = capacity.clone();
-    let memory = (have.memory - reserved - KEPT_MEMORY).max(0);
-    allocatable.insert("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024)));
-    allocatable.insert("ephemeral-storage".to_owned(), Quantity((have.storage / 10 * 9).to_string()));
+    let memory = have.memory - reserved - config.eviction.reserved(Signal::MemoryAvailable, have.memory);
+    allocatable.insert("memory".to_owned(), Quantity(format!("{}Ki", memory.max(0) / 1024)));
+    let storage = have.storage - config.eviction.reserved(Signal::NodefsAvailable, have.storage);
+    allocatable.insert("ephemeral-storage".to_owned(), Quantity(storage.max(0).to_string()));
     (capacity, allocatable)
 }
 
@@ -109,9 +117,9 @@ const NO_RANGE: &str = "container runtime network not ready: NetworkReady=false 
                         message:Network plugin returns error: the Node has no podCIDR yet";
 
 /// Ready as soon as there is a pod network: this code runs only where the runtime has been opened.
-fn rows(p: Pressure, network_is_open: bool) -> [Row; 4] {
+fn rows(short: &Shortages, network_is_open: bool) -> [Row; 4] {
     [
-        match p.memory {
+        match short.contains(&Condition::Memory) {
             false => (
                 "MemoryPressure",
                 false,
@@ -125,11 +133,11 @@ fn rows(p: Pressure, network_is_open: bool) -> [Row; 4] {
                 "kubelet has insufficient memory available",
             ),
         },
-        match p.disk {
+        match short.contains(&Condition::Disk) {
             false => ("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
             true => ("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure"),
         },
-        match p.processes {
+        match short.contains(&Condition::Pid) {
             false => {
                 ("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available")
             }
@@ -155,7 +163,7 @@ fn network_row(network: &NetworkState) -> (&'static str, bool, &'static str, Str
 }
 
 fn conditions(
-    pressure: Pressure,
+    shortages: &Shortages,
     network: &NetworkState,
     old: Option<&NodeStatus>,
     now: Timestamp,
@@ -174,7 +182,7 @@ fn conditions(
             last_transition_time: since.or_else(|| Some(at.clone())),
         }
     };
-    let rows = rows(pressure, network.open).into_iter();
+    let rows = rows(shortages, network.open).into_iter();
     let rows = rows.map(|(kind, status, reason, message)| (kind, status, reason, message.to_owned()));
     std::iter::once(network_row(network)).chain(rows).map(condition).collect()
 }
@@ -238,12 +246,27 @@ fn info(config: &Config) -> NodeSystemInfo {
         kernel_version: read("/proc/sys/kernel/osrelease"),
         kube_proxy_version: String::new(),
         kubelet_version: config.version.clone(),
-        machine_id: read("/etc/machine-id"),
+        machine_id: first(&MACHINE_IDS, read),
         operating_system: "linux".to_owned(),
         os_image: os,
-        system_uuid: read("/sys/class/dmi/id/product_uuid"),
+        system_uuid: first(&SYSTEM_UUIDS, read),
         ..NodeSystemInfo::default()
     }
+}
+
+/// Where a machine tells its identity, in upstream's order: firmware, device tree, and the system's own id.
+const SYSTEM_UUIDS: [&str; 4] = [
+    "/sys/class/dmi/id/product_uuid",
+    "/proc/device-tree/system-id",
+    "/proc/device-tree/vm,uuid",
+    "/etc/machine-id",
+];
+const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
+
+fn first(places: &[&str], read: impl Fn(&str) -> String) -> String {
+    // Device trees end their texts with a zero.
+    let mut texts = places.iter().map(|place| read(place).trim_end_matches('\0').to_owned());
+    texts.find(|text| !text.is_empty()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -251,21 +274,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_machine_without_firmware_tables_has_an_identity_as_well() {
+        let machine = |files: &'static [(&str, &str)]| {
+            move |path: &str| {
+                let known = files.iter().find(|(name, _)| *name == path);
+                known.map_or(String::new(), |(_, text)| (*text).to_owned())
+            }
+        };
+        let virt = machine(&[("/etc/machine-id", "id"), ("/proc/device-tree/vm,uuid", "uuid\0")]);
+        assert_eq!(first(&SYSTEM_UUIDS, &virt), "uuid");
+        let bare = machine(&[("/etc/machine-id", "id")]);
+        assert_eq!((first(&SYSTEM_UUIDS, &bare), first(&MACHINE_IDS, &bare)), ("id".into(), "id".into()));
+        assert_eq!(first(&MACHINE_IDS, machine(&[])), "");
+    }
+
+    #[test]
     fn conditions_keep_their_transition_time_and_changes_are_events() {
         let (first, later) = (Timestamp::from_second(1000).unwrap(), Timestamp::from_second(2000).unwrap());
         let status = |conditions| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() };
         let network = NetworkState { open: true, ..NetworkState::default() };
-        let closed = status(conditions(Pressure::default(), &NetworkState::default(), None, first));
+        let closed = status(conditions(&Shortages::new(), &NetworkState::default(), None, first));
         assert!(!transitions(&closed, None).iter().any(|r| r.contains("Ready")), "a beginning is no change");
-        let old = status(conditions(Pressure::default(), &network, None, first));
+        let old = status(conditions(&Shortages::new(), &network, None, first));
         assert_eq!(transitions(&old, Some(&closed)), ["NodeReady"]);
         let all = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"];
         assert_eq!(transitions(&old, None), all);
-        let same = status(conditions(Pressure::default(), &network, Some(&old), later));
+        let same = status(conditions(&Shortages::new(), &network, Some(&old), later));
         assert!(!differs(&same, &old), "a heartbeat alone waits its five minutes");
         assert_eq!(transitions(&same, Some(&old)), [""; 0]);
-        let short = Pressure { memory: true, ..Pressure::default() };
-        let new = status(conditions(short, &network, Some(&old), later));
+        let short = Shortages::from([Condition::Memory]);
+        let new = status(conditions(&short, &network, Some(&old), later));
         assert!(differs(&new, &old));
         assert_eq!(transitions(&new, Some(&old)), ["NodeHasInsufficientMemory"]);
         let since: Vec<i64> = new

@@ -12,6 +12,7 @@ use super::{
     recorder::container_of,
     set_up::{facts, set_up},
     status::crash_message,
+    sweep,
     view::{
         Role, SandboxView, Stopping, TornDown, Waiting, find_container, name_of, namespace_of, spec_of,
         uid_of,
@@ -59,6 +60,8 @@ impl Worker {
         (v.retry_at, v.pull_failed_at, v.backoff_told) = (None, None, false);
         // Two attempts are kept: the newest and the one before, for `logs --previous`.
         let old = if v.current.is_some() { v.last.take() } else { None };
+        let old_files =
+            old.as_ref().map(|r| (r.log_path.clone(), self.node.message_file(&self.pod, &name, r.attempt)));
         let stale: Vec<String> = old.into_iter().chain(abandoned).map(|r| r.id).collect();
         let inputs = LaunchInputs {
             pod: self.pod.clone(),
@@ -85,6 +88,11 @@ impl Worker {
                 if let Err(error) = hooked.node.runtime.remove_container(&id).await {
                     tracing::warn!(%error, id, "old container not removed");
                 }
+            }
+            // A container that is started anew for ever does not leave files for ever.
+            if let Some((log, message)) = old_files {
+                sweep::remove_logs(log).await;
+                sweep::remove_logs(message).await;
             }
             let result = match launch(&hooked.node, &inputs).await {
                 Ok(launched) => {

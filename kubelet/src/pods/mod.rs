@@ -18,12 +18,13 @@ mod pull;
 pub(crate) mod recorder;
 mod resize;
 pub(crate) mod resources;
+pub(crate) mod roster;
 mod security;
 pub(crate) mod served;
 mod set_up;
 pub(crate) mod sources;
 mod status;
-mod sweep;
+pub(crate) mod sweep;
 mod termination;
 pub(crate) mod view;
 mod worker;
@@ -47,7 +48,7 @@ use node_context::NodeContext;
 use view::{name_of, namespace_of, uid_of};
 use worker::Wakers;
 
-use crate::tasks::contained;
+use crate::tasks::AbortOnDrop;
 
 /// The pods of this node by namespace and name, for the streaming server.
 pub(crate) type Directory = Arc<RwLock<HashMap<(String, String), Arc<Pod>>>>;
@@ -66,7 +67,7 @@ pub(crate) async fn run(node: Arc<NodeContext>, directory: Directory, shutdown: 
     let mut entries: HashMap<String, Entry> = HashMap::new();
     let mut workers: JoinSet<String> = JoinSet::new();
     let mut listed: Vec<String> = Vec::new();
-    let mut swept = false;
+    let mut sweeping: Option<AbortOnDrop> = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -87,10 +88,7 @@ pub(crate) async fn run(node: Arc<NodeContext>, directory: Directory, shutdown: 
                     for (_, e) in entries.iter().filter(|(uid, _)| !listed.contains(uid)) { e.feed.send_replace(None); }
                     node.allocations.settle(Timestamp::now());
                     directory.write().retain(|_, pod| listed.iter().any(|uid| uid == uid_of(pod)));
-                    if !swept {
-                        swept = true;
-                        tokio::spawn(contained("sweep", sweep::sweep(node.clone(), std::mem::take(&mut listed))));
-                    }
+                    sweeping.get_or_insert_with(|| AbortOnDrop(tokio::spawn(sweep::run(node.clone()))));
                 }
                 Ok(Event::Delete(pod)) => {
                     if let Some(e) = entries.get(uid_of(&pod)) { e.feed.send_replace(None); }
@@ -119,6 +117,7 @@ fn admit(
     let (feed, receiver) = watch::channel(Some(pod.clone()));
     let wakers = Wakers::default();
     entries.insert(uid.clone(), Entry { feed, wakers: wakers.clone() });
+    node.roster.enter(&uid, wakers.runtime.clone());
     // Before the next newcomer asks what the node has left.
     let others = newcomers_neighbours(node, &pod);
     let held = Arc::new(resize::granted_before(&pod));
@@ -127,7 +126,8 @@ fn admit(
     }
     let node = node.clone();
     workers.spawn(async move {
-        lives::run(node, lives::Beginning { pod, held, others }, receiver, wakers).await;
+        lives::run(node.clone(), lives::Beginning { pod, held, others }, receiver, wakers).await;
+        node.roster.leave(&uid);
         uid
     });
 }

@@ -9,11 +9,13 @@ use tokio::sync::watch;
 use super::{
     allocation::Allocations,
     recorder::Recorder,
+    roster::Roster,
     sources::Sources,
     view::{name_of, namespace_of, uid_of},
 };
 use crate::{
     Config,
+    eviction::Shortages,
     images::Images,
     net::{NetworkState, PodNetwork},
     node::Capacity,
@@ -33,6 +35,9 @@ pub(crate) struct NodeContext {
     pub(crate) recorder: Recorder,
     pub(crate) capacity: Capacity,
     pub(crate) allocations: Allocations,
+    pub(crate) roster: Roster,
+    /// What the node is short of.
+    pub(crate) shortages: watch::Receiver<Shortages>,
 }
 
 impl NodeContext {

@@ -108,9 +108,8 @@ pub(crate) fn merged(ours: PodStatus, theirs: &PodStatus) -> PodStatus {
 fn merged_conditions(mut ours: Vec<PodCondition>, theirs: &PodStatus) -> Vec<PodCondition> {
     ours.retain(|c| is_own(&c.type_) || c.type_ == SHARED);
     let told = ours.iter().any(|c| c.type_ == SHARED);
-    let foreign = theirs.conditions.iter().flatten();
-    let foreign = foreign.filter(|c| !is_own(&c.type_) && !(told && c.type_ == SHARED));
-    ours.extend(foreign.cloned());
+    let replaced = |c: &PodCondition| is_own(&c.type_) || told && c.type_ == SHARED;
+    ours.extend(theirs.conditions.iter().flatten().filter(|c| !replaced(c)).cloned());
     ours
 }
 

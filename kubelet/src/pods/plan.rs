@@ -266,10 +266,8 @@ fn stop_condemned(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut 
 
 /// Stops main and ephemeral containers together, then sidecars in reverse order, then takes the sandbox down.
 fn wind_down(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<Action>) {
-    let (since, grace) = match view.terminating {
-        Some(t) => (Some(t.since), t.grace),
-        None => (None, spec.termination_grace_period_seconds.unwrap_or(30)),
-    };
+    let since = view.terminating.map(|t| t.since);
+    let grace = view.grace().or(spec.termination_grace_period_seconds).unwrap_or(30);
     let left = |at: Option<Timestamp>| match at {
         Some(since) => (grace - now.duration_since(since).as_secs()).clamp(0, grace),
         None => grace,
@@ -298,7 +296,8 @@ fn wind_down(spec: &PodSpec, view: &PodView, now: Timestamp, actions: &mut Vec<A
             stop_or_press(name, v, left(since).max(1), view, now, actions);
         }
     }
-    let to = if view.terminating.is_some() { TornDown::Removed } else { TornDown::Ended };
+    let evicted = view.doomed.as_ref().is_some_and(|d| d.grace.is_some());
+    let to = if view.terminating.is_some() || evicted { TornDown::Removed } else { TornDown::Ended };
     if !busy && view.torn_down < to {
         actions.push(Action::TearDown { to });
     }
@@ -313,7 +312,7 @@ fn stop_or_press(
     actions: &mut Vec<Action>,
 ) {
     if v.stopping.is_some() {
-        return press_on(name, v, view.terminating.map(|t| t.grace), now, actions);
+        return press_on(name, v, view.grace(), now, actions);
     }
     actions.push(Action::Stop {
         name: name.to_owned(),

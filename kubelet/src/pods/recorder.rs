@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Event, EventSource, Node, ObjectReference, Pod},
+    api::core::v1::{Event, EventSource, ObjectReference, Pod},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{
@@ -28,6 +28,7 @@ struct Occurrence {
     warning: bool,
     reason: String,
     message: String,
+    annotations: Vec<(&'static str, String)>,
     at: Timestamp,
 }
 
@@ -45,17 +46,36 @@ impl Recorder {
     }
 
     pub(crate) fn normal(&self, object: ObjectReference, reason: &str, message: impl Into<String>) {
-        self.record(object, false, reason, message.into());
+        self.record(object, false, reason, message.into(), Vec::new());
     }
 
     pub(crate) fn warning(&self, object: ObjectReference, reason: &str, message: impl Into<String>) {
-        self.record(object, true, reason, message.into());
+        self.record(object, true, reason, message.into(), Vec::new());
     }
 
-    fn record(&self, object: ObjectReference, warning: bool, reason: &str, message: String) {
-        let event = Occurrence { object, warning, reason: reason.to_owned(), message, at: Timestamp::now() };
-        if self.queue.try_send(event).is_err() {
-            tracing::debug!(reason, "event dropped: the queue is full");
+    /// A warning that says more to machines than to people.
+    pub(crate) fn annotated(
+        &self,
+        object: ObjectReference,
+        reason: &str,
+        message: String,
+        annotations: Vec<(&'static str, String)>,
+    ) {
+        self.record(object, true, reason, message, annotations);
+    }
+
+    fn record(
+        &self,
+        object: ObjectReference,
+        warning: bool,
+        reason: &str,
+        message: String,
+        annotations: Vec<(&'static str, String)>,
+    ) {
+        let (reason, at) = (reason.to_owned(), Timestamp::now());
+        let event = Occurrence { object, warning, reason, message, annotations, at };
+        if let Err(error) = self.queue.try_send(event) {
+            tracing::debug!(%error, "event dropped: the queue is full");
         }
     }
 }
@@ -87,12 +107,11 @@ pub(crate) fn container_of(pod: &Pod, container: &str) -> ObjectReference {
     container_reference(pod, list, container)
 }
 
-pub(crate) fn node_reference(node: &Node) -> ObjectReference {
-    let name = node.metadata.name.clone().unwrap_or_default();
+pub(crate) fn node_reference(name: &str) -> ObjectReference {
     ObjectReference {
         kind: Some("Node".to_owned()),
-        uid: Some(name.clone()),
-        name: Some(name),
+        uid: Some(name.to_owned()),
+        name: Some(name.to_owned()),
         ..ObjectReference::default()
     }
 }
@@ -160,8 +179,11 @@ async fn send(
 }
 
 fn wire(event: Occurrence, node: &str, namespace: &str, name: &str, at: Time) -> Event {
+    let annotations = event.annotations.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let annotations: std::collections::BTreeMap<_, _> = annotations.collect();
     Event {
         metadata: ObjectMeta {
+            annotations: (!annotations.is_empty()).then_some(annotations),
             name: Some(name.to_owned()),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()

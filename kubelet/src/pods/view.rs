@@ -41,10 +41,14 @@ pub(crate) struct Terminating {
     pub(crate) grace: i64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Doom {
     pub(crate) reason: String,
     pub(crate) message: String,
+    /// Evicted: the seconds it has to end. What it wrote is not kept: the node needs the room.
+    pub(crate) grace: Option<i64>,
+    /// Told as a disruption.
+    pub(crate) disruption: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -186,6 +190,12 @@ impl ContainerView {
 }
 
 impl PodView {
+    /// What the pod has to end in, when that was said otherwise than by its spec: the deletion's word, or the eviction's.
+    pub(crate) fn grace(&self) -> Option<i64> {
+        let doom = self.doomed.as_ref().and_then(|d| d.grace);
+        self.terminating.map(|t| t.grace).into_iter().chain(doom).min()
+    }
+
     pub(crate) fn container(&self, name: &str) -> &ContainerView {
         static NONE: std::sync::LazyLock<ContainerView> = std::sync::LazyLock::new(ContainerView::default);
         self.containers.get(name).unwrap_or(&NONE)

@@ -19,6 +19,7 @@ use super::{
     plan::{Action, plan},
     recorder::{container_of, pod_reference},
     resize::with_resources_of,
+    roster::Eviction,
     status, termination,
     view::{
         Condemned, ContainerView, Doom, PodView, SandboxView, Terminating, TornDown, Waiting, find_container,
@@ -100,7 +101,8 @@ pub(crate) async fn run(
         if worker.view.over {
             worker.node.allocations.close(uid_of(&worker.pod), now);
         }
-        let finished = worker.view.torn_down == TornDown::Removed;
+        let removed = worker.view.torn_down == TornDown::Removed;
+        let finished = removed && worker.view.terminating.is_some();
         let mut known = (*worker.pod).clone();
         known.status = Some(merged(status.clone(), &known.status.unwrap_or_default()));
         worker.pod = Arc::new(known);
@@ -164,7 +166,8 @@ impl Worker {
         let Rejection { reason, message } = rejection;
         self.node.recorder.warning(pod_reference(&self.pod), &reason, message.clone());
         self.view.start_time = None;
-        self.view.doomed = Some(Doom { reason, message: format!("Pod was rejected: {message}") });
+        self.view.doomed =
+            Some(Doom { reason, message: format!("Pod was rejected: {message}"), ..Doom::default() });
     }
 
     /// Brings the view up to date with the runtime, which is the truth.
@@ -248,13 +251,19 @@ impl Worker {
             }
             None => {}
         }
+        if let Some(order) = self.node.roster.order(uid_of(&self.pod)).filter(|_| !self.view.over) {
+            let Eviction { reason, message, grace, disruption } = order;
+            self.view.doomed =
+                Some(Doom { reason: reason.to_owned(), message, grace: Some(grace), disruption });
+        }
         let deadline = spec_of(&self.pod).active_deadline_seconds.zip(self.view.start_time);
         if let Some((seconds, start)) = deadline.filter(|_| self.view.doomed.is_none() && !self.view.over)
             && now >= start + SignedDuration::from_secs(seconds)
         {
             let message = "Pod was active on the node longer than the specified deadline".to_owned();
             self.node.recorder.normal(pod_reference(&self.pod), "DeadlineExceeded", message.clone());
-            self.view.doomed = Some(Doom { reason: "DeadlineExceeded".to_owned(), message });
+            self.view.doomed =
+                Some(Doom { reason: "DeadlineExceeded".to_owned(), message, ..Doom::default() });
         }
         if self.view.terminating.is_some() || self.view.doomed.is_some() {
             self.stop.cancel();
@@ -363,6 +372,7 @@ impl Worker {
                 self.view.tearing_down = false;
                 (self.view.sandbox, self.view.mounted, self.view.torn_down) =
                     (SandboxView::Absent, false, to);
+                self.node.roster.tell_ended(uid_of(&self.pod));
             }
         }
     }

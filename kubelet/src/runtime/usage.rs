@@ -1,6 +1,6 @@
 //! What containers and pods use, and what they may use at most: their cgroups.
 
-use super::{Runtime, blocking, cgroups, io_error};
+use super::{Runtime, blocking, cgroups, container, io_error};
 use crate::cri::{Resources, RuntimeError, Stats};
 
 impl Runtime {
@@ -12,6 +12,17 @@ impl Runtime {
     pub async fn pod_stats(&self, pod_uid: &str) -> Result<Stats, RuntimeError> {
         let cgroup = self.pod_cgroup(pod_uid)?;
         blocking(move || cgroups::stats(&cgroup)).await.map_err(io_error("read statistics"))
+    }
+
+    /// What all pods use together.
+    pub(crate) async fn all_stats(&self) -> Result<Stats, RuntimeError> {
+        let cgroup = self.0.config.cgroup_root.clone();
+        blocking(move || cgroups::stats(&cgroup)).await.map_err(io_error("read statistics"))
+    }
+
+    /// Where the files are that a container has written to its root file system.
+    pub(crate) fn writable_layer(&self, id: &str) -> std::path::PathBuf {
+        container::dir(&self.0.config, id).join("upper")
     }
 
     /// The limits of a pod's cgroup as the kernel has them; absent: none.
@@ -27,6 +38,11 @@ impl Runtime {
     ) -> Result<(), RuntimeError> {
         let (cgroup, resources) = (self.pod_cgroup(pod_uid)?, resources.clone());
         blocking(move || cgroups::update(&cgroup, &resources)).await.map_err(io_error("update resources"))
+    }
+
+    /// The path of a pod's cgroup below the hierarchies' roots.
+    pub(crate) fn cgroup_of_pod(&self, pod_uid: &str) -> Option<String> {
+        self.pod_cgroup(pod_uid).ok()
     }
 
     fn pod_cgroup(&self, pod_uid: &str) -> Result<String, RuntimeError> {

@@ -3,14 +3,14 @@
 use super::*;
 use crate::{
     cri::{ContainerRecord, ContainerState},
-    pods::view::{Condemned, Stopping, Terminating, Waiting},
+    pods::view::{Condemned, Doom, Stopping, Terminating, Waiting},
 };
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn record(name: &str, attempt: u32, state: ContainerState) -> ContainerRecord {
+pub(crate) fn record(name: &str, attempt: u32, state: ContainerState) -> ContainerRecord {
     ContainerRecord {
         id: format!("{name}{attempt}"),
         pod_uid: "u".to_owned(),
@@ -55,6 +55,11 @@ pub(crate) fn view(text: &str) -> PodView {
                 "setting-up" => (view.setting_up, view.mounted) = (true, false),
                 "over" => view.over = true,
                 "deleted" => view.terminating = Some(Terminating { since: at(100), grace: 30 }),
+                "evicted" => {
+                    let (reason, message) = ("Evicted".to_owned(), "low".to_owned());
+                    view.doomed = Some(Doom { reason, message, grace: Some(1), disruption: true });
+                }
+                "expired" => view.doomed = Some(Doom::default()),
                 "ended" => view.torn_down = TornDown::Ended,
                 "removed" => view.torn_down = TornDown::Removed,
                 other => panic!("{other}"),
@@ -156,6 +161,35 @@ fn restart_policies_decide_what_is_run_again() {
     ] {
         assert_eq!(told(&plan(&spec(policy), &view(state), at(100))), expected, "{policy} {state:?}");
     }
+}
+
+#[test]
+fn an_evicted_pod_ends_at_once_and_leaves_nothing_but_its_status() {
+    for (state, expected) in [
+        ("evicted s=run a=run b=run", "stop a 1s, stop b 1s"),
+        ("evicted s=exit:0 a=exit:137 b=exit:137", "remove"),
+        ("evicted s=exit:0 a=exit:137 b=exit:137 removed", ""),
+        // What was killed for a shorter word is not waited for.
+        ("evicted deleted a=run", "stop a 1s"),
+        // One that ended for another reason keeps its containers for whoever asks.
+        ("expired s=run a=run", "stop a 30s"),
+        ("expired s=exit:0 a=exit:137", "tear-down"),
+    ] {
+        assert_eq!(told(&plan(&spec("Always"), &view(state), at(100))), expected, "{state:?}");
+    }
+    let mut evicted = view("evicted a=run b=exit:0");
+    let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "p", "uid": "u"}, "spec": spec("Always"), "status": {"phase": "Running"}}))
+    .unwrap();
+    let status = |view: &PodView| crate::pods::status::status(&pod, view, &[], at(100));
+    assert_eq!(status(&evicted).phase.as_deref(), Some("Running"), "not before all has stopped");
+    evicted.containers.clear();
+    let ended = status(&evicted);
+    let told = (ended.phase.as_deref(), ended.reason.as_deref(), ended.message.as_deref());
+    assert_eq!(told, (Some("Failed"), Some("Evicted"), Some("low")));
+    let target = ended.conditions.into_iter().flatten().find(|c| c.type_ == "DisruptionTarget").unwrap();
+    let told = (&*target.status, target.reason.as_deref(), target.message.as_deref());
+    assert_eq!(told, ("True", Some("TerminationByKubelet"), Some("low")));
 }
 
 #[test]
