@@ -1,7 +1,10 @@
 //! The Node object: registration, capacity, heartbeats.
 
 pub(crate) mod admission;
+pub(crate) mod configz;
+pub(crate) mod exposition;
 pub(crate) mod image_gc;
+pub(crate) mod metrics;
 pub(crate) mod pressure;
 pub(crate) mod stats;
 mod status;

@@ -1,12 +1,15 @@
 //! What the node and its pods use: `/stats/summary` and `/metrics/resource`, with upstream's names.
 
-use std::{fmt::Write as _, fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::pressure::{disk, inodes, kib, memory, processes};
+use super::{
+    exposition::{Exposition, seconds},
+    pressure::{disk, inodes, kib, memory, processes},
+};
 use crate::{
     cri::{ContainerState, Stats},
     pods::{
@@ -16,16 +19,16 @@ use crate::{
 };
 
 /// One pod's use and that of its running containers.
-struct Usage {
-    pod: Arc<Pod>,
-    total: Stats,
-    containers: Vec<(String, Timestamp, Stats)>,
+pub(super) struct Usage {
+    pub(super) pod: Arc<Pod>,
+    pub(super) total: Stats,
+    pub(super) containers: Vec<(String, Timestamp, Stats)>,
 }
 
 /// Ticks of `/proc/stat`: the kernel's USER_HZ, the same on all machines that Linux pods run on.
 const NANOS_PER_TICK: u64 = 10_000_000;
 
-async fn usage(node: &NodeContext, pods: Vec<Arc<Pod>>) -> Vec<Usage> {
+pub(super) async fn usage(node: &NodeContext, pods: Vec<Arc<Pod>>) -> Vec<Usage> {
     let mut all = Vec::new();
     for pod in pods {
         // A pod that has just gone has no numbers.
@@ -43,7 +46,7 @@ async fn usage(node: &NodeContext, pods: Vec<Arc<Pod>>) -> Vec<Usage> {
 }
 
 /// Nanoseconds all processors have worked since the machine's start.
-fn node_cpu() -> u64 {
+pub(super) fn node_cpu() -> u64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
     let ticks: Vec<u64> = fields.filter_map(|f| f.parse().ok()).collect();
@@ -132,7 +135,7 @@ fn boot_time() -> Timestamp {
 
 pub(crate) async fn resource_metrics(node: &NodeContext, pods: Vec<Arc<Pod>>) -> String {
     let usage = usage(node, pods).await;
-    let mut out = Exposition { text: String::new(), at: Timestamp::now().as_millisecond() };
+    let mut out = Exposition::timed("[STABLE] ");
     let of_pod = |u: &Usage| format!("namespace={:?},pod={:?}", namespace_of(&u.pod), name_of(&u.pod));
     let containers: Vec<(String, Timestamp, Stats)> = usage
         .iter()
@@ -143,7 +146,7 @@ pub(crate) async fn resource_metrics(node: &NodeContext, pods: Vec<Arc<Pod>>) ->
         })
         .collect();
     let pods: Vec<(String, Stats)> = usage.iter().map(|u| (of_pod(u), u.total)).collect();
-    let cpu = |s: &Stats| nanos(s.cpu_usage_nanos);
+    let cpu = |s: &Stats| seconds(s.cpu_usage_nanos);
     let set = |s: &Stats| s.memory_working_set_bytes.to_string();
     let rows = containers.iter().map(|(l, _, s)| (l.as_str(), cpu(s)));
     out.family(
@@ -171,7 +174,7 @@ pub(crate) async fn resource_metrics(node: &NodeContext, pods: Vec<Arc<Pod>>) ->
         "node_cpu_usage_seconds_total",
         "counter",
         "Cumulative cpu time consumed by the node in core-seconds",
-        one(nanos(node_cpu())),
+        one(seconds(node_cpu())),
     );
     let left = memory();
     let set_of_node = left.total.saturating_sub(left.available).to_string();
@@ -192,40 +195,5 @@ pub(crate) async fn resource_metrics(node: &NodeContext, pods: Vec<Arc<Pod>>) ->
     out.family("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes", rows);
     let help = "1 if there was an error while getting container metrics, 0 otherwise";
     out.family("resource_scrape_error", "gauge", help, one("0".to_owned()));
-    out.text
-}
-
-fn nanos(value: u64) -> String {
-    format!("{}.{:09}", value / 1_000_000_000, value % 1_000_000_000)
-}
-
-/// Prometheus' text format; all samples carry the time they were taken.
-struct Exposition {
-    text: String,
-    at: i64,
-}
-
-// === impl Exposition ===
-
-impl Exposition {
-    fn family<'a>(
-        &mut self,
-        name: &str,
-        kind: &str,
-        help: &str,
-        rows: impl Iterator<Item = (&'a str, String)>,
-    ) {
-        let mut rows = rows.peekable();
-        if rows.peek().is_none() {
-            return;
-        }
-        let _ = writeln!(self.text, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
-        for (labels, value) in rows {
-            let _ = match labels {
-                "" if name.ends_with("_error") => writeln!(self.text, "{name} {value}"),
-                "" => writeln!(self.text, "{name} {value} {}", self.at),
-                labels => writeln!(self.text, "{name}{{{labels}}} {value} {}", self.at),
-            };
-        }
-    }
+    out.finish()
 }

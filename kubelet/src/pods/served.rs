@@ -1,6 +1,6 @@
 //! What the streaming server may know of this node's pods.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use k8s_openapi::api::core::v1::Pod;
@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     cri::{ContainerRecord, ContainerState},
-    node::stats,
+    node::{configz, metrics, stats},
+    probes::METRICS,
     runtime::Runtime,
-    streaming::{Absent, Pods},
+    streaming::{Absent, MetricsPage, Pods},
 };
 
 pub(crate) struct Served {
@@ -92,9 +93,44 @@ impl Pods for Served {
         stats::summary(&self.node, self.all()).boxed()
     }
 
-    fn metrics(&self) -> BoxFuture<'_, String> {
-        stats::resource_metrics(&self.node, self.all()).boxed()
+    fn metrics(&self, page: MetricsPage) -> BoxFuture<'_, String> {
+        match page {
+            MetricsPage::Kubelet => std::future::ready(metrics::kubelet(&self.node)).boxed(),
+            MetricsPage::Resource => stats::resource_metrics(&self.node, self.all()).boxed(),
+            MetricsPage::Cadvisor => metrics::cadvisor(&self.node, self.all()).boxed(),
+            MetricsPage::Probes => std::future::ready(METRICS.page()).boxed(),
+        }
     }
+
+    fn running(&self) -> Value {
+        running(self.node.runtime.containers())
+    }
+
+    fn configz(&self) -> Value {
+        configz::configz(&self.node.config)
+    }
+}
+
+/// The pods that the runtime knows to run, with no more than it knows of them.
+fn running(records: Vec<ContainerRecord>) -> Value {
+    let mut pods: BTreeMap<String, Value> = BTreeMap::new();
+    let running = |r: &ContainerRecord| matches!(r.state, ContainerState::Running { .. });
+    let mut records: Vec<_> = records.into_iter().filter(running).collect();
+    records.sort_by(|a, b| a.name.cmp(&b.name));
+    for r in records {
+        let pod = pods.entry(r.pod_uid.clone()).or_insert_with(|| {
+            json!({
+                "metadata": {"name": r.pod_name, "namespace": r.pod_namespace, "uid": r.pod_uid},
+                "spec": {"containers": []},
+                "status": {},
+            })
+        });
+        if let Some(containers) = pod["spec"]["containers"].as_array_mut() {
+            containers.push(json!({"name": r.name, "image": r.image_id, "resources": {}}));
+        }
+    }
+    let items: Vec<Value> = pods.into_values().collect();
+    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
 }
 
 /// Why a container has no log yet, as its status tells.
@@ -112,4 +148,26 @@ fn runs(runtime: &Runtime, id: &str) -> bool {
     runtime
         .container(id)
         .is_some_and(|r| matches!(r.state, ContainerState::Created { .. } | ContainerState::Running { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::plan::tests::record;
+
+    #[test]
+    fn running_pods_are_those_of_the_runtime() {
+        let run = || ContainerState::Running { started: jiff::Timestamp::UNIX_EPOCH, pid: 1 };
+        let list = running(vec![
+            record("b", 0, run()),
+            record("a", 3, run()),
+            ContainerRecord { pod_uid: "gone".into(), ..record("x", 0, ContainerState::Unknown) },
+        ]);
+        let items = list["items"].as_array().unwrap();
+        assert_eq!(items.len(), 1);
+        assert_eq!(items[0]["metadata"], json!({"name": "p", "namespace": "n", "uid": "u"}));
+        let names: Vec<_> =
+            items[0]["spec"]["containers"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
 }

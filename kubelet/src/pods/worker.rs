@@ -145,6 +145,7 @@ impl Worker {
             let v = remembered(&s, runs);
             view.containers.insert(s.name, v);
         }
+        let probes = Probes::new(uid_of(&pod));
         Self {
             node,
             pod,
@@ -157,7 +158,7 @@ impl Worker {
             refreshing: None,
             set_up_failures: 0,
             pull_failures: BTreeMap::new(),
-            probes: Probes::new(),
+            probes,
         }
     }
 

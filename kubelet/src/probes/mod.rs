@@ -6,6 +6,7 @@ mod dial;
 mod grpc;
 mod handler;
 pub(crate) mod http;
+mod metrics;
 #[cfg(test)]
 mod socket_tests;
 mod tasks;
@@ -20,9 +21,10 @@ use tokio::{
 };
 
 use crate::runtime::Runtime;
+pub(crate) use metrics::{METRICS, Subject};
 pub(crate) use tasks::Probes;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Startup,
     Liveness,
@@ -60,6 +62,7 @@ pub(crate) struct Target {
     pub(crate) id: String,
     pub(crate) ip: IpAddr,
     pub(crate) started: Timestamp,
+    pub(crate) subject: Subject,
 }
 
 /// Consecutive equal outcomes, and the result last told.
@@ -129,7 +132,9 @@ async fn run(target: Target, kind: Kind, probe: Probe, verdicts: mpsc::Sender<Ve
     loop {
         ticks.tick().await;
         let attempt = || handler::attempt(&target, &probe, limit);
+        let begun = Instant::now();
         let outcome = settle(std::mem::take(&mut patience), attempt).await;
+        METRICS.count(&target.subject, kind, &outcome, begun.elapsed());
         if in_step && matches!(outcome, Outcome::Success) {
             in_step = false;
             ticks.reset_after(phase(whole(period)));

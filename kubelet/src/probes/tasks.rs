@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{Kind, Target, Verdict, run};
+use super::{Kind, METRICS, Subject, Target, Verdict, run};
 use crate::{
     cri::ContainerState,
-    pods::view::{ContainerView, PodView, SandboxView, init_containers, spec_of},
+    pods::view::{ContainerView, PodView, SandboxView, init_containers, name_of, namespace_of, spec_of},
     runtime::Runtime,
     tasks::supervised,
 };
@@ -19,14 +19,16 @@ const QUEUE: usize = 64;
 pub(crate) struct Probes {
     /// By container id; dropping a set ends its task. One that has ended by itself stays, lest it be started again.
     tasks: BTreeMap<(String, Kind), JoinSet<()>>,
+    /// Whose probes they are; their counts go with this.
+    pod_uid: String,
     sender: mpsc::Sender<Verdict>,
     receiver: mpsc::Receiver<Verdict>,
 }
 
 impl Probes {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(pod_uid: &str) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        Self { tasks: BTreeMap::new(), sender, receiver }
+        Self { tasks: BTreeMap::new(), pod_uid: pod_uid.to_owned(), sender, receiver }
     }
 
     pub(crate) async fn next(&mut self) -> Option<Verdict> {
@@ -53,8 +55,14 @@ impl Probes {
         let Some(ip) = ip else { return };
         for ((id, kind), (container, probe, started)) in due {
             self.tasks.entry((id.clone(), kind)).or_insert_with(|| {
-                let target =
-                    Target { runtime: runtime.clone(), container: container.clone(), id, ip, started };
+                let subject = Subject {
+                    namespace: namespace_of(pod).to_owned(),
+                    pod: name_of(pod).to_owned(),
+                    pod_uid: self.pod_uid.clone(),
+                    container: container.name.clone(),
+                };
+                let (runtime, container) = (runtime.clone(), container.clone());
+                let target = Target { runtime, container, id, ip, started, subject };
                 let mut task = JoinSet::new();
                 let (probe, sender) = (probe.clone(), self.sender.clone());
                 let begin = move || run(target.clone(), kind, probe.clone(), sender.clone());
@@ -62,6 +70,14 @@ impl Probes {
                 task
             });
         }
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        // First the tasks, lest one of them counts again.
+        self.tasks.clear();
+        METRICS.forget(&self.pod_uid);
     }
 }
 

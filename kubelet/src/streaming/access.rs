@@ -68,13 +68,16 @@ impl Access {
             }
             (None, None) => return Err((StatusCode::UNAUTHORIZED, "Unauthorized".to_owned())),
         };
-        let (verb, subresource) = (verb(method), subresource(path));
-        if self.allowed(&caller, verb, subresource).await {
-            return Ok(());
+        let (verb, subresources) = (verb(method), subresources(path));
+        for subresource in subresources {
+            if self.allowed(&caller, verb, subresource).await {
+                return Ok(());
+            }
         }
         let message = format!(
-            "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])",
-            caller.name
+            "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])",
+            caller.name,
+            subresources.join(" ")
         );
         Err((StatusCode::FORBIDDEN, message))
     }
@@ -135,16 +138,47 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
-/// Upstream's mapping of paths to subresources of the node.
-fn subresource(path: &str) -> &'static str {
+/// Upstream's mapping of paths to subresources of the node: any of them lets a caller pass. The finer ones come first;
+/// `nodes/proxy` stands for them, too, and for all that has none of its own.
+fn subresources(path: &str) -> &'static [&'static str] {
     let under =
         |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
     match () {
-        () if under("/stats") => "stats",
-        () if under("/metrics") => "metrics",
-        () if under("/logs") => "log",
-        () if under("/healthz") => "healthz",
-        () if under("/pods") => "pods",
-        () => "proxy",
+        () if under("/stats") => &["stats"],
+        () if under("/metrics") => &["metrics"],
+        () if under("/logs") => &["log"],
+        () if under("/healthz") => &["healthz", "proxy"],
+        () if under("/pods") || under("/runningpods") => &["pods", "proxy"],
+        () if under("/configz") => &["configz", "proxy"],
+        () => &["proxy"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_ask_for_upstream_subresources() {
+        for (path, want) in [
+            ("/metrics", "metrics"),
+            ("/metrics/cadvisor", "metrics"),
+            ("/metrics/probes", "metrics"),
+            ("/metricsx", "proxy"),
+            ("/stats/summary", "stats"),
+            ("/logs/", "log"),
+            ("/logs/pods/x", "log"),
+            ("/healthz/ping", "healthz proxy"),
+            ("/pods", "pods proxy"),
+            ("/pods/", "pods proxy"),
+            ("/runningpods/", "pods proxy"),
+            ("/configz", "configz proxy"),
+            ("/configzz", "proxy"),
+            ("/exec/ns/p/c", "proxy"),
+            ("/containerLogs/ns/p/c", "proxy"),
+            ("/", "proxy"),
+        ] {
+            assert_eq!(subresources(path).join(" "), want, "{path}");
+        }
     }
 }

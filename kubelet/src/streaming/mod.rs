@@ -4,7 +4,9 @@
 
 mod access;
 mod channels;
+mod idle;
 mod logs;
+mod node_logs;
 mod port_forward;
 mod sessions;
 mod spdy;
@@ -12,6 +14,7 @@ mod spdy;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -35,6 +38,7 @@ use crate::config::Serving;
 use crate::cri::ContainerRecord;
 use crate::runtime::Runtime;
 use access::{Access, Caller};
+use idle::Idle;
 
 /// What the endpoints ask of the pod side.
 pub trait Pods: Send + Sync + 'static {
@@ -59,8 +63,23 @@ pub trait Pods: Send + Sync + 'static {
     /// `GET /stats/summary`, as JSON.
     fn summary(&self) -> futures::future::BoxFuture<'_, serde_json::Value>;
 
-    /// `GET /metrics/resource`, in Prometheus' text form.
-    fn metrics(&self) -> futures::future::BoxFuture<'_, String>;
+    /// One of the pages below `/metrics`, in Prometheus' text form.
+    fn metrics(&self, page: MetricsPage) -> futures::future::BoxFuture<'_, String>;
+
+    /// `GET /runningpods/`: a `PodList` of what the runtime runs, as JSON.
+    fn running(&self) -> serde_json::Value;
+
+    /// `GET /configz`, as JSON.
+    fn configz(&self) -> serde_json::Value;
+}
+
+/// What `/metrics`, `/metrics/resource`, `/metrics/cadvisor` and `/metrics/probes` tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsPage {
+    Kubelet,
+    Resource,
+    Cadvisor,
+    Probes,
 }
 
 /// What was asked for and is not on this node.
@@ -93,6 +112,7 @@ struct Node {
 pub struct Listener {
     tcp: TcpListener,
     tls: TlsAcceptor,
+    idle_timeout: Duration,
 }
 
 // === impl Listener ===
@@ -102,7 +122,8 @@ impl Listener {
     pub async fn bind(serving: &Serving, names: Vec<String>) -> Result<Self> {
         let address = SocketAddr::new(serving.listen, serving.port);
         let tcp = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
-        Ok(Listener { tcp, tls: TlsAcceptor::from(Arc::new(tls(serving, names)?)) })
+        let tls = TlsAcceptor::from(Arc::new(tls(serving, names)?));
+        Ok(Listener { tcp, tls, idle_timeout: serving.idle_timeout })
     }
 
     pub fn port(&self) -> u16 {
@@ -132,12 +153,12 @@ impl Listener {
                 Some(_) = connections.join_next() => continue,
                 () = shutdown.cancelled() => return,
             };
-            connections.spawn(connection(socket, self.tls.clone(), router.clone()));
+            connections.spawn(connection(socket, self.tls.clone(), router.clone(), self.idle_timeout));
         }
     }
 }
 
-async fn connection(socket: tokio::net::TcpStream, tls: TlsAcceptor, router: Router) {
+async fn connection(socket: tokio::net::TcpStream, tls: TlsAcceptor, router: Router, idle_timeout: Duration) {
     // Without it small answers wait; that it fails is no reason not to serve.
     let _ = socket.set_nodelay(true);
     let stream = match tls.accept(socket).await {
@@ -148,7 +169,7 @@ async fn connection(socket: tokio::net::TcpStream, tls: TlsAcceptor, router: Rou
     let caller = certificates.and_then(|c| c.first()).and_then(|c| Caller::of_certificate(c));
     let service = TowerToHyperService::new(router.layer(axum::Extension(caller)));
     let served = auto::Builder::new(TokioExecutor::new())
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .serve_connection_with_upgrades(TokioIo::new(Idle::new(stream, idle_timeout)), service)
         .await;
     if let Err(e) = served {
         tracing::debug!("connection: {e}");
@@ -192,12 +213,24 @@ fn router(node: Node) -> Router {
             format!("/{name}/{{namespace}}/{{pod}}/{{uid}}/{{container}}"),
         ]
     };
+    let page = |page: MetricsPage| get(move |State(node): State<Node>| metrics(node, page));
     let mut router = Router::new()
         .route("/healthz", get(|| async { "ok" }))
+        .route("/healthz/ping", get(|| async { "ok" }))
+        .route("/healthz/log", get(|| async { "ok" }))
+        .route("/healthz/syncloop", get(|| async { "ok" }))
         .route("/pods", get(pods))
+        .route("/pods/", get(pods))
+        .route("/runningpods", get(running))
+        .route("/runningpods/", get(running))
+        .route("/configz", get(configz))
+        .route("/logs/", get(|| node_logs::answer(node_logs::DIRECTORY, String::new())))
+        .route("/logs/{*path}", get(|Path(path): Path<String>| node_logs::answer(node_logs::DIRECTORY, path)))
         .route("/stats/summary", get(summary))
-        .route("/metrics", get(metrics))
-        .route("/metrics/resource", get(metrics))
+        .route("/metrics", page(MetricsPage::Kubelet))
+        .route("/metrics/resource", page(MetricsPage::Resource))
+        .route("/metrics/cadvisor", page(MetricsPage::Cadvisor))
+        .route("/metrics/probes", page(MetricsPage::Probes))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
         .route("/portForward/{namespace}/{pod}", any(sessions::port_forward))
         .route("/portForward/{namespace}/{pod}/{uid}", any(sessions::port_forward));
@@ -230,8 +263,16 @@ async fn summary(State(node): State<Node>) -> Response {
     json(&node.endpoints.pods.summary().await)
 }
 
-async fn metrics(State(node): State<Node>) -> Response {
-    let text = node.endpoints.pods.metrics().await;
+async fn running(State(node): State<Node>) -> Response {
+    json(&node.endpoints.pods.running())
+}
+
+async fn configz(State(node): State<Node>) -> Response {
+    json(&node.endpoints.pods.configz())
+}
+
+async fn metrics(node: Node, page: MetricsPage) -> Response {
+    let text = node.endpoints.pods.metrics(page).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

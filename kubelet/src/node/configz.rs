@@ -1,0 +1,100 @@
+//! `/configz`: what the kubelet was told, as upstream's `KubeletConfiguration` names it. Pure.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Config,
+    eviction::thresholds::{Amount, Signal, Threshold},
+};
+
+/// Only what holds here: fields of what this kubelet does not do are left out.
+pub(crate) fn configz(config: &Config) -> Value {
+    let eviction = &config.eviction;
+    let listed = eviction.thresholds.iter().filter(|t| t.signal != Signal::AllocatableMemoryAvailable);
+    let (hard, soft): (Vec<&Threshold>, Vec<&Threshold>) = listed.partition(|t| t.is_hard());
+    let map = |all: &[&Threshold], of: fn(&Threshold) -> Option<String>| -> Map<String, Value> {
+        all.iter().filter_map(|t| Some((t.signal.name().to_owned(), of(t)?.into()))).collect()
+    };
+    let dns: Vec<String> = config.cluster_dns.iter().map(ToString::to_string).collect();
+    let all: Vec<&Threshold> = hard.iter().chain(&soft).copied().collect();
+    json!({"kubeletconfig": {
+        "enableServer": true,
+        "address": config.serving.listen.to_string(),
+        "port": config.serving.port,
+        "authentication": {
+            "x509": {},
+            "webhook": {"enabled": true, "cacheTTL": "2m0s"},
+            "anonymous": {"enabled": false},
+        },
+        "authorization": {
+            "mode": "Webhook",
+            "webhook": {"cacheAuthorizedTTL": "5m0s", "cacheUnauthorizedTTL": "30s"},
+        },
+        "enableDebuggingHandlers": true,
+        "enableSystemLogHandler": true,
+        "clusterDomain": config.cluster_domain,
+        "clusterDNS": dns,
+        "streamingConnectionIdleTimeout": go_duration(config.serving.idle_timeout),
+        "nodeStatusUpdateFrequency": "10s",
+        "nodeStatusReportFrequency": "5m0s",
+        "nodeLeaseDurationSeconds": 40,
+        "nodeStatusMaxImages": 50,
+        "cgroupRoot": config.cgroup_root,
+        "cgroupsPerQOS": true,
+        "cgroupDriver": "cgroupfs",
+        "enforceNodeAllocatable": ["pods"],
+        "maxPods": config.max_pods,
+        "resolvConf": "/etc/resolv.conf",
+        "cpuCFSQuota": true,
+        "cpuCFSQuotaPeriod": "100ms",
+        "containerLogMaxSize": "10Mi",
+        "containerLogMaxFiles": 5,
+        "podLogsDir": config.log_dir,
+        "configMapAndSecretChangeDetectionStrategy": "Watch",
+        "imageMinimumGCAge": go_duration(config.image_gc.minimum_age),
+        "imageMaximumGCAge": go_duration(config.image_gc.maximum_age.unwrap_or_default()),
+        "imageGCHighThresholdPercent": config.image_gc.high_percent,
+        "imageGCLowThresholdPercent": config.image_gc.low_percent,
+        "localStorageCapacityIsolation": true,
+        "registerNode": true,
+        "providerID": config.provider_id.as_deref().unwrap_or_default(),
+        "evictionHard": map(&hard, |t| Some(amount(t.value))),
+        "evictionSoft": map(&soft, |t| Some(amount(t.value))),
+        "evictionSoftGracePeriod": map(&soft, |t| Some(go_duration(t.grace))),
+        "evictionMinimumReclaim": map(&all, |t| t.minimum_reclaim.map(amount)),
+        "evictionPressureTransitionPeriod": go_duration(eviction.transition),
+        "evictionMaxPodGracePeriod": eviction.max_pod_grace,
+    }})
+}
+
+fn amount(amount: Amount) -> String {
+    match amount {
+        Amount::Quantity(quantity) => quantity.to_string(),
+        Amount::Fraction(part) => format!("{}%", part * 100.0),
+    }
+}
+
+/// `4h0m0s`, `1m30s`, `5s`, `0s`.
+fn go_duration(duration: Duration) -> String {
+    let all = duration.as_secs();
+    let (hours, minutes, seconds) = (all / 3600, all / 60 % 60, all % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (300, "5m0s"), (14_400, "4h0m0s"), (3661, "1h1m1s")] {
+            assert_eq!(go_duration(Duration::from_secs(seconds)), text);
+        }
+    }
+}
