@@ -4,6 +4,7 @@
 
 pub mod cidr;
 pub mod conditions;
+pub mod cron;
 pub mod gvk;
 pub mod names;
 pub mod node_affinity;

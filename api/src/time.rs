@@ -18,6 +18,11 @@ pub fn micros(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
+/// Whether a name is one of the time zone database, in the case it has there: the database is files.
+pub fn is_zone(name: &str) -> bool {
+    jiff::tz::TimeZone::get(name).is_ok_and(|zone| zone.iana_name() == Some(name))
+}
+
 /// The short form of `kubectl get`'s Age column: two units at most, the finer the younger.
 pub fn human_duration(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, seconds / 3600);
@@ -55,6 +60,13 @@ fn two(big: i64, big_unit: char, small: i64, small_unit: char) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zones_have_one_case() {
+        let names =
+            ["Europe/Berlin", "US/Eastern", "UTC", "europe/berlin", "EUROPE/BERLIN", "utc", "Nowhere/At", ""];
+        assert_eq!(names.map(is_zone), [true, true, true, false, false, false, false, false]);
+    }
 
     #[test]
     fn ages_are_upstreams() {

@@ -246,7 +246,7 @@ fn time_zone(new: &Object, errors: &mut Errors) {
             name,
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
         );
-    } else if jiff::tz::TimeZone::get(name).is_err() {
+    } else if !coracle_api::time::is_zone(name) {
         errors.invalid(AT, name, format!("unknown time zone {name}"));
     }
 }
@@ -263,7 +263,7 @@ impl Strategy for CronJobs {
         within(object(spec, "jobTemplate"), "spec", job_spec);
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
         let schedule = new.str_at(&["spec", "schedule"]);
         if schedule.is_empty() {
@@ -271,12 +271,15 @@ impl Strategy for CronJobs {
         } else if schedule.contains("TZ") {
             let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
             errors.invalid("spec.schedule", schedule, detail);
-        } else if let Err(why) = super::cron_schedule::check(schedule) {
+        } else if let Err(why) = coracle_api::cron::Schedule::parse(schedule) {
             errors.invalid("spec.schedule", schedule, why);
         }
         let start = new.i64_at(&["spec", "startingDeadlineSeconds"]);
         errors.non_negative("spec.startingDeadlineSeconds", start);
-        time_zone(new, &mut errors);
+        // A zone that has left the database does not keep its object from being changed.
+        if old.is_none_or(|old| old.at(&["spec", "timeZone"]) != new.at(&["spec", "timeZone"])) {
+            time_zone(new, &mut errors);
+        }
         let policy = new.str_at(&["spec", "concurrencyPolicy"]);
         errors.one_of("spec.concurrencyPolicy", policy, &["Allow", "Forbid", "Replace"]);
         let spec = new.at(&["spec", "jobTemplate", "spec"]).cloned().unwrap_or_default();

@@ -15,7 +15,6 @@ mod certificates;
 mod columns;
 mod coordination;
 mod core;
-mod cron_schedule;
 mod defaulting;
 mod discovery;
 mod events;

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_api::cron::Schedule;
+use coracle_api::time::is_zone;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use super::schedule::Schedule;
+use super::schedule;
 use crate::claims::{controller_ref, name, uid};
 use crate::job::{is_complete, is_finished};
 
@@ -112,13 +114,11 @@ fn trim_history(plan: &mut Plan, spec: &CronJobSpec, jobs: &[Arc<Job>]) {
 
 fn zone(spec: &CronJobSpec, plan: &mut Plan) -> Option<TimeZone> {
     let Some(name) = spec.time_zone.as_deref() else { return Some(TimeZone::system()) };
-    match TimeZone::get(name) {
-        Ok(zone) => Some(zone),
-        Err(error) => {
-            plan.warn("UnknownTimeZone", format!("invalid timeZone: {name:?}: {error}"));
-            None
-        }
+    let zone = is_zone(name).then(|| TimeZone::get(name).ok()).flatten();
+    if zone.is_none() {
+        plan.warn("UnknownTimeZone", format!("invalid timeZone: {name:?}: unknown time zone {name}"));
     }
+    zone
 }
 
 fn start_due(
@@ -132,8 +132,14 @@ fn start_due(
 ) {
     // A moment later than the time itself, so that no rounding wakes us before it.
     let moment = Duration::from_millis(100);
-    let next = schedule.next(now, zone).and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+    let next =
+        schedule::next(schedule, now, zone).and_then(|at| Duration::try_from(at.duration_since(now)).ok());
     plan.again = next.map(|left| left + moment);
+    if next.is_none() {
+        // Right by its letters, and no day is like that: a 31st of February.
+        let why = "time difference between two schedules is less than 1 second";
+        return plan.warn("InvalidSchedule", format!("invalid schedule: {} : {why}", spec.schedule));
+    }
     let Some(due) = due(cron, spec, schedule, zone, now, plan) else { return };
     let deadline = spec.starting_deadline_seconds.map(SignedDuration::from_secs);
     if deadline.is_some_and(|deadline| due + deadline < now) {
@@ -177,8 +183,10 @@ fn due(
     if let Some(deadline) = spec.starting_deadline_seconds {
         since = since.max(now.checked_sub(SignedDuration::from_secs(deadline)).ok()?);
     }
-    let first = schedule.next(since, zone).filter(|at| *at <= now)?;
-    let Some(second) = schedule.next(first, zone).filter(|at| *at <= now) else { return Some(first) };
+    let first = schedule::next(schedule, since, zone).filter(|at| *at <= now)?;
+    let Some(second) = schedule::next(schedule, first, zone).filter(|at| *at <= now) else {
+        return Some(first);
+    };
     let period = second.duration_since(first);
     if now.duration_since(first).as_secs() / period.as_secs().max(1) > MISSED {
         let text =
@@ -193,11 +201,11 @@ fn due(
         if from == first {
             break second;
         }
-        if let Some(at) = schedule.next(from, zone).filter(|at| *at <= now) {
+        if let Some(at) = schedule::next(schedule, from, zone).filter(|at| *at <= now) {
             break at;
         }
     };
-    while let Some(later) = schedule.next(found, zone).filter(|at| *at <= now) {
+    while let Some(later) = schedule::next(schedule, found, zone).filter(|at| *at <= now) {
         found = later;
     }
     Some(found)
@@ -322,6 +330,36 @@ mod tests {
         assert_eq!(plan.delete.iter().map(|j| name(&**j)).collect::<Vec<_>>(), ["a"]);
         assert_eq!(plan.events[0].message, "Saw completed job: a, condition: Complete");
         assert_eq!(plan.events[1].message, "Active job went missing: gone");
+    }
+
+    #[test]
+    fn a_schedule_or_zone_that_cannot_be_is_told_once_and_starts_nothing() {
+        let never =
+            "invalid schedule: 59 23 31 2 * : time difference between two schedules is less than 1 second";
+        let cases = [
+            (json!({"schedule": "59 23 31 2 *"}), "InvalidSchedule", never),
+            (json!({"schedule": ", * * * *"}), "InvalidSchedule", "invalid schedule: , * * * * : "),
+            (
+                json!({"schedule": "* * *"}),
+                "UnparseableSchedule",
+                "unparseable schedule: \"* * *\" : expected exactly 5",
+            ),
+            (
+                json!({"timeZone": "europe/berlin"}),
+                "UnknownTimeZone",
+                "invalid timeZone: \"europe/berlin\": unknown",
+            ),
+        ];
+        for (spec, reason, message) in cases {
+            let plan = run(&cron(spec, json!({})), &[], "2026-01-01T03:17:00Z");
+            assert_eq!(plan.events.iter().map(|e| e.reason).collect::<Vec<_>>(), [reason], "{message}");
+            assert!(
+                plan.events[0].warning && plan.events[0].message.starts_with(message),
+                "{:?}",
+                plan.events
+            );
+            assert!(plan.create.is_none() && plan.again.is_none(), "{reason}");
+        }
     }
 
     #[test]
