@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 /// Whether a toleration lets a pod meet a taint: same effect (an empty one matches all), and the key exists or has the
-/// value. An empty key with `Exists` tolerates everything; `Lt` and `Gt` compare integers.
+/// value. An empty key with `Exists` tolerates everything. `Lt` and `Gt` match nothing: their gate,
+/// `TaintTolerationComparisonOperators`, is off.
 pub fn tolerates(toleration: &Value, taint: &Value) -> bool {
     let text = |v: &Value, key: &str| v[key].as_str().unwrap_or_default().to_owned();
     let (effect, key) = (text(toleration, "effect"), text(toleration, "key"));
@@ -14,12 +15,9 @@ pub fn tolerates(toleration: &Value, taint: &Value) -> bool {
         return false;
     }
     let (wanted, value) = (text(toleration, "value"), text(taint, "value"));
-    let numbers = || Some((value.parse::<i64>().ok()?, wanted.parse::<i64>().ok()?));
     match toleration["operator"].as_str().unwrap_or_default() {
         "" | "Equal" => wanted == value,
         "Exists" => true,
-        "Lt" => numbers().is_some_and(|(value, wanted)| value < wanted),
-        "Gt" => numbers().is_some_and(|(value, wanted)| value > wanted),
         _ => false,
     }
 }
@@ -50,7 +48,7 @@ mod tests {
             (json!({"key": "a", "operator": "Equal", "value": "2"}), false),
             (json!({"key": "b", "operator": "Exists"}), false),
             (json!({"key": "a", "operator": "Exists", "effect": "NoExecute"}), false),
-            (json!({"key": "a", "operator": "Gt", "value": "0"}), true),
+            (json!({"key": "a", "operator": "Gt", "value": "0"}), false),
         ] {
             assert_eq!(tolerates(&toleration, &taint), matches, "{toleration}");
         }
