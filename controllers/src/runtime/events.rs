@@ -59,17 +59,11 @@ impl Recorder {
         Recorder { component, sink }
     }
 
-    fn event<K: Resource<DynamicType = ()>>(
-        &self,
-        object: &K,
-        severity: Severity,
-        reason: &str,
-        message: impl Into<String>,
-    ) {
+    fn event(&self, object: ObjectReference, severity: Severity, reason: &str, message: impl Into<String>) {
         let note = Note {
             component: self.component,
             severity,
-            object: reference(object),
+            object,
             reason: reason.to_owned(),
             message: message.into(),
             at: Timestamp::now(),
@@ -85,7 +79,7 @@ impl Recorder {
         reason: &str,
         message: impl Into<String>,
     ) {
-        self.event(object, Severity::Normal, reason, message);
+        self.event(reference(object), Severity::Normal, reason, message);
     }
 
     pub(crate) fn warning<K: Resource<DynamicType = ()>>(
@@ -94,6 +88,11 @@ impl Recorder {
         reason: &str,
         message: impl Into<String>,
     ) {
+        self.event(reference(object), Severity::Warning, reason, message);
+    }
+
+    /// A warning of an object whose type is known only at run time.
+    pub(crate) fn warn_of(&self, object: ObjectReference, reason: &str, message: impl Into<String>) {
         self.event(object, Severity::Warning, reason, message);
     }
 }

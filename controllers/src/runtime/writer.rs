@@ -80,6 +80,20 @@ impl Writer {
         self.written(self.client.request(request).await)
     }
 
+    /// A strategic merge patch.
+    pub(crate) async fn strategic<K: Kind>(&self, key: &Key, patch: Value) -> Outcome<K> {
+        let request =
+            Self::at::<K>(key).patch(&key.name, &patching(), &Patch::Strategic(patch)).map_err(invalid)?;
+        self.written(self.client.request(request).await)
+    }
+
+    pub(crate) async fn strategic_status<K: Kind>(&self, key: &Key, patch: Value) -> Outcome<K> {
+        let request = Self::at::<K>(key)
+            .patch_subresource("status", &key.name, &patching(), &Patch::Strategic(patch))
+            .map_err(invalid)?;
+        self.written(self.client.request(request).await)
+    }
+
     pub(crate) async fn merge_status<K: Kind>(&self, key: &Key, patch: Value) -> Outcome<K> {
         let request = Self::at::<K>(key)
             .patch_subresource("status", &key.name, &patching(), &Patch::Merge(patch))
@@ -100,7 +114,8 @@ impl Writer {
     pub(crate) async fn delete_with<K: Kind>(&self, object: &K, mut how: DeleteParams) -> Outcome<bool> {
         let key = Key::of(object);
         let uid = object.meta().uid.clone();
-        how.preconditions = Some(Preconditions { uid: uid.clone(), resource_version: None });
+        let asked = how.preconditions.take().unwrap_or(Preconditions { uid: None, resource_version: None });
+        how.preconditions = Some(Preconditions { uid: uid.clone(), ..asked });
         let request = Self::at::<K>(&key).delete(&key.name, &how).map_err(invalid)?;
         match self.client.request_status::<Value>(request).await {
             Ok(_) => {
