@@ -21,9 +21,7 @@ use serde_json::json;
 use crate::Config;
 use crate::claims::{self, controller_of, name, owner_key, uid};
 use crate::replicaset::{message_of, namespace_is_terminating};
-use crate::runtime::{
-    Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_not_found, reason_of,
-};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_not_found};
 use crate::selector::{self, Labels};
 pub(crate) use conditions::{is_complete, is_finished};
 use plan::{Plan, Slot};
@@ -81,6 +79,9 @@ impl Controller {
     /// Pods first, then the status, and finalizers only when the status has noted their pods.
     async fn apply(&self, job: &Job, plan: Plan, api: &Writer) -> anyhow::Result<Next> {
         let mut status = plan.status;
+        let freed = join_all(plan.dismiss.iter().map(|pod| untrack(pod, api))).await;
+        freed.into_iter().collect::<Result<Vec<()>, _>>()?;
+        self.delete(job, &plan.dismiss, api).await?;
         self.delete(job, &plan.delete, api).await?;
         let wanted = plan.create.len();
         let (created, failure) = self.create(job, &plan.create, api).await;
@@ -155,17 +156,26 @@ impl Controller {
     }
 }
 
-/// Lets a pod go; that it is gone already is as good.
+/// Lets a pod go; that it is gone already, or another under its name, is as good. Only the one finalizer is touched,
+/// in whatever version of the pod: a pod that has just been deleted or changed is let go as well.
 async fn untrack(pod: &Pod, api: &Writer) -> Result<(), kube::Error> {
-    let left: Vec<_> = pod.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).collect();
-    let patch = json!({"metadata": {
-        "uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version, "finalizers": left,
-    }});
-    match api.merge::<Pod>(&Key::of(pod), patch).await {
+    if !is_tracked(pod) {
+        return Ok(());
+    }
+    let patch =
+        json!({"metadata": {"uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+    match api.strategic::<Pod>(&Key::of(pod), patch).await {
         Ok(_) => Ok(()),
-        Err(error) if is_not_found(&error) || reason_of(&error) == "Invalid" => Ok(()),
+        Err(error) if is_not_found(&error) || is_other_object(&error) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the server refused a patch because it names another uid.
+fn is_other_object(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|d| &d.causes);
+    causes.any(|cause| cause.field == "metadata.uid")
 }
 
 /// Lets go of pods whose Job is no more, or no longer theirs.

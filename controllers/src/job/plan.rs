@@ -30,7 +30,10 @@ const UNCOUNTED: usize = 500;
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) status: JobStatus,
+    /// Pods to be deleted as a failure of the Job: they keep their finalizer until they are counted.
     pub(super) delete: Vec<Arc<Pod>>,
+    /// Pods the Job itself no longer wants: their finalizer goes first, so that their end counts as no failure.
+    pub(super) dismiss: Vec<Arc<Pod>>,
     pub(super) create: Vec<Slot>,
     /// Pods to lose their finalizer once the status is written.
     pub(super) untrack: Vec<Arc<Pod>>,
@@ -85,13 +88,14 @@ pub(super) fn plan(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     }
     plan.again = view.until_deadline(plan.status.start_time.as_ref());
     let mut ending = view.ending(plan.status.start_time.as_ref());
-    if ending.is_some() {
-        plan.delete = view.active.clone();
+    if let Some(ending) = &ending {
+        let doomed = if ending.success { &mut plan.dismiss } else { &mut plan.delete };
+        doomed.clone_from(&view.active);
     } else {
         if job.metadata.deletion_timestamp.is_none() {
             view.manage(&mut plan);
         }
-        let active = view.active.len() + plan.create.len() - plan.delete.len();
+        let active = view.active.len() + plan.create.len() - plan.removed();
         ending = view.completion(active);
         if ending.is_none() && job.metadata.deletion_timestamp.is_none() {
             suspend_or_resume(&mut plan, suspended, now);
@@ -212,7 +216,7 @@ impl<'a> View<'a> {
     /// Makes or removes pods until as many run as may.
     fn manage(&self, plan: &mut Plan) {
         if self.spec.suspend == Some(true) {
-            plan.delete = self.active.clone();
+            plan.dismiss.clone_from(&self.active);
             return;
         }
         let active = self.active.len();
@@ -222,9 +226,9 @@ impl<'a> View<'a> {
             None => count(parallelism),
             Some(completions) => count((completions - self.succeeded).min(parallelism)),
         };
-        plan.delete = self.surplus(active.saturating_sub(wanted));
-        plan.delete.truncate(BURST);
-        if !plan.delete.is_empty() {
+        plan.dismiss = self.surplus(active.saturating_sub(wanted));
+        plan.dismiss.truncate(BURST);
+        if !plan.dismiss.is_empty() {
             return;
         }
         let occupied = active + if replaces_failed_only(self.spec) { self.terminating() } else { 0 };
@@ -312,11 +316,12 @@ impl<'a> View<'a> {
     }
 
     fn count_pods(&self, plan: &mut Plan) {
-        let stays = |p: &&Arc<Pod>| !plan.delete.iter().any(|d| uid(&**d) == uid(&***p));
+        let goes = plan.delete.iter().chain(&plan.dismiss).map(|p| uid(&**p)).collect::<BTreeSet<_>>();
+        let stays = |p: &&Arc<Pod>| !goes.contains(uid(&***p));
         let ready = self.active.iter().filter(stays).filter(|p| pods::is_ready(p)).count();
-        plan.status.active = Some(number(self.active.len() + plan.create.len() - plan.delete.len()));
+        plan.status.active = Some(number(self.active.len() + plan.create.len() - plan.removed()));
         plan.status.ready = Some(number(ready));
-        plan.status.terminating = Some(number(self.terminating() + plan.delete.len()));
+        plan.status.terminating = Some(number(self.terminating() + plan.removed()));
     }
 
     /// Moves ended pods one step on their way into the counters.
@@ -330,7 +335,8 @@ impl<'a> View<'a> {
         *status.failed.get_or_insert(0) += settle(lost, &tracked);
         let mut noted = self.noted_indexes.clone();
         let mut fresh = 0;
-        for pod in self.pods.iter().filter(|p| is_tracked(p)) {
+        let dismissed: BTreeSet<&str> = plan.dismiss.iter().map(|p| uid(&**p)).collect();
+        for pod in self.pods.iter().filter(|p| is_tracked(p) && !dismissed.contains(uid(&***p))) {
             let failed = is_failed(pod, self.spec);
             if !self.may_untrack(pod, failed, ending) {
                 continue;
@@ -453,6 +459,15 @@ fn number(count: usize) -> i32 {
 
 fn count(number: i32) -> usize {
     usize::try_from(number).unwrap_or(0)
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// How many pods the plan ends.
+    fn removed(&self) -> usize {
+        self.delete.len() + self.dismiss.len()
+    }
 }
 
 // === impl Ending ===

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::plan::{Plan, Slot, plan};
@@ -117,13 +118,52 @@ fn the_deadline_counts_from_the_start_and_rests_while_suspended() {
     job.spec.as_mut().unwrap().suspend = Some(true);
     let suspended = run(&job, &[pod("a", "Running", true, None)]);
     assert_eq!(conditions(&suspended.status), [("Suspended", "JobSuspended")]);
-    assert_eq!((suspended.delete.len(), suspended.status.active), (1, Some(0)));
+    assert_eq!((suspended.dismiss.len(), suspended.status.active), (1, Some(0)));
     job.status = Some(suspended.status);
     job.spec.as_mut().unwrap().suspend = Some(false);
     let resumed = run(&job, &[]);
     assert_eq!(conditions(&resumed.status), [("Suspended", "JobResumed")]);
     assert_eq!(resumed.status.start_time.unwrap().0.as_second(), NOW);
     assert_eq!(resumed.create.len(), 2);
+}
+
+#[test]
+fn pods_that_the_job_ends_itself_lose_their_finalizer_first_and_are_no_failures() {
+    let indexed = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3, "backoffLimit": 0,
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]}});
+    // Why pods go, what the spec says, how many are dismissed, how many are ended as a failure.
+    let cases = [
+        ("suspended", json!({"backoffLimit": 0, "suspend": true}), 2, 0),
+        ("fewer at once", json!({"backoffLimit": 0, "parallelism": 1}), 1, 0),
+        ("none at once", json!({"backoffLimit": 0, "parallelism": 0}), 2, 0),
+        ("the success policy is met", indexed, 2, 0),
+        ("the deadline has passed", json!({"backoffLimit": 0, "activeDeadlineSeconds": 10}), 0, 2),
+    ];
+    for (why, spec, dismissed, ended) in cases {
+        let mut job = job(spec);
+        let started = Timestamp::from_second(NOW - 11).unwrap().to_string();
+        job.status = Some(serde_json::from_value(json!({"startTime": started})).unwrap());
+        let alive = [pod("b", "Running", true, Some(1)), pod("c", "Pending", true, Some(2))];
+        let done = pod("a", "Succeeded", true, Some(0));
+        let pods: Vec<_> =
+            if why.contains("policy") { [&[done], &alive[..]].concat() } else { alive.to_vec() };
+        let first = run(&job, &pods);
+        assert_eq!((first.dismiss.len(), first.delete.len()), (dismissed, ended), "{why}");
+        assert_eq!(first.status.terminating, Some(2.min(i32::try_from(dismissed + ended).unwrap())), "{why}");
+        assert!(!first.dismiss.iter().any(|p| first.untrack.contains(p)), "{why}: let go once");
+        // The next look: what was dismissed has no finalizer and is on its way out.
+        job.status = Some(first.status);
+        let going = |uid: &str| {
+            let mut pod = (*pod(uid, "Running", false, Some(1))).clone();
+            pod.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(NOW).unwrap()));
+            Arc::new(pod)
+        };
+        let left: Vec<_> = first.dismiss.iter().map(|p| going(p.metadata.uid.as_deref().unwrap())).collect();
+        let second = run(&job, &left);
+        let failed = second.status.failed.unwrap_or(0);
+        let lost = conditions(&second.status).iter().any(|(type_, _)| *type_ == "FailureTarget");
+        assert_eq!((failed > 0, lost), (ended > 0, ended > 0), "{why}");
+    }
 }
 
 #[test]
@@ -136,7 +176,7 @@ fn indexes_that_are_free_are_filled_and_doubles_removed() {
     assert_eq!(filled.status.completed_indexes.as_deref(), Some("1"));
     assert_eq!((filled.status.succeeded, uncounted(&filled.status)), (Some(1), json!({})));
     let doubled = run(&job, &[pod("a", "Running", true, Some(2)), pod("b", "Running", true, Some(2))]);
-    assert_eq!((doubled.delete.len(), doubled.create.len()), (1, 0));
+    assert_eq!((doubled.dismiss.len(), doubled.create.len()), (1, 0));
 }
 
 #[test]
