@@ -50,6 +50,22 @@ impl Node {
         self.finalizers.iter().any(|f| f == finalizer)
     }
 
+    /// Whether a reference of an object in `namespace` is one to this node: a right uid under a wrong name, kind or
+    /// namespace is not. Versions of one group are versions of one object.
+    pub(super) fn is_meant_by(&self, reference: &OwnerReference, namespace: &str) -> bool {
+        let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
+        let same = reference.uid == self.uid
+            && reference.name == self.name
+            && reference.kind == self.resource.api.kind
+            && group == self.resource.api.group;
+        same && self.is_reachable_from(namespace)
+    }
+
+    /// Owners are cluster-scoped, or in the namespace of what they own.
+    pub(super) fn is_reachable_from(&self, namespace: &str) -> bool {
+        self.namespace.is_empty() || self.namespace == namespace
+    }
+
     fn waits(&self) -> bool {
         self.deleting && (self.has_finalizer(FINALIZER_FOREGROUND) || self.has_finalizer(FINALIZER_ORPHAN))
     }
@@ -102,8 +118,11 @@ impl Graph {
         }
         let mut affected = Vec::new();
         let owners_changed = old.as_ref().is_none_or(|o| o.owners != node.owners);
-        let needs_look = |uid: &String| self.nodes.get(uid).is_none_or(Node::waits);
-        if node.waits() || (owners_changed && node.owners.iter().any(|o| needs_look(&o.uid))) {
+        let needs_look = |reference: &OwnerReference| {
+            let owner = self.nodes.get(&reference.uid);
+            owner.is_none_or(|owner| owner.waits() || !owner.is_meant_by(reference, &node.namespace))
+        };
+        if node.waits() || (owners_changed && node.owners.iter().any(needs_look)) {
             affected.push(node.uid.clone());
         }
         // An owner that waits may be free when a dependent stops blocking it.
@@ -173,6 +192,30 @@ mod tests {
         assert_eq!(graph.dependents_of(&last), Dependents::Circle);
         let unblocking = Node { owners: vec![], ..last };
         assert_eq!(graph.dependents_of(&unblocking), Dependents::Some);
+    }
+
+    #[test]
+    fn a_right_uid_under_wrong_coordinates_is_worth_a_look() {
+        // Namespace of the dependent, then apiVersion, kind and name of the reference; whether it means the owner.
+        let cases = [
+            ("a", "v1", "ConfigMap", "owner", true),
+            ("b", "v1", "ConfigMap", "owner", false),
+            ("", "v1", "ConfigMap", "owner", false),
+            ("a", "v1", "ConfigMap", "other", false),
+            ("a", "v1", "Secret", "owner", false),
+            ("a", "apps/v1", "ConfigMap", "owner", false),
+            ("a", "v2", "ConfigMap", "owner", true),
+        ];
+        for (namespace, api_version, kind, name, meant) in cases {
+            let mut graph = Graph::default();
+            graph.apply(Node { namespace: "a".to_owned(), ..node("owner", &[], false, &[]) });
+            let mut child = Node { namespace: namespace.to_owned(), ..node("child", &["owner"], false, &[]) };
+            let reference = &mut child.owners[0];
+            (reference.api_version, reference.kind) = (api_version.to_owned(), kind.to_owned());
+            reference.name = name.to_owned();
+            let worth: &[&str] = if meant { &[] } else { &["child"] };
+            assert_eq!(graph.apply(child), worth, "{namespace} {api_version} {kind} {name}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod watch;
 use std::sync::Arc;
 
 use coracle_api::names::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy, Request};
 use kube::core::PartialObjectMeta;
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::Config;
 use crate::discovery::Served;
-use crate::runtime::{Key, Next, Queue, Reconcile, Runtime, Writer, is_conflict, is_not_found};
+use crate::runtime::{Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_conflict, is_not_found};
 use graph::{Graph, Node};
 use judge::{OwnerState, Verdict};
 
@@ -34,14 +35,32 @@ struct Shared {
 struct Controller {
     client: kube::Client,
     shared: Arc<Shared>,
+    recorder: Recorder,
 }
 
 pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let shared = Arc::new(Shared { graph: RwLock::default(), queue: Queue::default() });
     let queue = shared.queue.clone();
     runtime.task(watch::follow_all(runtime.client(), shared.clone()));
-    let client = runtime.client();
-    runtime.work("garbage-collector-controller", queue, 20, Controller { client, shared });
+    let (client, recorder) = (runtime.client(), runtime.recorder("garbage-collector-controller"));
+    runtime.work("garbage-collector-controller", queue, 20, Controller { client, shared, recorder });
+}
+
+/// The object whose owner is in another namespace, and what is said of it.
+fn invalid_namespace(node: &Node, owner: &OwnerReference) -> (ObjectReference, String) {
+    let text = format!(
+        "ownerRef [{}/{}, namespace: {}, name: {}, uid: {}] does not exist in namespace {:?}",
+        owner.api_version, owner.kind, node.namespace, owner.name, owner.uid, node.namespace
+    );
+    let reference = ObjectReference {
+        api_version: Some(node.resource.api.api_version.clone()),
+        kind: Some(node.resource.api.kind.clone()),
+        name: Some(node.name.clone()),
+        namespace: Some(node.namespace.clone()).filter(|n| !n.is_empty()),
+        uid: Some(node.uid.clone()),
+        ..ObjectReference::default()
+    };
+    (reference, text)
 }
 
 impl Reconcile for Controller {
@@ -99,15 +118,14 @@ impl Controller {
             let graph = self.shared.graph.read();
             (graph.node(&owner.uid), graph.resource(&owner.api_version, &owner.kind))
         };
-        if let Some(known) = known {
-            // A reference that names another object under this uid is no reference to it.
-            let same =
-                known.name == owner.name && (known.namespace.is_empty() || known.namespace == node.namespace);
-            return Ok(if same {
-                OwnerState::of(known.deleting, known.has_finalizer(FINALIZER_FOREGROUND))
-            } else {
-                OwnerState::Absent
-            });
+        if let Some(known) = &known {
+            if known.is_meant_by(owner, &node.namespace) {
+                return Ok(OwnerState::of(known.deleting, known.has_finalizer(FINALIZER_FOREGROUND)));
+            }
+            if !known.is_reachable_from(&node.namespace) {
+                let (reference, text) = invalid_namespace(node, owner);
+                self.recorder.warn_of(reference, "OwnerRefInvalidNamespace", text);
+            }
         }
         let Some(resource) = resource else {
             anyhow::bail!(
