@@ -19,6 +19,10 @@ use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer, is_not
 /// Between two looks at content that is on its way out; the end of a pod is noticed at once.
 const RECHECK: Duration = Duration::from_secs(1);
 
+/// Between the deletion and the first look, as upstream: who deletes a namespace and, by the same manifest, what is in
+/// it still finds that.
+const GRACE: Duration = Duration::from_secs(5);
+
 struct Controller {
     namespaces: Arc<Cache<Namespace>>,
 }
@@ -29,15 +33,15 @@ pub(crate) fn start(runtime: &mut Runtime, _config: &Config) {
     let changed = queue.clone();
     namespaces.on_change(move |_, new| {
         if let Some(namespace) = new.filter(|n| is_ending(n)) {
-            changed.add(Key::of(&**namespace));
+            changed.add_after(Key::of(&**namespace), GRACE);
         }
     });
     let (all, changed) = (namespaces.clone(), queue.clone());
     pods.on_change(move |old, new| {
         let (Some(old), None) = (old, new) else { return };
         let key = Key::cluster(old.metadata.namespace.clone().unwrap_or_default());
-        if all.get(&key).is_some_and(|n| is_ending(&n)) {
-            changed.add(key);
+        if let Some(delay) = all.get(&key).and_then(|n| delay(&n, Timestamp::now())) {
+            changed.add_after(key, delay);
         }
     });
     runtime.work("namespace-controller", queue, 10, Controller { namespaces });
@@ -47,6 +51,14 @@ fn is_ending(namespace: &Namespace) -> bool {
     let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref());
     namespace.metadata.deletion_timestamp.is_some()
         && finalizers.is_some_and(|f| f.iter().any(|f| f == FINALIZER_KUBERNETES))
+}
+
+/// How long to wait before a namespace that is ending is emptied.
+fn delay(namespace: &Namespace, now: Timestamp) -> Option<Duration> {
+    let deleted = namespace.metadata.deletion_timestamp.as_ref().filter(|_| is_ending(namespace))?;
+    // The time stamp has whole seconds: it may be up to one second early.
+    let passed = Duration::try_from(now.duration_since(deleted.0)).unwrap_or_default();
+    Some((GRACE + Duration::from_secs(1)).saturating_sub(passed).min(GRACE))
 }
 
 /// What is left, and what went wrong.
@@ -270,6 +282,29 @@ fn conditions(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_is_left_alone_for_some_seconds() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let namespace = |deleted: Option<i64>, finalizer: &str| -> Namespace {
+            let deleted = deleted.map(|second| at(second).to_string());
+            let text = serde_json::json!({"metadata": {"name": "n", "deletionTimestamp": deleted},
+                "spec": {"finalizers": [finalizer]}});
+            serde_json::from_value(text).unwrap()
+        };
+        let cases = [
+            (None, "kubernetes", None),
+            (Some(100), "example.com/other", None),
+            (Some(100), "kubernetes", Some(5)),
+            (Some(98), "kubernetes", Some(4)),
+            (Some(94), "kubernetes", Some(0)),
+            (Some(500), "kubernetes", Some(5)),
+        ];
+        for (deleted, finalizer, expected) in cases {
+            let left = delay(&namespace(deleted, finalizer), at(100)).map(|d| d.as_secs());
+            assert_eq!(left, expected, "{deleted:?} {finalizer}");
+        }
+    }
 
     #[test]
     fn conditions_name_what_remains() {
