@@ -15,7 +15,6 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PropagationPolicy;
-use serde_json::json;
 
 use crate::Config;
 use crate::claims::{self, controller_of, controller_ref, name, namespace, uid};
@@ -181,15 +180,16 @@ impl Controller {
         if revision.is_none() || revision == revision::text(&deployment) {
             return Ok(deployment);
         }
-        let patch =
-            json!({"metadata": {"uid": uid(&deployment), "annotations": {revision::REVISION: revision}}});
+        let mut noted = deployment;
+        let annotations = noted.metadata.annotations.get_or_insert_default();
+        annotations.extend(revision.map(|revision| (revision::REVISION.to_owned(), revision.to_owned())));
         // Through the status first: there a new annotation does not count as a new generation.
-        let key = Key::of(&deployment);
-        let patched: Deployment = api.merge_status(&key, patch.clone()).await?;
-        if revision::text(&patched) == revision {
-            return Ok(patched);
+        let written: Deployment = api.replace_status(&noted).await?;
+        if revision::text(&written) == revision {
+            return Ok(written);
         }
-        Ok(api.merge(&key, patch).await?)
+        noted.metadata.resource_version = written.metadata.resource_version;
+        Ok(api.replace(&noted).await?)
     }
 
     /// Creates the ReplicaSet of the present template unless it exists. None: the name is taken by another template;

@@ -37,7 +37,6 @@ pub(super) fn in_range(set: &StatefulSet, ordinal: i32) -> bool {
 pub(super) fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
     let mut pod = pods::from_template(template, namespace(set), name(set), controller_ref(set));
     let pod_name = format!("{}-{ordinal}", name(set));
-    pod.metadata.generate_name = None;
     pod.metadata.name = Some(pod_name.clone());
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.extend(identity(&pod_name, ordinal));

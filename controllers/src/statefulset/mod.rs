@@ -189,10 +189,10 @@ impl Controller {
         }
         for claim in self.present_claims(set, ordinal) {
             if let Some(owners) = identity::claim_owners(set, pod, ordinal, &claim) {
-                let meta = &claim.metadata;
-                let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version,
-                    "ownerReferences": owners}});
-                api.merge::<PersistentVolumeClaim>(&Key::of(&*claim), patch).await?;
+                // An update, as upstream's role for this controller allows no patch.
+                let mut claim = (*claim).clone();
+                claim.metadata.owner_references = Some(owners);
+                api.replace(&claim).await?;
             }
         }
         Ok(())

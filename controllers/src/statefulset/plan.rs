@@ -9,7 +9,6 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 
 use super::identity::{self, in_range, ordinal};
-use crate::deployment::resolve;
 use crate::pods;
 use crate::revisions;
 
@@ -61,10 +60,10 @@ impl View<'_> {
         actions
     }
 
-    /// Makes every ordinal a healthy pod; returns whether the next stage may begin.
+    /// Makes every ordinal a healthy pod; returns whether the next stage may begin. In parallel it always may: a pod
+    /// that is not well must not keep a new template from mending it.
     fn fill(&self, replicas: &BTreeMap<i32, &Arc<Pod>>, actions: &mut Vec<Action>) -> bool {
         let first = identity::start(self.set);
-        let mut settled = true;
         for ordinal in first..first + identity::replicas(self.set) {
             let Some(pod) = replicas.get(&ordinal).copied() else {
                 actions.push(Action::Create(ordinal, Box::new(self.new_pod(ordinal))));
@@ -77,7 +76,6 @@ impl View<'_> {
                 if !pods::is_terminating(pod) {
                     actions.push(Action::Delete(pod.clone()));
                 }
-                settled = false;
                 if self.in_order() {
                     return false;
                 }
@@ -91,7 +89,7 @@ impl View<'_> {
             }
             actions.push(Action::Restore(ordinal, pod.clone()));
         }
-        settled
+        true
     }
 
     /// Removes what is above the range, highest first.
@@ -106,7 +104,6 @@ impl View<'_> {
         }
         let mut all = replicas.values().chain(condemned.values());
         let first_unavailable = all.find(|p| pods::is_terminating(p) || !self.is_available(p)).copied();
-        let mut settled = true;
         for pod in condemned.values().rev().copied() {
             let terminating = pods::is_terminating(pod);
             let sick =
@@ -116,31 +113,29 @@ impl View<'_> {
             }
             if !terminating {
                 actions.push(Action::Delete(pod.clone()));
-                settled = false;
                 if self.in_order() {
                     return false;
                 }
             }
         }
-        settled
+        true
     }
 
-    /// Deletes pods of old revisions, highest ordinal first, down to the partition, as far as enough stay available.
+    /// Deletes the highest pod of an old revision that is not below the partition, well or not, once all above it are
+    /// available.
     fn roll(&self, replicas: &BTreeMap<i32, &Arc<Pod>>, actions: &mut Vec<Action>) {
         let rolling = self.spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
-        let wanted = identity::replicas(self.set);
         let partition = rolling.and_then(|r| r.partition).unwrap_or(0);
-        let limit = rolling.and_then(|r| r.max_unavailable.as_ref());
-        let limit = limit.map_or(1, |limit| resolve(Some(limit), wanted, false).max(1));
-        let down = |p: &&&Arc<Pod>| pods::is_terminating(p) || !self.is_available(p);
-        let present = i32::try_from(replicas.len()).unwrap_or(i32::MAX);
-        let unavailable =
-            wanted - present + i32::try_from(replicas.values().filter(down).count()).unwrap_or(i32::MAX);
-        let room = usize::try_from(limit - unavailable).unwrap_or(0);
-        let lowest = identity::start(self.set) + partition;
-        let old = replicas.range(lowest..).rev().map(|(_, pod)| *pod);
-        let old = old.filter(|p| revisions::of_pod(p) != Some(&self.update.name) && !pods::is_terminating(p));
-        actions.extend(old.take(room).map(|pod| Action::Delete(pod.clone())));
+        let first = identity::start(self.set);
+        for ordinal in (first + partition..first + identity::replicas(self.set)).rev() {
+            let Some(pod) = replicas.get(&ordinal).filter(|pod| !pods::is_finished(pod)) else { return };
+            if revisions::of_pod(pod) != Some(&self.update.name) && !pods::is_terminating(pod) {
+                return actions.push(Action::Delete((*pod).clone()));
+            }
+            if pods::is_terminating(pod) || !self.is_available(pod) {
+                return;
+            }
+        }
     }
 
     /// Below the partition, or before the update has come so far, a lost pod comes back as it was.

@@ -81,6 +81,12 @@ fn an_update_goes_from_the_highest_down_to_the_partition() {
     assert_eq!(run(&rolling(0), &pods("old", "new", true)).0, "-1");
     assert_eq!(run(&rolling(2), &pods("old", "new", true)).0, "");
     assert_eq!(run(&set(json!({"updateStrategy": {"type": "OnDelete"}})), &pods("old", "old", true)).0, "");
+    let ignored = json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 3}}});
+    assert_eq!(
+        run(&set(ignored), &pods("old", "old", true)).0,
+        "-2",
+        "maxUnavailable has a gate that is off"
+    );
     let (_, status) = run(&rolling(0), &pods("old", "new", true));
     let expected = json!({"replicas": 3, "readyReplicas": 3, "availableReplicas": 3, "currentReplicas": 2,
         "updatedReplicas": 1, "currentRevision": "old", "updateRevision": "new", "collisionCount": 0,
@@ -91,10 +97,37 @@ fn an_update_goes_from_the_highest_down_to_the_partition() {
 }
 
 #[test]
+fn in_parallel_a_new_template_mends_what_is_broken() {
+    // Management policy, then revision and readiness of the pods 0 to 2, and what happens.
+    let cases = [
+        ("Parallel", [("old", false), ("old", false), ("old", false)], "-2"),
+        ("Parallel", [("old", false), ("old", false), ("new", false)], ""),
+        ("Parallel", [("old", false), ("old", false), ("new", true)], "-1"),
+        ("Parallel", [("old", false), ("new", true), ("new", true)], "-0"),
+        ("OrderedReady", [("old", false), ("old", false), ("old", false)], ""),
+        ("OrderedReady", [("old", true), ("old", true), ("old", false)], ""),
+        ("OrderedReady", [("old", true), ("old", true), ("new", true)], "-1"),
+    ];
+    for (policy, pods, expected) in cases {
+        let set = set(json!({"podManagementPolicy": policy}));
+        let pods: Vec<_> =
+            (0..).zip(pods).map(|(ordinal, (revision, ready))| pod(ordinal, revision, ready)).collect();
+        assert_eq!(run(&set, &pods).0, expected, "{policy} {pods:?}");
+    }
+    // What has ended is made anew, what is above the range goes, and an update waits for neither.
+    let parallel = set(json!({"podManagementPolicy": "Parallel", "replicas": 2}));
+    let mut ended = (*pod(0, "new", false)).clone();
+    ended.status.as_mut().unwrap().phase = Some("Failed".to_owned());
+    let pods = [Arc::new(ended), pod(1, "old", false), pod(2, "old", true)];
+    assert_eq!(run(&parallel, &pods).0, "-0 -2 -1");
+}
+
+#[test]
 fn a_pod_has_its_own_name_and_claim() {
     let pod = identity::pod(&set(json!({})), &PodTemplateSpec::default(), "rev", 2);
     let pod = serde_json::to_value(pod).unwrap();
     assert_eq!(pod["metadata"]["name"], "s-2");
+    assert_eq!(pod["metadata"]["generateName"], "s-");
     assert_eq!(pod["spec"]["hostname"], "s-2");
     assert_eq!(pod["spec"]["subdomain"], "svc");
     assert_eq!(pod["metadata"]["labels"]["apps.kubernetes.io/pod-index"], "2");
