@@ -1,5 +1,6 @@
 //! Endpoints, the form before slices: one object per Service, ready and not ready addresses by port set.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
@@ -58,37 +59,76 @@ fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
     let ipv6 =
         service.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first()).is_some_and(|f| f == "IPv6");
     let unready_too = publishes_not_ready(service);
-    let mut subsets: Vec<EndpointSubset> = Vec::new();
+    let has_ports = service.spec.as_ref().is_some_and(|s| s.ports.as_ref().is_some_and(|p| !p.is_empty()));
+    let mut offers: Vec<Offer> = Vec::new();
     for pod in pods {
         let leaving = pods::is_terminating(pod) && !unready_too;
         let Some(address) = pod::address(pod, ipv6).filter(|_| !leaving) else { continue };
-        let ports = ports(service, pod);
-        let has_ports =
-            service.spec.as_ref().is_some_and(|s| s.ports.as_ref().is_some_and(|p| !p.is_empty()));
-        if has_ports && ports.is_empty() {
-            continue;
-        }
         let address = EndpointAddress {
             ip: address,
             hostname: pod::hostname(pod, service),
             node_name: pods::node_name(pod).map(str::to_owned),
             target_ref: Some(pod::reference(pod)),
         };
-        let ports = (!ports.is_empty()).then_some(ports);
-        let at = subsets.iter().position(|s| s.ports == ports).unwrap_or_else(|| {
-            subsets.push(EndpointSubset { ports, ..EndpointSubset::default() });
-            subsets.len() - 1
-        });
         let ready = unready_too || pods::is_ready(pod);
-        let list = if ready { &mut subsets[at].addresses } else { &mut subsets[at].not_ready_addresses };
-        list.get_or_insert_default().push(address);
-    }
-    for subset in &mut subsets {
-        for list in [&mut subset.addresses, &mut subset.not_ready_addresses].into_iter().flatten() {
-            list.sort_by(|a, b| a.ip.cmp(&b.ip));
+        let ports = ports(service, pod);
+        if has_ports {
+            offers.extend(ports.into_iter().map(|port| Offer {
+                port: Some(port),
+                address: address.clone(),
+                ready,
+            }));
+        } else {
+            offers.push(Offer { port: None, address, ready });
         }
     }
-    subsets.sort_by_cached_key(|s| serde_json::to_string(&s.ports).unwrap_or_default());
+    packed(offers)
+}
+
+/// One port at one address; without a port for a Service that names none.
+struct Offer {
+    port: Option<EndpointPort>,
+    address: EndpointAddress,
+    ready: bool,
+}
+
+/// Ports that the very same addresses offer stand together, as upstream groups them: first the addresses of each port,
+/// then the ports of each set of addresses.
+fn packed(offers: Vec<Offer>) -> Vec<EndpointSubset> {
+    type Place = (String, String);
+    type Addresses = BTreeMap<Place, (bool, EndpointAddress)>;
+    let text = |port: &Option<EndpointPort>| serde_json::to_string(port).unwrap_or_default();
+    let mut by_port: BTreeMap<String, (Option<EndpointPort>, Addresses)> = BTreeMap::new();
+    for Offer { port, address, ready } in offers {
+        let uid = address.target_ref.as_ref().and_then(|r| r.uid.clone()).unwrap_or_default();
+        let (_, addresses) = by_port.entry(text(&port)).or_insert_with(|| (port, Addresses::new()));
+        let place = addresses.entry((address.ip.clone(), uid)).or_insert((ready, address));
+        // Of one address that is both, not ready counts.
+        place.0 &= ready;
+    }
+    let mut by_addresses: BTreeMap<Vec<(Place, bool)>, (Vec<EndpointPort>, Addresses)> = BTreeMap::new();
+    let mut by_port: Vec<_> = by_port.into_values().collect();
+    by_port.sort_by_key(|(port, _)| port.as_ref().map(|port| port.port));
+    for (port, addresses) in by_port {
+        let set = addresses.iter().map(|(place, (ready, _))| (place.clone(), *ready)).collect();
+        by_addresses.entry(set).or_insert_with(|| (Vec::new(), addresses)).0.extend(port);
+    }
+    let subset = |(ports, addresses): (Vec<EndpointPort>, Addresses)| {
+        let (ready, unready): (Vec<_>, Vec<_>) = addresses.into_values().partition(|(ready, _)| *ready);
+        let list = |all: Vec<(bool, EndpointAddress)>| {
+            (!all.is_empty()).then(|| all.into_iter().map(|(_, address)| address).collect())
+        };
+        EndpointSubset {
+            addresses: list(ready),
+            not_ready_addresses: list(unready),
+            ports: (!ports.is_empty()).then_some(ports),
+        }
+    };
+    let mut subsets: Vec<_> = by_addresses.into_values().map(subset).collect();
+    let key = |s: &EndpointSubset| -> Vec<(i32, Option<String>)> {
+        s.ports.iter().flatten().map(|port| (port.port, port.name.clone())).collect()
+    };
+    subsets.sort_by_cached_key(key);
     subsets
 }
 
@@ -119,4 +159,48 @@ fn truncate(subsets: &mut [EndpointSubset]) -> bool {
     subsets.iter_mut().for_each(|s| cut(&mut s.addresses));
     subsets.iter_mut().for_each(|s| cut(&mut s.not_ready_addresses));
     over
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Subsets in short: the ports, the ready addresses, the others.
+    fn short(offers: &[(&str, &str, bool)]) -> Vec<String> {
+        let offer = |(port, ip, ready): &(&str, &str, bool)| Offer {
+            port: port.parse().ok().map(|port| EndpointPort { port, ..EndpointPort::default() }),
+            address: EndpointAddress { ip: (*ip).to_owned(), ..EndpointAddress::default() },
+            ready: *ready,
+        };
+        let list = |all: &Option<Vec<EndpointAddress>>| {
+            all.iter().flatten().map(|a| a.ip.clone()).collect::<Vec<_>>().join(",")
+        };
+        let ports = |s: &EndpointSubset| {
+            s.ports.iter().flatten().map(|p| p.port.to_string()).collect::<Vec<_>>().join(",")
+        };
+        let subsets = packed(offers.iter().map(offer).collect());
+        subsets
+            .iter()
+            .map(|s| format!("{}:{}|{}", ports(s), list(&s.addresses), list(&s.not_ready_addresses)))
+            .collect()
+    }
+
+    #[test]
+    fn ports_of_the_same_addresses_stand_together() {
+        let cases: [(&[(&str, &str, bool)], &[&str]); 6] = [
+            (&[("80", "b", true), ("80", "a", true), ("90", "a", true), ("90", "b", true)], &["80,90:a,b|"]),
+            (&[("80", "a", true), ("80", "b", false), ("90", "a", true), ("90", "b", false)], &["80,90:a|b"]),
+            // A named port that two pods have under different numbers, beside one that both share.
+            (
+                &[("80", "a", true), ("80", "b", true), ("8080", "a", true), ("9090", "b", true)],
+                &["80:a,b|", "8080:a|", "9090:b|"],
+            ),
+            (&[("80", "a", true), ("90", "a", false)], &["80:a|", "90:|a"]),
+            (&[("80", "a", true), ("80", "a", false)], &["80:|a"]),
+            (&[("", "a", true), ("", "b", false)], &[":a|b"]),
+        ];
+        for (offers, expected) in cases {
+            assert_eq!(short(offers), expected, "{offers:?}");
+        }
+    }
 }
