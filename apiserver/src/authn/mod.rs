@@ -16,8 +16,10 @@ use crate::status::{Result, Status};
 
 pub mod front_proxy;
 pub mod impersonation;
+mod legacy;
 mod tokens;
 
+pub use legacy::note_uses;
 pub use tokens::{Bound, Claims, Reference, Tokens};
 
 /// An authenticated identity. Upstream's `user.Info`.

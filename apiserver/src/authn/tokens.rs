@@ -10,10 +10,11 @@ use coracle_api::{Gvr, Object};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use super::User;
+use super::legacy::{self, Use};
 use crate::cluster::Cluster;
 use crate::pki::SigningKey;
 
@@ -73,6 +74,12 @@ pub enum TokenError {
     Audience(String, String),
     #[error("invalid bearer token, service account token has been invalidated")]
     Invalidated,
+    #[error(
+        "invalid bearer token, the token in secret {0}/{1} has been marked invalid. Use tokens from the TokenRequest \
+         API or manually created secret-based tokens, or remove the 'kubernetes.io/legacy-token-invalid-since' label \
+         from the secret to temporarily allow use of this token"
+    )]
+    Retired(String, String),
 }
 
 /// Signs and checks tokens of one issuer.
@@ -80,17 +87,30 @@ pub struct Tokens {
     key: Arc<SigningKey>,
     issuer: String,
     verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    /// Uses of tokens of Secrets, for whoever notes them.
+    uses: (mpsc::Sender<Use>, Mutex<Option<mpsc::Receiver<Use>>>),
 }
 
 // === impl Tokens ===
 
 impl Tokens {
     pub fn new(key: Arc<SigningKey>, issuer: impl Into<String>) -> Self {
-        Tokens { key, issuer: issuer.into(), verified: Mutex::default() }
+        let (sender, receiver) = mpsc::channel(legacy::WAITING);
+        Tokens {
+            key,
+            issuer: issuer.into(),
+            verified: Mutex::default(),
+            uses: (sender, Mutex::new(Some(receiver))),
+        }
     }
 
     pub fn issuer(&self) -> &str {
         &self.issuer
+    }
+
+    /// What is to be noted; for the first who asks.
+    pub fn uses(&self) -> Option<mpsc::Receiver<Use>> {
+        self.uses.1.lock().take()
     }
 
     pub fn key(&self) -> &SigningKey {
@@ -99,11 +119,7 @@ impl Tokens {
 
     /// A compact JWS of the claims.
     pub fn sign(&self, claims: &Claims) -> Option<String> {
-        let header = json!({"alg": "ES256", "kid": self.key.id()}).to_string();
-        let payload = serde_json::to_string(claims).ok()?;
-        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-        let signature = self.key.sign(message.as_bytes())?;
-        Some(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        self.key.jws(&serde_json::to_string(claims).ok()?)
     }
 
     /// The claims of a token that is ours, in time, for one of the audiences (none given: this server), and whose bound
@@ -116,6 +132,7 @@ impl Tokens {
         now: Timestamp,
     ) -> Result<Arc<Claims>, TokenError> {
         let claims = self.signed(token).ok_or(TokenError::Malformed)?;
+        let at = now;
         let now = now.as_second();
         if claims.exp <= now {
             return Err(TokenError::Expired);
@@ -127,6 +144,14 @@ impl Tokens {
         let wanted = if audiences.is_empty() { &own[..] } else { audiences };
         if !claims.aud.iter().any(|a| wanted.contains(a)) {
             return Err(TokenError::Audience(format!("{:?}", claims.aud), format!("{wanted:?}")));
+        }
+        if claims.iss == legacy::ISSUER {
+            let (valid, used) = legacy::check(cluster, &claims, token, at);
+            if let Some(used) = used {
+                // A full channel loses nothing: the next use is noted.
+                let _ = self.uses.0.try_send(used);
+            }
+            return valid.map(|()| claims);
         }
         if claims.bound.is_alive(cluster, now) { Ok(claims) } else { Err(TokenError::Invalidated) }
     }
@@ -143,11 +168,9 @@ impl Tokens {
         if header["alg"] != "ES256" || !self.key.verify(message.as_bytes(), &decode(signature)?) {
             return None;
         }
-        let claims: Claims = serde_json::from_slice(&decode(payload)?).ok()?;
-        if claims.iss != self.issuer {
-            return None;
-        }
-        let claims = Arc::new(claims);
+        let payload = decode(payload)?;
+        let own = serde_json::from_slice(&payload).ok().filter(|claims: &Claims| claims.iss == self.issuer);
+        let claims = Arc::new(own.or_else(|| legacy::read(&payload, &self.issuer))?);
         let mut verified = self.verified.lock();
         if verified.len() >= REMEMBERED {
             verified.clear();
@@ -218,6 +241,8 @@ fn is_long_deleted(object: &Object, now: i64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::cluster::testing::Fixed;
     use crate::pki::Pki;

@@ -61,7 +61,8 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
         try_join_all(reconciled),
         ensure_service(server),
         ensure_service_range(server),
-        ensure_trust(server)
+        ensure_trust(server),
+        ensure_token_tracking(server)
     )?;
     Ok(())
 }
@@ -169,6 +170,23 @@ async fn ensure_trust(server: &Arc<Server>) -> Result<()> {
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
         "metadata": {"name": "extension-apiserver-authentication", "namespace": NAMESPACE_SYSTEM}});
     follow(server, &system(), &core("configmaps"), Object(object), &["data"]).await
+}
+
+/// Since which day the uses of Secrets' tokens are noted.
+async fn ensure_token_tracking(server: &Arc<Server>) -> Result<()> {
+    let name = "kube-apiserver-legacy-service-account-token-tracking";
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"since": today},
+        "metadata": {"name": name, "namespace": NAMESPACE_SYSTEM}});
+    let user = system();
+    ensure(server, &user, &core("configmaps"), Object(map)).await?;
+    let change = |map: &mut Object| -> Result<(), Status> {
+        if map.str_at(&["data", "since"]).parse::<jiff::civil::Date>().is_err() {
+            map.set(&["data", "since"], json!(today));
+        }
+        Ok(())
+    };
+    server.modify(&user, &core("configmaps"), "", NAMESPACE_SYSTEM, name, false, &change).await.map(drop)
 }
 
 /// The first address of the service range: the API server's own.

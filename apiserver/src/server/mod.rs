@@ -148,6 +148,9 @@ impl Server {
             tasks.spawn(listener::run(server.clone(), socket, tls, server.stop.clone()));
         }
         bootstrap::reconcile(&server).await.map_err(StartError::Bootstrap)?;
+        if let Some(uses) = server.access.authn.tokens.uses() {
+            tasks.spawn(crate::authn::note_uses(server.clone(), uses, server.stop.clone()));
+        }
         tasks.spawn(bootstrap::aggregate_roles(server.clone(), server.stop.clone()));
         let mut definitions = crd::Definitions::default();
         definitions.settle(&server).await;
