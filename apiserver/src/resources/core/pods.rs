@@ -88,6 +88,7 @@ impl Strategy for Pods {
             }
             return;
         }
+        pod_spec::merge_label_keys(new);
         let spec = new.at(&["spec"]).cloned().unwrap_or_default();
         let class = resources::qos_class(&spec).name();
         new.set(&["status"], json!({"phase": "Pending", "qosClass": class}));

@@ -4,6 +4,7 @@ mod actions;
 mod containers;
 mod defaults;
 mod environment;
+mod label_keys;
 mod resize;
 mod scheduling;
 mod update;
@@ -12,6 +13,7 @@ mod volumes;
 mod warnings;
 
 pub(super) use defaults::{pod, round_up_to_millis, template};
+pub(super) use label_keys::merge_label_keys;
 pub(super) use resize::{resized_spec, validate_pod_resize};
 pub(super) use update::validate_pod_update;
 pub(super) use validation::{items, job_template, replicated_template, validate_pod};

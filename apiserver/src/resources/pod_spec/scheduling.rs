@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::super::validation::{Errors, label_selector};
+use super::label_keys;
 use super::validation::items;
 use crate::field_names::{dns1123_label, dns1123_subdomain, label_value, qualified_name};
 
@@ -122,6 +123,7 @@ fn pod_term(at: &str, term: &Value, errors: &mut Errors) {
         errors.all_invalid(format!("{at}.namespace"), name, dns1123_label(name));
     }
     let key = term["topologyKey"].as_str().unwrap_or_default();
+    label_keys::check(at, term, errors);
     let at = format!("{at}.topologyKey");
     if key.is_empty() {
         errors.required(&*at, "can not be empty");
@@ -151,7 +153,7 @@ pub(super) fn toleration(at: &str, t: &Value, errors: &mut Errors) {
             let detail = "value must be empty when `operator` is 'Exists'";
             errors.invalid(format!("{at}.operator"), text("value"), detail);
         }
-        "Exists" | "Lt" | "Gt" => {}
+        "Exists" => {}
         other => errors.one_of(format!("{at}.operator"), other, &["Equal", "Exists"]),
     }
     if !text("effect").is_empty() {
@@ -195,5 +197,6 @@ pub(super) fn spread(at: &str, spec: &Value, errors: &mut Errors) {
             }
         }
         label_selector(&format!("{at}.labelSelector"), &c["labelSelector"], errors);
+        label_keys::check(&at, c, errors);
     }
 }
