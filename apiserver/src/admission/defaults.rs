@@ -72,6 +72,27 @@ pub(super) fn storage_class(
     Ok(())
 }
 
+/// StorageObjectInUseProtection: what may be in use carries a finalizer, which a controller takes off when it is not.
+pub(super) fn protect_storage(
+    _: &dyn Cluster,
+    what: &Attributes<'_>,
+    object: &mut Object,
+    _: Option<&Object>,
+) -> Result<()> {
+    const PROTECTED: [(&str, &str, &str); 3] = [
+        ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+        ("", "persistentvolumes", "kubernetes.io/pv-protection"),
+        ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
+    ];
+    for (group, plural, finalizer) in PROTECTED {
+        let path = ["metadata", "finalizers"];
+        if what.creates(group, plural) && !object.items_at(&path).iter().any(|f| f == finalizer) {
+            push(object, &path, json!(finalizer));
+        }
+    }
+    Ok(())
+}
+
 /// DefaultIngressClass, likewise.
 pub(super) fn ingress_class(
     cluster: &dyn Cluster,

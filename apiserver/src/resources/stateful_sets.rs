@@ -45,9 +45,11 @@ impl Strategy for StatefulSets {
     }
 
     /// How many pods of a rolling update may be away is a feature that upstream has not switched on.
+    /// A set that has a number from before keeps it.
     fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
-        if old.is_none() {
-            new.remove(&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]);
+        const LIMIT: [&str; 4] = ["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
+        if old.is_none_or(|old| old.at(&LIMIT).is_none()) {
+            new.remove(&LIMIT);
         }
     }
 

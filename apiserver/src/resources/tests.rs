@@ -1,7 +1,7 @@
 //! Rows and defaults against what upstream v1.36 answers.
 
 use coracle_api::{Gvk, Object};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::builtins;
 use crate::authn::User;
@@ -85,4 +85,47 @@ fn causes_are_upstreams() {
 /// Causes that are found where addresses are allocated, at the commit.
 fn is_found_later(case: &Value) -> bool {
     case["causes"].to_string().contains("failed to allocate IP")
+}
+
+/// Fields that upstream takes from nobody, or only keeps where they are: whether they are there after a create, and
+/// after an update of an object that has them.
+#[test]
+fn what_upstream_drops_in_silence_is_dropped() {
+    let claim = |spec: Value| json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": spec});
+    let source = |group: &str, kind: &str| json!({"apiGroup": group, "kind": kind, "name": "x"});
+    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+        "spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 2}}}});
+    let far = json!({"apiGroup": "g", "kind": "K", "name": "x", "namespace": "other"});
+    let source_at = "/spec/dataSource";
+    let cases = [
+        (claim(json!({"dataSource": source("", "PersistentVolumeClaim")})), source_at, true, true),
+        (
+            claim(json!({"dataSource": source("snapshot.storage.k8s.io", "VolumeSnapshot")})),
+            source_at,
+            true,
+            true,
+        ),
+        (claim(json!({"dataSource": source("example.com", "Populator")})), source_at, false, true),
+        (
+            claim(json!({"dataSource": source("example.com", "PersistentVolumeClaim")})),
+            source_at,
+            false,
+            true,
+        ),
+        (claim(json!({"dataSourceRef": source("example.com", "Populator")})), source_at, true, true),
+        (claim(json!({"dataSourceRef": far})), "/spec/dataSourceRef", false, true),
+        (set, "/spec/updateStrategy/rollingUpdate/maxUnavailable", false, true),
+    ];
+    let user = User::default();
+    for (body, path, on_create, on_update) in cases {
+        let gvk = Object(body.clone()).gvk();
+        let resource = Resource::from(row(&gvk));
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let cx = WriteContext { user: &user, resource: &resource, subresource: "", now, dry_run: true };
+        for (old, kept) in [(None, on_create), (Some(Object(body.clone())), on_update)] {
+            let mut new = Object(body.clone());
+            row(&gvk).strategy.prepare(&cx, &mut new, old.as_ref());
+            assert_eq!(new.0.pointer(path).is_some(), kept, "{body} {path} update: {}", old.is_some());
+        }
+    }
 }

@@ -81,11 +81,14 @@ impl Strategy for Claims {
         }
     }
 
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, _old: Option<&Object>) {
+    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+        drop_ignored_sources(new, old);
         let source = |key: &str| new.at(&["spec", key]).cloned();
         match (source("dataSource"), source("dataSourceRef")) {
             (Some(s), None) => new.set(&["spec", "dataSourceRef"], s),
-            (None, Some(r)) if r["namespace"].is_null() => new.set(&["spec", "dataSource"], r),
+            (None, Some(r)) if r["namespace"].as_str().unwrap_or_default().is_empty() => {
+                new.set(&["spec", "dataSource"], r)
+            }
             _ => {}
         }
     }
@@ -97,6 +100,24 @@ impl Strategy for Claims {
             claim_update(new, old, &mut errors);
         }
         errors.0
+    }
+}
+
+/// What upstream never took as a source and has always dropped in silence, unless the claim has one already: a
+/// `dataSource` that is neither claim nor snapshot, and a reference into another namespace, whose gate
+/// (`CrossNamespaceVolumeDataSource`) is off.
+fn drop_ignored_sources(new: &mut Object, old: Option<&Object>) {
+    let had = |key: &str| old.is_some_and(|old| old.at(&["spec", key]).is_some());
+    if !new.str_at(&["spec", "dataSourceRef", "namespace"]).is_empty() && !had("dataSourceRef") {
+        new.remove(&["spec", "dataSourceRef"]);
+    }
+    if had("dataSource") || had("dataSourceRef") || new.at(&["spec", "dataSourceRef"]).is_some() {
+        return;
+    }
+    let text = |key: &str| new.str_at(&["spec", "dataSource", key]);
+    let known = [("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot")];
+    if !known.contains(&(text("apiGroup"), text("kind"))) {
+        new.remove(&["spec", "dataSource"]);
     }
 }
 
