@@ -47,7 +47,9 @@ impl Status {
         Status::new(code, reason, message).with_details(json!({}))
     }
 
-    pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+    /// Adds what was noticed before the failure's own warnings.
+    pub fn with_warnings(mut self, mut warnings: Vec<String>) -> Self {
+        warnings.append(&mut self.0.warnings);
         self.0.warnings = warnings;
         self
     }
@@ -148,9 +150,13 @@ impl Status {
         Status::new(410, "Expired", message)
     }
 
+    /// Nought seconds: the client is not told when to come back.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
-        Status::new(429, "TooManyRequests", message)
-            .with_details(json!({"retryAfterSeconds": retry_after_seconds}))
+        let details = match retry_after_seconds {
+            0 => json!({}),
+            seconds => json!({"retryAfterSeconds": seconds}),
+        };
+        Status::new(429, "TooManyRequests", message).with_details(details)
     }
 
     pub fn request_entity_too_large(message: impl Into<String>) -> Self {

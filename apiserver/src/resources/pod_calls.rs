@@ -17,6 +17,9 @@ use crate::verbs::inner::Deletion;
 
 /// `pods/binding` and `bindings`: the scheduler's word.
 pub(super) struct Bind;
+/// Evictions that the controller of a budget has not seen yet.
+const MOST_DISRUPTED: usize = 2000;
+
 /// `pods/eviction`: a delete that asks the disruption budgets first.
 pub(super) struct Evict;
 
@@ -108,6 +111,11 @@ fn set_condition(pod: &mut Object, kind: &str, status: &str, reason: Option<(&st
 }
 
 impl Call for Evict {
+    /// Both versions there have been say the same.
+    fn accepts(&self, api_version: &str) -> bool {
+        api_version == "policy/v1beta1"
+    }
+
     fn call<'a>(&'a self, server: &'a Arc<Server>, call: Invocation<'a>) -> BoxFuture<'a, Result<Object>> {
         async move {
             if call.name != call.body.name() {
@@ -196,19 +204,49 @@ fn take(budget: &mut Object, pod: &str, now: Timestamp) -> Result<()> {
         ));
     }
     let allowed = number("disruptionsAllowed");
-    if allowed <= 0 {
-        return Err(refused(
-            format!(
-                "The disruption budget {name} needs {} healthy pods and has {} currently",
-                number("desiredHealthy"),
-                number("currentHealthy")
-            ),
-            0,
-        ));
+    let forbidden = |why: &str| {
+        let group = Gvr::new("policy", "v1", "poddisruptionbudget");
+        Err(Status::forbidden(&group, name, why))
+    };
+    if allowed < 0 {
+        return forbidden("pdb disruptions allowed is negative");
+    }
+    let disrupted = budget.at(&["status", "disruptedPods"]).and_then(Value::as_object);
+    if disrupted.is_some_and(|pods| pods.len() > MOST_DISRUPTED) {
+        return forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller");
+    }
+    if allowed == 0 {
+        return Err(refused(why_none(budget), 0));
     }
     budget.set(&["status", "disruptionsAllowed"], allowed - 1);
     budget.set(&["status", "disruptedPods", pod], coracle_api::time::seconds(now));
     Ok(())
+}
+
+/// Why a budget allows no disruption.
+fn why_none(budget: &Object) -> String {
+    let number = |field: &str| budget.i64_at(&["status", field]).unwrap_or(0);
+    let name = budget.name();
+    let condition =
+        budget.items_at(&["status", "conditions"]).iter().find(|c| c["type"] == "DisruptionAllowed");
+    let text = |key: &str| condition.and_then(|c| c[key].as_str()).unwrap_or_default();
+    let told = text("status") == "False" && !text("message").is_empty();
+    let (wanted, healthy) = (number("desiredHealthy"), number("currentHealthy"));
+    match () {
+        () if told && text("reason") == "SyncFailed" => format!(
+            "The disruption budget {name} does not allow evicting pods currently because it failed sync: {}",
+            text("message")
+        ),
+        () if healthy <= wanted => {
+            format!("The disruption budget {name} needs {wanted} healthy pods and has {healthy} currently")
+        }
+        () if told => format!(
+            "The disruption budget {name} does not allow evicting pods currently ({}): {}",
+            text("reason"),
+            text("message")
+        ),
+        () => format!("The disruption budget {name} does not allow evicting pods currently"),
+    }
 }
 
 /// Whether a budget's selector covers a pod; an empty selector covers all.
@@ -233,6 +271,37 @@ fn selects(budget: &Object, pod: &Object) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_budget_says_why_it_allows_none() {
+        let condition = |reason: &str, message: &str| json!([{"type": "DisruptionAllowed", "status": "False", "reason": reason, "message": message}]);
+        let needs = "The disruption budget b needs 2 healthy pods and has 2 currently";
+        let no = "The disruption budget b does not allow evicting pods currently";
+        let cases = [
+            (json!({"desiredHealthy": 2, "currentHealthy": 2}), 429, needs.to_owned()),
+            (
+                json!({"desiredHealthy": 2, "currentHealthy": 2, "conditions": condition("SyncFailed", "no scale")}),
+                429,
+                format!("{no} because it failed sync: no scale"),
+            ),
+            (
+                json!({"desiredHealthy": 1, "currentHealthy": 2, "conditions": condition("Why", "so")}),
+                429,
+                format!("{no} (Why): so"),
+            ),
+            (json!({"desiredHealthy": 1, "currentHealthy": 2}), 429, no.to_owned()),
+            (json!({"disruptionsAllowed": -1}), 403, "pdb disruptions allowed is negative".to_owned()),
+        ];
+        for (status, code, why) in cases {
+            let mut budget = Object(json!({"metadata": {"name": "b"}, "status": status}));
+            let refusal = take(&mut budget, "p", Timestamp::UNIX_EPOCH).unwrap_err();
+            let details = refusal.0.details.clone().unwrap_or_default();
+            let text = format!("{refusal} {}", details["causes"][0]["message"].as_str().unwrap_or_default());
+            assert!(refusal.code() == code && text.contains(&why), "{status}: {text}");
+            assert!(details.get("retryAfterSeconds").is_none(), "nobody knows when to come back");
+        }
+        assert!(Evict.accepts("policy/v1beta1") && !Evict.accepts("policy/v1alpha1"));
+    }
 
     #[test]
     fn a_pod_is_bound_once() {

@@ -348,7 +348,7 @@ pub fn status(failure: &Status) -> Response<Body> {
     let mut response = json(code, &failure.to_json());
     super::serve::add_warnings(&mut response, &failure.0.warnings);
     let retry = failure.0.details.as_ref().and_then(|d| d.get("retryAfterSeconds")).and_then(Value::as_u64);
-    if let Some(seconds) = retry {
+    if let Some(seconds) = retry.filter(|seconds| *seconds > 0) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
