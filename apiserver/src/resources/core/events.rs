@@ -61,6 +61,9 @@ impl Strategy for Events {
             errors.0.extend(crate::verbs::metadata::validate(new, cx.resource));
             strict(new, &mut errors);
         }
+        if let Some(old) = old.filter(|_| newer) {
+            unchanged(new, old, &mut errors);
+        }
         errors.0
     }
 
@@ -110,8 +113,45 @@ fn reported(new: &Object, newer: bool, errors: &mut Errors) {
     }
 }
 
-/// What the newer group asks of new events.
-fn strict(new: &Object, errors: &mut Errors) {
+/// What the newer group lets an update change: of what an event says, its series alone.
+fn unchanged(new: &Object, old: &Object, errors: &mut Errors) {
+    if new.at(&["series"]) != old.at(&["series"]) {
+        series(new, errors);
+    }
+    // Each field under the name upstream reports it by, and its newer name.
+    const FIELDS: [(&str, &str); 13] = [
+        ("involvedObject", "regarding"),
+        ("reason", "reason"),
+        ("message", "note"),
+        ("source", "deprecatedSource"),
+        ("firstTimestamp", "deprecatedFirstTimestamp"),
+        ("lastTimestamp", "deprecatedLastTimestamp"),
+        ("count", "deprecatedCount"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingController", "reportingComponent"),
+        ("reportingInstance", "reportingInstance"),
+    ];
+    let unset = |v: &&Value| v.is_null() || **v == json!(0) || **v == json!({}) || **v == json!("");
+    for (name, other) in FIELDS {
+        let of = |event: &'_ Object| {
+            let found = event.at(&[name]).or_else(|| event.at(&[other]));
+            found.filter(|v| !unset(v)).cloned()
+        };
+        let (is, was) = (of(new), of(old));
+        if name == "eventTime"
+            && is.as_ref().and_then(coracle_api::time::parse)
+                == was.as_ref().and_then(coracle_api::time::parse)
+        {
+            continue;
+        }
+        errors.immutable(name, is.as_ref(), was.as_ref());
+    }
+}
+
+fn series(new: &Object, errors: &mut Errors) {
     if let Some(series) = new.at(&["series"]).filter(|s| s.is_object()) {
         if series["count"].as_i64().unwrap_or(0) < 2 {
             errors.invalid("series.count", "", "should be at least 2");
@@ -120,6 +160,11 @@ fn strict(new: &Object, errors: &mut Errors) {
             errors.required("series.lastObservedTime", "");
         }
     }
+}
+
+/// What the newer group asks of new events.
+fn strict(new: &Object, errors: &mut Errors) {
+    series(new, errors);
     if new.at(&["eventTime"]).is_none_or(Value::is_null) {
         errors.required("eventTime", "");
     }
@@ -207,4 +252,44 @@ fn first<'a>(o: &'a Object, paths: &[&[&str]]) -> &'a str {
 
 fn text(value: &Value) -> Value {
     json!(value.as_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_the_newer_group_only_the_series_of_an_event_changes() {
+        let old = || {
+            json!({"regarding": {"name": "p"}, "reason": "R", "note": "N", "type": "Normal", "action": "A",
+            "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "c", "reportingInstance": "i"})
+        };
+        let series = json!({"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"});
+        let cases = [
+            ("series", series, ""),
+            (
+                "series",
+                json!({"count": 1, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}),
+                "series.count",
+            ),
+            ("reason", json!("other"), "reason"),
+            ("note", json!("other"), "message"),
+            ("regarding", json!({"name": "q"}), "involvedObject"),
+            ("type", json!("Warning"), "type"),
+            ("deprecatedCount", json!(7), "count"),
+            ("deprecatedCount", json!(0), ""),
+            ("reportingController", json!("d"), "reportingController"),
+            ("eventTime", json!("2026-01-01T00:00:00Z"), ""),
+            ("eventTime", json!("2026-01-01T00:00:02Z"), "eventTime"),
+        ];
+        for (field, value, refused) in cases {
+            let mut new = Object(old());
+            new.set(&[field], value.clone());
+            let mut errors = Errors::default();
+            unchanged(&new, &Object(old()), &mut errors);
+            let fields: Vec<&str> = errors.0.iter().map(|e| e.field.as_str()).collect();
+            let expected: &[&str] = if refused.is_empty() { &[] } else { &[refused] };
+            assert_eq!(fields, expected, "{field} {value}");
+        }
+    }
 }
