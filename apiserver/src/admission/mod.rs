@@ -65,6 +65,7 @@ const MUTATORS: &[Mutator] = &[
     priority::mutate,
     defaults::toleration_seconds,
     defaults::storage_class,
+    defaults::protect_storage,
     defaults::runtime_class,
     defaults::ingress_class,
 ];
@@ -104,7 +105,7 @@ impl Chain {
         let (mut policies, mut webhooks) = (Rounds::default(), Rounds::default());
         loop {
             for plugin in MUTATORS {
-                plugin(server, what, new, old)?;
+                warned(plugin(server, what, new, old), &mut warnings)?;
             }
             self.optional.mutate(what, new, old);
             let by_policies = self.policies.mutate(server, what, new, old, &mut policies);
@@ -113,6 +114,7 @@ impl Chain {
                 self.webhooks.mutate(server, what, Some(new), old, &mut webhooks, &mut warnings).await;
             let by_webhooks = warned(called, &mut warnings)?;
             if policies.again || !(by_policies || by_webhooks) {
+                warnings.extend(crate::verbs::metadata::drop_repeated_owners(new, true));
                 return Ok(warnings);
             }
             // What others have changed goes once more through all, that the built-in rules hold for it, too.
@@ -157,24 +159,26 @@ impl Chain {
             warned(called, &mut warnings)?;
         }
         if let Some(new) = new {
-            self.optional.validate(what, new, old, Instant::now())?;
-            warnings.extend(pod_security::validate(server, what, new, old)?);
+            warned(self.optional.validate(what, new, old, Instant::now()), &mut warnings)?;
+            let told = warned(pod_security::validate(server, what, new, old), &mut warnings)?;
+            warnings.extend(told);
         }
         for plugin in VALIDATORS {
-            plugin(server, what, new, old)?;
+            warned(plugin(server, what, new, old), &mut warnings)?;
         }
-        warnings.extend(self.policies.validate(server, what, new, old)?);
+        let told = warned(self.policies.validate(server, what, new, old), &mut warnings)?;
+        warnings.extend(told);
         let judged = self.webhooks.validate(server, what, new, old, &mut warnings).await;
         warned(judged, &mut warnings)?;
         if let Some(new) = new {
-            quota::charge(server, what, new, old).await?;
+            warned(quota::charge(server, what, new, old).await, &mut warnings)?;
         }
         Ok(warnings)
     }
 }
 
 /// A refusal carries the warnings that came before it.
-fn warned<T>(outcome: Result<T>, warnings: &mut Vec<String>) -> Result<T> {
+pub(crate) fn warned<T>(outcome: Result<T>, warnings: &mut Vec<String>) -> Result<T> {
     outcome.map_err(|mut status| {
         status.0.warnings.append(warnings);
         status

@@ -142,6 +142,28 @@ fn validate_maps(new: &Object, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// Drops owners that are named twice in the very same words; answers the warning for it. `later`: admission put them in.
+pub(crate) fn drop_repeated_owners(object: &mut Object, later: bool) -> Option<String> {
+    let owners = object.owner_references();
+    let mut seen = std::collections::HashSet::new();
+    let repeated: Vec<usize> = (0..owners.len()).filter(|i| !seen.insert(owners[*i].to_string())).collect();
+    if repeated.is_empty() {
+        return None;
+    }
+    let uids = repeated.iter().map(|i| owners[*i]["uid"].as_str().unwrap_or_default());
+    let when = if later { " after mutating admission happens" } else { "" };
+    let warning = format!(
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and \
+         may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        uids.collect::<Vec<_>>().join(", ")
+    );
+    if let Some(owners) = object.entry(&["metadata", "ownerReferences"]).as_array_mut() {
+        seen.clear();
+        owners.retain(|owner| seen.insert(owner.to_string()));
+    }
+    Some(warning)
+}
+
 fn validate_owners(owners: &[Value], errors: &mut Vec<FieldError>) {
     const PATH: &str = "metadata.ownerReferences";
     let mut controller: Option<String> = None;
@@ -150,7 +172,8 @@ fn validate_owners(owners: &[Value], errors: &mut Vec<FieldError>) {
     for owner in owners {
         let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
         let (_, version) = coracle_api::gvk::split_api_version(text("apiVersion"));
-        if version.is_empty() {
+        // With more than one slash there is no version, as upstream reads it.
+        if version.is_empty() || version.contains('/') {
             let why = "version must not be empty";
             errors.push(FieldError::invalid(format!("{PATH}.apiVersion"), &json!(text("apiVersion")), why));
         }
@@ -256,4 +279,42 @@ pub fn validate_update(new: &Object, old: &Object) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_that_are_named_twice_alike_are_kept_once() {
+        let owner = |uid: &str, name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid});
+        let of = |owners: &[&Value]| Object(json!({"metadata": {"ownerReferences": owners}}));
+        let (a, b, other) = (owner("1", "a"), owner("2", "b"), owner("1", "c"));
+        let cases: [(&[&Value], &[&Value], &str); 4] = [
+            (&[&a, &b], &[&a, &b], ""),
+            (&[&a, &other], &[&a, &other], ""),
+            (&[&a, &b, &a], &[&a, &b], "observed: 1"),
+            (&[&b, &a, &b, &a, &a], &[&b, &a], "observed: 2, 1, 1"),
+        ];
+        for (before, after, expected) in cases {
+            let mut object = of(before);
+            let warning = drop_repeated_owners(&mut object, false).unwrap_or_default();
+            assert_eq!(object, of(after));
+            assert!(warning.ends_with(expected) && warning.is_empty() == expected.is_empty(), "{warning}");
+        }
+    }
+
+    #[test]
+    fn an_owner_has_a_version_that_can_be_read() {
+        for (version, fine) in
+            [("v1", true), ("apps/v1", true), ("a/b/c", false), ("apps/", false), ("", false)]
+        {
+            let mut errors = vec![];
+            validate_owners(
+                &[json!({"apiVersion": version, "kind": "K", "name": "n", "uid": "u"})],
+                &mut errors,
+            );
+            assert_eq!(errors.is_empty(), fine, "{version}");
+        }
+    }
 }

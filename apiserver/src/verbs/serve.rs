@@ -125,8 +125,16 @@ impl Request<'_> {
 
     /// The body as an object of `gvk`, and what was noticed in it that is not of the kind.
     pub(super) fn decode(&self, gvk: &Gvk) -> Result<(Object, Vec<String>)> {
+        self.decode_as(gvk, &|_| false)
+    }
+
+    /// The same, where other versions of a body are taken as well.
+    fn decode_as(&self, gvk: &Gvk, accepts: &dyn Fn(&str) -> bool) -> Result<(Object, Vec<String>)> {
         let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let Decoded { mut object, noticed } = codec::decode(content_type, &self.body, Some(gvk))?;
+        if accepts(&object.gvk().api_version()) {
+            object.set(&["apiVersion"], gvk.api_version());
+        }
         check_gvk(&object, gvk)?;
         let mut unknown = Noticed::default();
         if *gvk == self.resource.gvk {
@@ -140,7 +148,9 @@ impl Request<'_> {
             unknown = schema.normalize(&mut object)?;
         }
         let noticed = codec::merge_noticed(&self.body, noticed, unknown);
-        Ok((object, self.judge(gvk, noticed)?))
+        let mut warnings = self.judge(gvk, noticed)?;
+        warnings.extend(super::metadata::drop_repeated_owners(&mut object, false));
+        Ok((object, warnings))
     }
 
     /// Warnings, nothing, or a refusal: as the client wants it.
@@ -353,7 +363,8 @@ impl Request<'_> {
             (SubresourceHandler::Part, "patch") => self.patch().await,
             (SubresourceHandler::Call(call), _) => {
                 let (group, version, kind) = sub.kind;
-                let (body, warnings) = self.decode(&Gvk::new(group, version, kind))?;
+                let gvk = Gvk::new(group, version, kind);
+                let (body, warnings) = self.decode_as(&gvk, &|version| call.accepts(version))?;
                 self.call(style, *call, body, warnings).await
             }
             // The chain has sent connections their own way.

@@ -11,7 +11,7 @@ use super::apply::authorize_create;
 use super::commit::{put, remove};
 use super::{metadata, tracking, versions};
 use crate::Server;
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, warned};
 use crate::authn::User;
 use crate::codec::ordered::Ordered;
 use crate::field::FieldError;
@@ -134,10 +134,12 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     resource.strategy.prepare(&context, &mut new, None);
     let errors = validate(&context, &new, None);
     if !errors.is_empty() {
-        return Err(Status::invalid(&resource.stored_kind(), new.name(), &errors));
+        return Err(Status::invalid(&resource.stored_kind(), new.name(), &errors).with_warnings(warnings));
     }
     warnings.extend(resource.strategy.warnings(&new, None));
-    warnings.extend(server.access.admission.validate(server, &attributes, Some(&new), None).await?);
+    let judged = server.access.admission.validate(server, &attributes, Some(&new), None).await;
+    let told = warned(judged, &mut warnings)?;
+    warnings.extend(told);
     if revision.is_some() && !ask.dry_run {
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
@@ -271,10 +273,12 @@ async fn update_once(
     count_generation(&mut new, &old, ask);
     let errors = validate(&context, &new, Some(&old));
     if !errors.is_empty() {
-        return Err(Status::invalid(&resource.stored_kind(), ask.name, &errors));
+        return Err(Status::invalid(&resource.stored_kind(), ask.name, &errors).with_warnings(warnings));
     }
     warnings.extend(resource.strategy.warnings(&new, Some(&old)));
-    warnings.extend(server.access.admission.validate(server, &attributes, Some(&new), Some(&old)).await?);
+    let judged = server.access.admission.validate(server, &attributes, Some(&new), Some(&old)).await;
+    let told = warned(judged, &mut warnings)?;
+    warnings.extend(told);
     let ends = new.is_being_deleted()
         && new.deletion_grace_period_seconds().unwrap_or(0) == 0
         && new.finalizers().next().is_none()
