@@ -5,40 +5,49 @@ use crate::{Config, Error};
 
 pub(crate) struct Controller {
     pub(crate) name: &'static str,
+    /// The ServiceAccount it acts as, in `kube-system`; empty for what acts as the program itself.
+    pub(crate) account: &'static str,
     pub(crate) start: fn(&mut Runtime, &Config),
 }
 
-/// Under upstream's names.
+const fn row(name: &'static str, account: &'static str, start: fn(&mut Runtime, &Config)) -> Controller {
+    Controller { name, account, start }
+}
+
+/// Under upstream's names, with upstream's accounts.
+#[rustfmt::skip]
 pub(crate) const CONTROLLERS: &[Controller] = &[
-    Controller {
-        name: "replicaset-controller",
-        start: crate::replicaset::start::<crate::replicaset::ReplicaSet>,
-    },
-    Controller {
-        name: "replicationcontroller-controller",
-        start: crate::replicaset::start::<crate::replicaset::ReplicationController>,
-    },
-    Controller { name: "deployment-controller", start: crate::deployment::start },
-    Controller { name: "serviceaccount-controller", start: crate::service_account::start },
-    Controller { name: "endpointslice-controller", start: crate::endpoints::start_slices },
-    Controller { name: "endpoints-controller", start: crate::endpoints::start_legacy },
-    Controller { name: "endpointslice-mirroring-controller", start: crate::endpoints::start_mirror },
-    Controller { name: "namespace-controller", start: crate::namespace::start },
-    Controller { name: "garbage-collector-controller", start: crate::gc::start },
-    Controller { name: "node-ipam-controller", start: crate::node_ipam::start },
-    Controller { name: "node-lifecycle-controller", start: crate::node_lifecycle::start },
-    Controller { name: "pod-garbage-collector-controller", start: crate::pod_gc::start },
-    Controller { name: "taint-eviction-controller", start: crate::taint_eviction::start },
-    Controller { name: "clusterrole-aggregation-controller", start: crate::cluster_role_aggregation::start },
-    Controller { name: "flow-schema-status-controller", start: crate::flow_schema::start },
-    Controller { name: "daemonset-controller", start: crate::daemonset::start },
-    Controller { name: "statefulset-controller", start: crate::statefulset::start },
-    Controller { name: "job-controller", start: crate::job::start },
-    Controller { name: "ttl-after-finished-controller", start: crate::job::start_ttl },
-    Controller { name: "cronjob-controller", start: crate::cronjob::start },
-    Controller { name: "disruption-controller", start: crate::disruption::start },
-    Controller { name: "resourcequota-controller", start: crate::resource_quota::start },
-    Controller { name: "root-ca-certificate-publisher-controller", start: crate::root_ca::start },
+    row("replicaset-controller", "replicaset-controller", crate::replicaset::start::<crate::replicaset::ReplicaSet>),
+    row("replicationcontroller-controller", "replication-controller", crate::replicaset::start::<crate::replicaset::ReplicationController>),
+    row("deployment-controller", "deployment-controller", crate::deployment::start),
+    row("serviceaccount-controller", "service-account-controller", crate::service_account::start),
+    row("endpointslice-controller", "endpointslice-controller", crate::endpoints::start_slices),
+    row("endpoints-controller", "endpoint-controller", crate::endpoints::start_legacy),
+    row("endpointslice-mirroring-controller", "endpointslicemirroring-controller", crate::endpoints::start_mirror),
+    row("namespace-controller", "namespace-controller", crate::namespace::start),
+    row("garbage-collector-controller", "generic-garbage-collector", crate::gc::start),
+    row("node-ipam-controller", "node-controller", crate::node_ipam::start),
+    row("node-lifecycle-controller", "node-controller", crate::node_lifecycle::start),
+    row("pod-garbage-collector-controller", "pod-garbage-collector", crate::pod_gc::start),
+    row("taint-eviction-controller", "node-controller", crate::taint_eviction::start),
+    row("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", crate::cluster_role_aggregation::start),
+    row("flow-schema-status-controller", "flow-schema-status-controller", crate::flow_schema::start),
+    row("daemonset-controller", "daemon-set-controller", crate::daemonset::start),
+    row("statefulset-controller", "statefulset-controller", crate::statefulset::start),
+    row("job-controller", "job-controller", crate::job::start),
+    row("ttl-after-finished-controller", "ttl-after-finished-controller", crate::job::start_ttl),
+    row("cronjob-controller", "cronjob-controller", crate::cronjob::start),
+    row("disruption-controller", "disruption-controller", crate::disruption::start),
+    row("resourcequota-controller", "resourcequota-controller", crate::resource_quota::start),
+    row("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", crate::root_ca::start),
+    row("certificatesigningrequest-approving-controller", "certificate-controller", crate::certificates::start_approving),
+    row("certificatesigningrequest-signing-controller", "certificate-controller", crate::certificates::start_signing),
+    row("certificatesigningrequest-cleaner-controller", "certificate-controller", crate::certificates::start_cleaning),
+    row("persistentvolumeclaim-protection-controller", "pvc-protection-controller", crate::volume_protection::start_claims),
+    row("persistentvolume-protection-controller", "pv-protection-controller", crate::volume_protection::start_volumes),
+    row("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", crate::volume_protection::start_classes),
+    row("serviceaccount-token-controller", "", crate::service_account_tokens::start),
+    row("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner", crate::service_account_tokens::start_cleaning),
 ];
 
 /// `*` stands for all; `-name` takes one out; the order does not matter.

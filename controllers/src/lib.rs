@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "tests"))]
 
 mod catalog;
+mod certificates;
 mod claims;
 mod cluster_role_aggregation;
 mod cronjob;
@@ -30,18 +31,30 @@ mod root_ca;
 mod runtime;
 mod selector;
 mod service_account;
+mod service_account_tokens;
 mod statefulset;
 mod taint_eviction;
+mod volume_protection;
+
+use std::sync::Arc;
 
 use coracle_api::Cidr;
 use tokio_util::sync::CancellationToken;
 
 /// What the controllers need to know.
 pub struct Config {
-    /// The way to the API server; its user needs the rights of `system:kube-controller-manager`.
+    /// The way to the API server; its user needs the rights of `system:kube-controller-manager`, and those of every
+    /// controller where these have no accounts of their own.
     pub client: kube::Client,
+    /// Where each controller has an account of its own, as upstream's `--use-service-account-credentials`; what all
+    /// share, the watches and the events, goes through `client` even then.
+    pub accounts: Option<ClientOf>,
     /// Names of controllers to run, as upstream's `--controllers`: `*` for all, `-name` to leave one out.
     pub controllers: Vec<String>,
+    /// Signs the certificate requests of the `kubernetes.io` signers; nobody does without it.
+    pub signing: Option<Signing>,
+    /// Signs the tokens of ServiceAccounts' Secrets; none are made without it.
+    pub sign_token: Option<SignToken>,
     /// PEM bundle published as `kube-root-ca.crt` in every namespace; the publisher rests without it.
     pub root_ca: Option<String>,
     /// The pods' addresses, of which each Node gets a range; without it none is handed out.
@@ -49,6 +62,18 @@ pub struct Config {
     /// The Services' addresses: no Node gets a range that meets them.
     pub service_cidr: Option<Cidr>,
 }
+
+/// An authority: certificate and key, PEM.
+pub struct Signing {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// Signs the claims of a token that has no end; `None` where that fails.
+pub type SignToken = Arc<dyn Fn(&serde_json::Value) -> Option<String> + Send + Sync>;
+
+/// Makes the client of an account: the ServiceAccount of this name in `kube-system`.
+pub type ClientOf = Arc<dyn Fn(&str) -> kube::Client + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -63,7 +88,10 @@ impl Config {
     pub fn new(client: kube::Client) -> Self {
         Config {
             client,
+            accounts: None,
             controllers: vec!["*".to_owned()],
+            signing: None,
+            sign_token: None,
             root_ca: None,
             cluster_cidr: None,
             service_cidr: None,
@@ -81,6 +109,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let chosen = catalog::choose(&config.controllers)?;
     let mut runtime = runtime::Runtime::new(config.client.clone(), shutdown);
     for controller in chosen {
+        let accounts = config.accounts.as_ref().filter(|_| !controller.account.is_empty());
+        runtime.act_as(accounts.map_or_else(|| config.client.clone(), |of| of(controller.account)));
         (controller.start)(&mut runtime, &config);
     }
     runtime.run().await;

@@ -312,6 +312,18 @@ pub struct Controllers {
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: Option<PathBuf>,
 
+    /// Certificate of the authority that signs certificate requests [default: none are signed]
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+
+    /// Key of the authority that signs certificate requests
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
+    pub cluster_signing_key_file: Option<PathBuf>,
+
+    /// Key that signs the tokens of ServiceAccounts' Secrets [default: none are filled]
+    #[arg(long, value_name = "FILE")]
+    pub service_account_private_key_file: Option<PathBuf>,
+
     /// Range of pod addresses of the whole cluster; each node gets a /24 of it
     #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
     pub cluster_cidr: Cidr,

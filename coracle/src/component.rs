@@ -1,8 +1,10 @@
 //! One component alone, against whatever API server a kubeconfig names.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use coracle_apiserver::pki::SigningKey;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -23,8 +25,21 @@ pub async fn run(component: Component) -> Result<()> {
         }
         Component::Controllers(options) => {
             let root_ca = options.root_ca_file.as_deref().map(read).transpose()?;
+            let pair = (&options.cluster_signing_cert_file, &options.cluster_signing_key_file);
+            let signing = match pair {
+                (Some(certificate), Some(key)) => {
+                    Some(coracle_controllers::Signing { certificate: read(certificate)?, key: read(key)? })
+                }
+                _ => None,
+            };
             let config = coracle_controllers::Config {
                 root_ca,
+                signing,
+                sign_token: options
+                    .service_account_private_key_file
+                    .as_deref()
+                    .map(sign_token)
+                    .transpose()?,
                 cluster_cidr: Some(options.cluster_cidr),
                 service_cidr: Some(options.service_cidr),
                 ..coracle_controllers::Config::new(client(&options.client, "kube-controller-manager").await?)
@@ -33,6 +48,12 @@ pub async fn run(component: Component) -> Result<()> {
         }
         Component::Kubelet(options) => crate::node::alone(*options).await,
     }
+}
+
+/// What signs tokens with the key in a file.
+fn sign_token(file: &Path) -> Result<coracle_controllers::SignToken> {
+    let key = SigningKey::from_pem(&read(file)?).with_context(|| format!("{}", file.display()))?;
+    Ok(Arc::new(move |claims| key.jws(&claims.to_string())))
 }
 
 async fn client(options: &ClientOptions, program: &str) -> Result<Client> {

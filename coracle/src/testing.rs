@@ -2,9 +2,13 @@
 //!
 //! Authentication is what it is in production; the client given out is the cluster's administrator.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use coracle_api::names;
+use coracle_apiserver::pki::Pki;
 use coracle_apiserver::{Config, Running, Server};
+use jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +25,12 @@ impl ControlPlane {
     /// The API server with scheduler and controllers.
     pub async fn start() -> Result<Self> {
         let stop = CancellationToken::new();
-        let running =
-            Server::start(Config::default(), CancellationToken::new()).await.context("API server")?;
+        let pki = Arc::new(Pki::ephemeral(Timestamp::now())?);
+        let controllers = Controllers::trusted(&pki);
+        let config = Config { pki: Some(pki), ..Config::default() };
+        let running = Server::start(config, CancellationToken::new()).await.context("API server")?;
         let mut loops = tokio::task::JoinSet::new();
-        start_loops(&mut loops, &running, "testing", Controllers::default(), &[], &stop);
+        start_loops(&mut loops, &running, "testing", controllers, &[], &stop);
         Ok(ControlPlane { running, stop, loops })
     }
 

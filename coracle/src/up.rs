@@ -42,9 +42,9 @@ pub async fn run(options: Up) -> Result<()> {
     let mut parts: JoinSet<Result<()>> = JoinSet::new();
     let without = &plan.options.without;
     let controllers = Controllers {
-        root_ca: Some(pki.ca().to_owned()),
         cluster_cidr: Some(plan.place.facts.cluster_cidr.parse()?),
         service_cidr: Some(plan.place.facts.service_cidr.parse()?),
+        ..Controllers::trusted(&pki)
     };
     start_loops(&mut parts, &running, &plan.place.node_name, controllers, without, &stop);
     progress.step(match (without.contains(&Part::Scheduler), without.contains(&Part::Controllers)) {
@@ -131,11 +131,29 @@ fn write_kubeconfig(plan: &Plan, pki: &Pki, now: Timestamp) -> Result<PathBuf> {
 #[derive(Default)]
 pub(crate) struct Controllers {
     pub root_ca: Option<String>,
+    pub signing: Option<coracle_controllers::Signing>,
+    pub sign_token: Option<coracle_controllers::SignToken>,
     pub cluster_cidr: Option<Cidr>,
     pub service_cidr: Option<Cidr>,
 }
 
-/// Scheduler and controllers, each as its own user, in process.
+impl Controllers {
+    /// With what the cluster's authorities hold: what to trust, and what to sign with.
+    pub(crate) fn trusted(pki: &Pki) -> Self {
+        let (authority, key) = (pki.cluster_authority(), pki.signing_key());
+        Controllers {
+            root_ca: Some(pki.ca().to_owned()),
+            signing: Some(coracle_controllers::Signing {
+                certificate: authority.certificate.clone(),
+                key: authority.key.clone(),
+            }),
+            sign_token: Some(Arc::new(move |claims| key.jws(&claims.to_string()))),
+            ..Controllers::default()
+        }
+    }
+}
+
+/// Scheduler and controllers, each of them as its own user, in process. None is an administrator.
 pub(crate) fn start_loops(
     parts: &mut JoinSet<Result<()>>,
     running: &Running,
@@ -151,15 +169,16 @@ pub(crate) fn start_loops(
         parts.spawn(async move { coracle_scheduler::run(config, token).await.context("scheduler") });
     }
     if !without.contains(&Part::Controllers) {
-        let user = in_process(
-            running,
-            "kube-controller-manager",
-            names::USER_CONTROLLER_MANAGER,
-            &[names::GROUP_MASTERS],
-        );
-        let Controllers { root_ca, cluster_cidr, service_cidr } = controllers;
+        let user = in_process(running, "kube-controller-manager", names::USER_CONTROLLER_MANAGER, &[]);
+        let api = running.router(User::default()).as_program("kube-controller-manager");
+        let Controllers { root_ca, signing, sign_token, cluster_cidr, service_cidr } = controllers;
         let config = coracle_controllers::Config {
+            accounts: Some(Arc::new(move |account: &str| {
+                Client::new(api.clone().as_user(system_account(account)), names::NAMESPACE_DEFAULT)
+            })),
             root_ca,
+            signing,
+            sign_token,
             cluster_cidr,
             service_cidr,
             ..coracle_controllers::Config::new(user)
@@ -167,6 +186,13 @@ pub(crate) fn start_loops(
         let token = stop.child_token();
         parts.spawn(async move { coracle_controllers::run(config, token).await.context("controllers") });
     }
+}
+
+/// The user that a ServiceAccount of `kube-system` is.
+fn system_account(name: &str) -> User {
+    let (all, namespace) = (names::GROUP_SERVICE_ACCOUNTS, names::NAMESPACE_SYSTEM);
+    let user = format!("system:serviceaccount:{namespace}:{name}");
+    User::component(&user, &[all, &format!("{all}:{namespace}")])
 }
 
 /// A client of the server in this process, as the given program and user.

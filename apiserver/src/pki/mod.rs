@@ -260,6 +260,11 @@ impl Pki {
         &self.ca.certificate
     }
 
+    /// What signs the certificates that clients request: only for the controller that does so.
+    pub fn cluster_authority(&self) -> &Identity {
+        &self.ca
+    }
+
     pub fn ca_chain(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
         self.ca.chain()
     }

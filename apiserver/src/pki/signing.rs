@@ -41,6 +41,14 @@ impl SigningKey {
         self.pair.sign(&self.rng, message).ok().map(|s| s.as_ref().to_vec())
     }
 
+    /// A compact JWS of the payload.
+    pub fn jws(&self, payload: &str) -> Option<String> {
+        let header = json!({"alg": "ES256", "kid": self.id}).to_string();
+        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+        let signature = self.sign(message.as_bytes())?;
+        Some(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref())
             .verify(message, signature)

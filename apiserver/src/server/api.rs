@@ -36,6 +36,11 @@ impl Api {
         Api { server, caller, agent: None }
     }
 
+    /// The same API for another identity.
+    pub fn as_user(self, user: User) -> Self {
+        Api { caller: Caller::Known(Arc::new(user)), ..self }
+    }
+
     /// The same API for a program of this name: it owns the fields that it sets.
     pub fn as_program(self, name: &'static str) -> Self {
         Api { agent: Some(HeaderValue::from_static(name)), ..self }

@@ -135,8 +135,17 @@ impl<K: Kind> Cache<K> {
     }
 
     /// Follows the API server until shutdown; reconnects and lists again by itself.
-    pub(super) async fn follow(self: Arc<Self>, client: kube::Client, shutdown: CancellationToken) {
-        let stream = watch_objects(Api::<K>::all(client), watcher::Config::default()).default_backoff();
+    pub(super) async fn follow(
+        self: Arc<Self>,
+        client: kube::Client,
+        fields: &'static str,
+        shutdown: CancellationToken,
+    ) {
+        let mut config = watcher::Config::default();
+        if !fields.is_empty() {
+            config = config.fields(fields);
+        }
+        let stream = watch_objects(Api::<K>::all(client), config).default_backoff();
         pin_mut!(stream);
         let mut listing = BTreeMap::new();
         loop {

@@ -38,7 +38,10 @@ pub(crate) struct Caches(Arc<RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>
 
 /// Collects controllers, then runs them.
 pub(crate) struct Runtime {
+    /// What all controllers share: watches and events.
     client: kube::Client,
+    /// That of the controller being set up.
+    acting: kube::Client,
     shutdown: CancellationToken,
     caches: Caches,
     recorder: events::Sink,
@@ -63,6 +66,7 @@ impl Runtime {
     pub(crate) fn new(client: kube::Client, shutdown: CancellationToken) -> Self {
         let (recorder, deliver) = events::sink(client.clone(), shutdown.clone());
         Runtime {
+            acting: client.clone(),
             client,
             shutdown,
             caches: Caches::default(),
@@ -72,16 +76,26 @@ impl Runtime {
         }
     }
 
+    /// What is added from now on acts through this client.
+    pub(crate) fn act_as(&mut self, client: kube::Client) {
+        self.acting = client;
+    }
+
     pub(crate) fn client(&self) -> kube::Client {
-        self.client.clone()
+        self.acting.clone()
     }
 
     /// The shared cache of a kind; its watch is made on the first call.
     pub(crate) fn cache<K: Kind>(&mut self) -> Arc<Cache<K>> {
+        self.cache_selected("")
+    }
+
+    /// The same of a part of a kind, named by a field selector: all that use the kind must want the same part.
+    pub(crate) fn cache_selected<K: Kind>(&mut self, fields: &'static str) -> Arc<Cache<K>> {
         let cache = self.caches.get::<K>().unwrap_or_else(|| {
             let cache = Arc::new(Cache::<K>::default());
             self.caches.0.write().insert(TypeId::of::<K>(), cache.clone());
-            let follow = cache.clone().follow(self.client.clone(), self.shutdown.clone());
+            let follow = cache.clone().follow(self.client.clone(), fields, self.shutdown.clone());
             self.tasks.push(follow.boxed());
             cache
         });
@@ -108,7 +122,7 @@ impl Runtime {
             name,
             queue,
             concurrency,
-            client: self.client.clone(),
+            client: self.acting.clone(),
             caches: self.caches.clone(),
         };
         let shutdown = self.shutdown.clone();

@@ -1,0 +1,357 @@
+//! Requests for certificates: those of kubelets that may have one are approved, approved ones are signed, and old ones
+//! removed, each as upstream's controllers do.
+
+mod authority;
+mod request;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use x509_parser::pem::parse_x509_pem;
+
+use crate::Config;
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
+use authority::Authority;
+use request::{KUBELET_CLIENT, Request};
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// How long what has an end stays, and what waits for one.
+const ENDED_KEPT: Duration = HOUR;
+const WAITING_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+struct Approver {
+    requests: Arc<Cache<CertificateSigningRequest>>,
+}
+
+struct Signer {
+    requests: Arc<Cache<CertificateSigningRequest>>,
+    authority: Authority,
+}
+
+struct Cleaner {
+    requests: Arc<Cache<CertificateSigningRequest>>,
+}
+
+pub(crate) fn start_approving(runtime: &mut Runtime, _config: &Config) {
+    let (requests, queue) = (runtime.cache::<CertificateSigningRequest>(), Queue::default());
+    requests.queue_each(&queue);
+    runtime.work("certificatesigningrequest-approving-controller", queue, 5, Approver { requests });
+}
+
+/// Rests without an authority.
+pub(crate) fn start_signing(runtime: &mut Runtime, config: &Config) {
+    let Some(signing) = &config.signing else { return };
+    let authority = match Authority::new(&signing.certificate, &signing.key) {
+        Ok(authority) => authority,
+        Err(error) => return tracing::error!(%error, "certificate requests will not be signed"),
+    };
+    let (requests, queue) = (runtime.cache::<CertificateSigningRequest>(), Queue::default());
+    requests.queue_each(&queue);
+    runtime.work("certificatesigningrequest-signing-controller", queue, 5, Signer { requests, authority });
+}
+
+pub(crate) fn start_cleaning(runtime: &mut Runtime, _config: &Config) {
+    let (requests, queue) = (runtime.cache::<CertificateSigningRequest>(), Queue::default());
+    requests.queue_each(&queue);
+    runtime.work("certificatesigningrequest-cleaner-controller", queue, 1, Cleaner { requests });
+}
+
+fn condition<'a>(
+    csr: &'a CertificateSigningRequest,
+    type_: &str,
+) -> Option<&'a CertificateSigningRequestCondition> {
+    csr.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == type_)
+}
+
+fn certificate(csr: &CertificateSigningRequest) -> Option<&[u8]> {
+    let bytes = &csr.status.as_ref()?.certificate.as_ref()?.0;
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+fn usages(csr: &CertificateSigningRequest) -> &[String] {
+    csr.spec.usages.as_deref().unwrap_or_default()
+}
+
+fn add_condition(csr: &mut CertificateSigningRequest, type_: &str, reason: &str, message: String) {
+    let conditions = csr.status.get_or_insert_default().conditions.get_or_insert_default();
+    conditions.push(CertificateSigningRequestCondition {
+        type_: type_.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..CertificateSigningRequestCondition::default()
+    });
+}
+
+// === approval ===
+
+/// The permissions each of which lets a kubelet have its client certificate, with the words of the approval.
+const SELF: (&str, &str) =
+    ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.");
+const OTHER: (&str, &str) =
+    ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
+
+/// What to ask about a request before it is approved; nothing for one that is decided or no kubelet's.
+fn recognized(csr: &CertificateSigningRequest) -> Vec<(&'static str, &'static str)> {
+    let decided = condition(csr, "Approved").is_some() || condition(csr, "Denied").is_some();
+    if decided || certificate(csr).is_some() || csr.spec.signer_name != KUBELET_CLIENT {
+        return Vec::new();
+    }
+    let Ok(request) = Request::parse(&csr.spec.request.0) else { return Vec::new() };
+    if request.is_kubelet_client(usages(csr)).is_err() {
+        return Vec::new();
+    }
+    let own = csr.spec.username.as_deref() == Some(request.common_name.as_str());
+    if own { vec![SELF, OTHER] } else { vec![OTHER] }
+}
+
+impl Reconcile for Approver {
+    async fn reconcile(&self, key: &Key, api: &Writer) -> anyhow::Result<Next> {
+        let Some(csr) = self.requests.get(key) else { return Ok(Next::Done) };
+        for (subresource, message) in recognized(&csr) {
+            let review = SubjectAccessReview {
+                spec: SubjectAccessReviewSpec {
+                    user: csr.spec.username.clone(),
+                    uid: csr.spec.uid.clone(),
+                    groups: csr.spec.groups.clone(),
+                    extra: csr.spec.extra.clone(),
+                    resource_attributes: Some(ResourceAttributes {
+                        group: Some("certificates.k8s.io".to_owned()),
+                        resource: Some("certificatesigningrequests".to_owned()),
+                        subresource: Some(subresource.to_owned()),
+                        verb: Some("create".to_owned()),
+                        version: Some("*".to_owned()),
+                        ..ResourceAttributes::default()
+                    }),
+                    ..SubjectAccessReviewSpec::default()
+                },
+                ..SubjectAccessReview::default()
+            };
+            if api.create(&review).await?.status.is_some_and(|s| s.allowed) {
+                let mut approved = (*csr).clone();
+                add_condition(&mut approved, "Approved", "AutoApproved", message.to_owned());
+                api.replace_subresource("approval", &approved).await?;
+                break;
+            }
+        }
+        Ok(Next::Done)
+    }
+}
+
+// === signing ===
+
+/// The request with its certificate, or with the reason why it gets none; `None` where there is nothing to do.
+fn signed(
+    csr: &CertificateSigningRequest,
+    authority: &Authority,
+    serial: [u8; 16],
+    now: Timestamp,
+) -> anyhow::Result<Option<CertificateSigningRequest>> {
+    let is_true = |type_: &str| condition(csr, type_).is_some_and(|c| c.status == "True");
+    let denied = condition(csr, "Denied").is_some();
+    if !is_true("Approved") || denied || is_true("Failed") || certificate(csr).is_some() {
+        return Ok(None);
+    }
+    let request = Request::parse(&csr.spec.request.0)?;
+    let Some(check) = request.check(&csr.spec.signer_name, usages(csr)) else { return Ok(None) };
+    let mut csr = csr.clone();
+    match check {
+        Err(why) => add_condition(&mut csr, "Failed", "SignerValidationFailure", why),
+        Ok(()) => {
+            let asked =
+                csr.spec.expiration_seconds.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
+            let pem = authority.sign(&request, usages(&csr), asked, serial, now)?;
+            csr.status.get_or_insert_default().certificate = Some(ByteString(pem.into_bytes()));
+        }
+    }
+    Ok(Some(csr))
+}
+
+impl Reconcile for Signer {
+    async fn reconcile(&self, key: &Key, api: &Writer) -> anyhow::Result<Next> {
+        let Some(csr) = self.requests.get(key) else { return Ok(Next::Done) };
+        if let Some(csr) = signed(&csr, &self.authority, rand::random(), Timestamp::now())? {
+            api.replace_status(&csr).await?;
+        }
+        Ok(Next::Done)
+    }
+}
+
+// === cleaning ===
+
+/// When a request is to go; `None` for one that no rule speaks of.
+fn ends(csr: &CertificateSigningRequest) -> Option<Timestamp> {
+    let after = |time: Option<&Time>, kept: Duration| time.and_then(|t| t.0.checked_add(kept).ok());
+    let conditions = csr.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let mut times: Vec<Timestamp> = Vec::new();
+    let issued = certificate(csr);
+    let mut undecided = true;
+    for condition in conditions {
+        undecided = false;
+        let kept = match (condition.type_.as_str(), issued) {
+            ("Denied" | "Failed", _) | ("Approved", Some(_)) => ENDED_KEPT,
+            ("Approved", None) => WAITING_KEPT,
+            _ => continue,
+        };
+        times.extend(after(condition.last_update_time.as_ref(), kept));
+        if condition.type_ == "Approved" {
+            times.extend(issued.and_then(expiry));
+        }
+    }
+    if undecided {
+        times.extend(after(csr.metadata.creation_timestamp.as_ref(), WAITING_KEPT));
+    }
+    times.into_iter().min()
+}
+
+/// When a certificate is over.
+fn expiry(pem: &[u8]) -> Option<Timestamp> {
+    let (_, block) = parse_x509_pem(pem).ok()?;
+    Timestamp::from_second(block.parse_x509().ok()?.validity().not_after.timestamp()).ok()
+}
+
+impl Reconcile for Cleaner {
+    async fn reconcile(&self, key: &Key, api: &Writer) -> anyhow::Result<Next> {
+        let Some(csr) = self.requests.get(key) else { return Ok(Next::Done) };
+        let Some(end) = ends(&csr) else { return Ok(Next::Done) };
+        match Duration::try_from(end.duration_since(Timestamp::now())) {
+            Ok(left) if !left.is_zero() => Ok(Next::After(left)),
+            _ => {
+                api.delete(&*csr, None).await?;
+                Ok(Next::Done)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::SanType;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "a literal reads best as the argument")]
+    fn csr(signer: &str, pem: &str, usages: &str, user: &str, status: Value) -> CertificateSigningRequest {
+        let mut csr: CertificateSigningRequest = serde_json::from_value(json!({
+            "metadata": {"name": "r", "creationTimestamp": at(1000).to_string()},
+            "spec": {"signerName": signer, "request": "", "usages": request::tests::words(usages), "username": user},
+            "status": status}))
+        .unwrap();
+        csr.spec.request = ByteString(pem.as_bytes().to_vec());
+        csr
+    }
+
+    const CLIENT_USAGES: &str = "digital signature,client auth";
+
+    #[test]
+    fn kubelets_ask_for_themselves_or_for_others() {
+        let node = || request::tests::pem("system:node:n1", "system:nodes", vec![]);
+        let dns = vec![SanType::DnsName("n1".try_into().unwrap())];
+        let named = request::tests::pem("system:node:n1", "system:nodes", dns);
+        let approved = json!({"conditions": [{"type": "Approved", "status": "True"}]});
+        let denied = json!({"conditions": [{"type": "Denied", "status": "True"}]});
+        let cases = [
+            (
+                "system:node:n1",
+                KUBELET_CLIENT,
+                node(),
+                CLIENT_USAGES,
+                json!({}),
+                vec!["selfnodeclient", "nodeclient"],
+            ),
+            ("system:bootstrap:x", KUBELET_CLIENT, node(), CLIENT_USAGES, json!({}), vec!["nodeclient"]),
+            ("system:node:n1", KUBELET_CLIENT, node(), CLIENT_USAGES, approved, vec![]),
+            ("system:node:n1", KUBELET_CLIENT, node(), CLIENT_USAGES, denied, vec![]),
+            ("system:node:n1", KUBELET_CLIENT, node(), "server auth", json!({}), vec![]),
+            ("system:node:n1", KUBELET_CLIENT, named.clone(), CLIENT_USAGES, json!({}), vec![]),
+            ("system:node:n1", request::CLIENT, node(), CLIENT_USAGES, json!({}), vec![]),
+            (
+                "system:node:n1",
+                request::KUBELET_SERVING,
+                named,
+                "digital signature,server auth",
+                json!({}),
+                vec![],
+            ),
+            ("system:node:n1", KUBELET_CLIENT, "garbage".to_owned(), CLIENT_USAGES, json!({}), vec![]),
+        ];
+        for (user, signer, pem, usages, status, expected) in cases {
+            let asked = recognized(&csr(signer, &pem, usages, user, status));
+            assert_eq!(
+                asked.iter().map(|(sub, _)| *sub).collect::<Vec<_>>(),
+                expected,
+                "{user} {signer} {usages}"
+            );
+        }
+    }
+
+    #[test]
+    fn approved_requests_are_signed_or_fail() {
+        let (certificate, key) = authority::tests::authority(4_000_000_000);
+        let authority = Authority::new(&certificate, &key).unwrap();
+        let jane = request::tests::pem("jane", "dev", vec![]);
+        let with = |conditions: &[&str]| {
+            let all: Vec<_> = conditions.iter().map(|c| json!({"type": c, "status": "True"})).collect();
+            json!({"conditions": all})
+        };
+        let cases = [
+            (request::CLIENT, "client auth", with(&["Approved"]), "signed"),
+            (request::LEGACY, "any", with(&["Approved"]), "signed"),
+            (
+                request::CLIENT,
+                "server auth",
+                with(&["Approved"]),
+                "invalid usage for client certificate: server auth",
+            ),
+            (KUBELET_CLIENT, CLIENT_USAGES, with(&["Approved"]), "subject organization is not system:nodes"),
+            (request::CLIENT, "client auth", with(&[]), "nothing"),
+            (request::CLIENT, "client auth", with(&["Approved", "Failed"]), "nothing"),
+            (request::CLIENT, "client auth", with(&["Denied"]), "nothing"),
+            ("example.com/own", "client auth", with(&["Approved"]), "nothing"),
+        ];
+        for (signer, usages, status, expected) in cases {
+            let csr = csr(signer, &jane, usages, "jane", status);
+            let found = match signed(&csr, &authority, [1; 16], at(1_800_000_000)).unwrap() {
+                None => "nothing".to_owned(),
+                Some(csr) if super::certificate(&csr).is_some() => "signed".to_owned(),
+                Some(csr) => condition(&csr, "Failed").unwrap().message.clone().unwrap(),
+            };
+            assert_eq!(found, expected, "{signer} {usages}");
+        }
+    }
+
+    #[test]
+    fn requests_go_when_they_are_old() {
+        let (pem, _) = authority::tests::authority(86_400 * 20_000);
+        let status = |type_: &str, issued: bool| {
+            let condition = json!({"type": type_, "status": "True", "lastUpdateTime": at(5000).to_string()});
+            let certificate = issued.then(|| ByteString(pem.clone().into_bytes()));
+            json!({"conditions": [condition], "certificate": certificate})
+        };
+        let day = 86_400;
+        let cases = [
+            (json!({}), Some(1000 + day)),
+            (status("Denied", false), Some(5000 + 3600)),
+            (status("Failed", false), Some(5000 + 3600)),
+            (status("Approved", true), Some(5000 + 3600)),
+            (status("Approved", false), Some(5000 + day)),
+            (status("Other", false), None),
+            (json!({"certificate": "", "conditions": [{"type": "Approved", "status": "True"}]}), None),
+        ];
+        for (status, expected) in cases {
+            let found = ends(&csr(KUBELET_CLIENT, "", CLIENT_USAGES, "u", status.clone()));
+            assert_eq!(found, expected.map(at), "{status}");
+        }
+        assert_eq!(expiry(pem.as_bytes()), Some(at(86_400 * 20_000)));
+    }
+}
