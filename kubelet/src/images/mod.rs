@@ -69,6 +69,39 @@ pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
 /// Pulls under way, by what is pulled with which passwords for whom.
 type Pulls = Mutex<HashMap<[u8; 32], Arc<OnceCell<Result<ImageInfo, String>>>>>;
 
+/// A part in a pull under way. The pull is forgotten when it has ended, or when nobody has a part in it any more.
+struct Joined<'a> {
+    pulls: &'a Pulls,
+    key: [u8; 32],
+    cell: Arc<OnceCell<Result<ImageInfo, String>>>,
+}
+
+impl<'a> Joined<'a> {
+    fn new(pulls: &'a Pulls, key: [u8; 32]) -> Joined<'a> {
+        let cell = pulls.lock().entry(key).or_default().clone();
+        Joined { pulls, key, cell }
+    }
+
+    /// Who comes from now on begins a new pull.
+    fn forget(&self) {
+        let mut pulls = self.pulls.lock();
+        if pulls.get(&self.key).is_some_and(|current| Arc::ptr_eq(current, &self.cell)) {
+            pulls.remove(&self.key);
+        }
+    }
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        let mut pulls = self.pulls.lock();
+        // The other one is the table's.
+        let last = Arc::strong_count(&self.cell) <= 2;
+        if last && pulls.get(&self.key).is_some_and(|current| Arc::ptr_eq(current, &self.cell)) {
+            pulls.remove(&self.key);
+        }
+    }
+}
+
 /// A cheap handle on the node's images.
 #[derive(Clone)]
 pub struct Images {
@@ -140,9 +173,10 @@ impl Images {
             key.update(credentials::hash(credential));
         }
         let key: [u8; 32] = key.finalize().into();
-        let cell = self.pulls.lock().entry(key).or_default().clone();
+        let joined = Joined::new(&self.pulls, key);
         let source = pull::Source { hosts, credentials, unpacking: &self.unpacking };
-        let result = cell
+        let result = joined
+            .cell
             .get_or_init(|| async {
                 let pulled = pull::pull(&self.store, &name, &source, progress.as_ref())
                     .await
@@ -157,10 +191,7 @@ impl Images {
             })
             .await
             .clone();
-        let mut pulls = self.pulls.lock();
-        if pulls.get(&key).is_some_and(|current| Arc::ptr_eq(current, &cell)) {
-            pulls.remove(&key);
-        }
+        joined.forget();
         result.map_err(ImageError::Pull)
     }
 

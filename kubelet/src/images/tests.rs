@@ -289,6 +289,85 @@ fn layers_that_promise_too_much_are_refused() {
     assert!(entries.next().is_err(), "entries are counted");
 }
 
+/// Numbers that are the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+
+    fn spoil(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..=self.below(4) {
+            let at = self.below(bytes.len());
+            match self.below(4) {
+                0 => bytes[at] = u8::try_from(self.below(256)).unwrap(),
+                1 => bytes[at] ^= 1 << self.below(8),
+                2 => bytes.truncate(at.max(1)),
+                _ => bytes.insert(at, b"/.0\\\"{[:"[self.below(8)]),
+            }
+        }
+    }
+}
+
+#[test]
+fn spoilt_bytes_are_errors_and_nothing_more() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let records = [pax("path", "a/b"), pax("SCHILY.xattr.user.k", "v"), pax("mtime", "1.5")].concat();
+    let layer = archive(&[
+        Member { data: &records, ..PAX },
+        FILE,
+        Member { data: b"long/name\0", ..LONG_NAME },
+        FILE,
+        Member { name: b"l", link: b"/a", ..SYMLINK },
+        Member { name: b"l/.wh.b", ..FILE },
+        Member { name: b"h", link: b"long/name", ..HARD_LINK },
+        Member { name: b"d", ..DIRECTORY },
+    ]);
+    let digest = Digest::of(b"");
+    let part = serde_json::json!({"digest": digest.to_string(), "size": 1, "annotations": {"a": "b"}});
+    let documents = [
+        serde_json::json!({"schemaVersion": 2, "config": part, "layers": [part]}).to_string(),
+        serde_json::json!({"schemaVersion": 2, "manifests": [part]}).to_string(),
+        configuration(&[digest.to_string()]),
+    ];
+    let names = [format!("r.example.com:5000/team/app:v1@{digest}"), "[::1]:5000/a".to_owned()];
+    let mut noise = Noise(1);
+    for round in 0..400 {
+        let mut spoilt = layer.clone();
+        noise.spoil(&mut spoilt);
+        // Mostly the checksum is wrong: sometimes it is mended, so that the rest is looked at.
+        if round % 2 == 0 {
+            for block in spoilt.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+                let mut header = tar::Header::new_gnu();
+                header.as_mut_bytes().copy_from_slice(block);
+                header.set_cksum();
+                block.copy_from_slice(header.as_bytes());
+            }
+        }
+        let at = dir.path().join("room").join(round.to_string());
+        fs::create_dir_all(dir.path().join("room")).unwrap();
+        let _ = unpacked(&at, &spoilt);
+        for document in &documents {
+            let mut spoilt = document.clone().into_bytes();
+            noise.spoil(&mut spoilt);
+            let _ = super::manifest::Document::parse(&spoilt);
+            let _ = super::manifest::Configuration::parse(&spoilt);
+        }
+        for name in &names {
+            let mut spoilt = name.clone().into_bytes();
+            noise.spoil(&mut spoilt);
+            let _ = super::ImageName::parse(&String::from_utf8_lossy(&spoilt));
+        }
+    }
+    assert_eq!(entries_of(dir.path()), 1);
+    assert_eq!(entries_of(&dir.path().join("room")), 400);
+}
+
 #[test]
 fn holes_stay_holes() {
     if !is_root() {

@@ -313,6 +313,23 @@ async fn a_silent_registry_is_left() {
     tokio::time::pause();
     let error = images.pull(&name, &[], None).await.unwrap_err().to_string();
     assert!(error.contains("in time") || error.contains("timed out"), "{error}");
+    assert!(images.pulls.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_pull_that_nobody_waits_for_is_forgotten() {
+    let server = Server::start(|_| Box::new(|_: &Seen| Reply::Silence)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let images = node(dir.path(), &[&server]).await;
+    let name = format!("{}/app:1", server.address);
+    let (mut one, mut two) =
+        (Box::pin(images.pull(&name, &[], None)), Box::pin(images.pull(&name, &[], None)));
+    assert!(futures::poll!(&mut one).is_pending() && futures::poll!(&mut two).is_pending());
+    assert_eq!(images.pulls.lock().len(), 1, "they are joined");
+    drop(one);
+    assert_eq!(images.pulls.lock().len(), 1);
+    drop(two);
+    assert!(images.pulls.lock().is_empty());
 }
 
 #[tokio::test]
