@@ -67,7 +67,7 @@ pub struct Noticed(pub Vec<String>);
 // === impl Noticed ===
 
 impl Noticed {
-    fn unknown(paths: Vec<String>) -> Self {
+    fn unknown(paths: &[String]) -> Self {
         Noticed(paths.iter().map(|path| format!("unknown field {path:?}")).collect())
     }
 
@@ -159,7 +159,7 @@ impl Schema {
         }
         let mut normalizer = Normalizer::new(&self.types);
         match normalizer.value(self.root, &mut object.0, Path::Root) {
-            Ok(()) => Ok(Noticed::unknown(normalizer.noticed.list)),
+            Ok(()) => Ok(Noticed::unknown(&normalizer.noticed.list)),
             Err(mismatch) => Err(words(&mismatch)),
         }
     }
@@ -184,7 +184,7 @@ impl Custom {
         let mut unknown = structural::coerce(&mut object.0, schema)?;
         unknown.extend(structural::prune(&mut object.0, schema));
         unknown.truncate(limits::NOTICES);
-        Ok(Noticed::unknown(unknown))
+        Ok(Noticed::unknown(&unknown))
     }
 
     /// What an object that was stored under an earlier schema lacks or has too much of by this one.

@@ -35,7 +35,7 @@ impl Draft {
     }
 
     /// The bytes of the object, but for those of its revision.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.json.len()
     }
 

@@ -103,7 +103,7 @@ async fn draft(
     }
     let draft = server.store.draft(&resource.storage, object);
     let most = before.map_or(0, |(stored, _)| stored.value.len()).max(limits::STORED_BYTES);
-    if draft.len() > most && stored_size(object, &draft) > most {
+    if draft.size() > most && stored_size(object, &draft) > most {
         return Err(Unwritten::TooLarge);
     }
     Ok(draft)
@@ -127,5 +127,5 @@ async fn in_store(
 
 /// What upstream would store: built-in kinds as protobuf, which is smaller than JSON.
 fn stored_size(object: &Object, draft: &Draft) -> usize {
-    codec::encode_message(&object.0).map_or(draft.len(), |message| message.len())
+    codec::encode_message(&object.0).map_or(draft.size(), |message| message.len())
 }

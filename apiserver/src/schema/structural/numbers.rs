@@ -207,9 +207,9 @@ mod tests {
 
     use super::*;
 
-    fn errors(schema: Value, number: &Value) -> Vec<String> {
+    fn errors(schema: &Value, number: &Value) -> Vec<String> {
         let Value::Number(number) = number else { panic!("{number} is no number") };
-        let schema = Structural::parse(&schema);
+        let schema = Structural::parse(schema);
         let errors = check(number, &schema, At::Field(&At::Root, "x"));
         errors.iter().map(ToString::to_string).collect()
     }
@@ -331,7 +331,7 @@ mod tests {
             ),
         ];
         for (schema, value, wanted) in table {
-            assert_eq!(errors(schema.clone(), &value), wanted, "{schema} {value}");
+            assert_eq!(errors(&schema, &value), wanted, "{schema} {value}");
         }
     }
 
