@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod patch;
 pub mod pki;
+pub mod regexp;
 pub mod registry;
 pub mod request;
 pub mod resource;
