@@ -1,11 +1,13 @@
 //! Types: every name must be declared, every call must fit a signature. Resolves both in the tree.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ast::{Call, Entry, Expr, Fold, FoldKind, Kind, Literal, Select};
+use super::ast::{Call, Element, Entry, Expr, Fold, FoldKind, Kind, Literal, Select};
 use super::lexer::Issue;
+use super::parser::{escaped_keyword, is_keyword};
 use super::types::Type;
-use super::{Environment, functions};
+use super::{Environment, functions, library};
 
 pub(super) struct Checker<'e> {
     environment: &'e Environment,
@@ -16,13 +18,25 @@ pub(super) struct Checker<'e> {
     late: Vec<Issue>,
     /// Whether a list may hold values of different types.
     mixed: bool,
+    /// Why no program can be made of it.
+    pub(super) unmakeable: Option<String>,
+    /// The types of the elements of such a list, by where they stand.
+    known: HashMap<usize, Type>,
 }
 
 // === impl Checker ===
 
 impl<'e> Checker<'e> {
     pub(super) fn new(environment: &'e Environment) -> Self {
-        Checker { environment, locals: vec![], issues: vec![], late: vec![], mixed: false }
+        Checker {
+            environment,
+            locals: vec![],
+            issues: vec![],
+            late: vec![],
+            mixed: false,
+            unmakeable: None,
+            known: HashMap::new(),
+        }
     }
 
     pub(super) fn check(&mut self, e: &mut Expr) -> Type {
@@ -46,6 +60,9 @@ impl<'e> Checker<'e> {
                     let mut ty = self.check(&mut element.value);
                     if element.optional {
                         ty = self.unwrapped(element.value.at, &ty);
+                    }
+                    if self.mixed {
+                        self.known.insert(element.value.at, ty.clone());
                     }
                     item = Some(self.alike(element.value.at, item, ty));
                 }
@@ -105,6 +122,13 @@ impl<'e> Checker<'e> {
             Type::Map(both) => both.1.clone(),
             Type::Object(object) => match object.fields.get(&select.field) {
                 Some(ty) => ty.clone(),
+                // `self.namespace`: a field that is named by a reserved word is found under its escaped name.
+                None if is_keyword(&select.field)
+                    && let Some(ty) = object.fields.get(&escaped_keyword(&select.field)) =>
+                {
+                    select.field = escaped_keyword(&select.field);
+                    ty.clone()
+                }
                 None if object.open => Type::Dyn,
                 None => self.issue(at, format!("undefined field '{}'", select.field)),
             },
@@ -142,6 +166,8 @@ impl<'e> Checker<'e> {
             && let Some(namespace) = call.args[0].qualified()
             && self.resolve(&mut call.args[0].clone()).is_none()
             && functions::lookup(&format!("{namespace}.{}", call.function)).is_some()
+            // What is for patches is there where patches are made.
+            && (namespace != "jsonpatch" || self.environment.patches)
         {
             call.function = format!("{namespace}.{}", call.function);
             call.member = false;
@@ -171,7 +197,7 @@ impl<'e> Checker<'e> {
         }
         match result {
             Some(ty) => {
-                self.check_literals(call);
+                self.check_literals(at, call, &types);
                 ty
             }
             None => self.issue(at, no_overload(&call.function, call.member, &types)),
@@ -186,9 +212,7 @@ impl<'e> Checker<'e> {
             other => (other.clone(), false),
         };
         let element = match &operand {
-            Type::List(item) if matches!(types[1], Type::Int | Type::Uint | Type::Double | Type::Dyn) => {
-                (**item).clone()
-            }
+            Type::List(item) if matches!(types[1], Type::Int | Type::Dyn) => (**item).clone(),
             Type::Map(both) if types[1].fits(&both.0, &mut vec![]) => both.1.clone(),
             Type::Dyn => Type::Dyn,
             _ => return self.issue(at, no_overload(&call.function, false, types)),
@@ -285,7 +309,11 @@ impl<'e> Checker<'e> {
             FoldKind::OptMap => Type::optional(body),
             FoldKind::OptFlatMap => match body {
                 Type::Optional(_) => body,
-                _ => Type::optional(Type::Dyn),
+                Type::Dyn => Type::optional(Type::Dyn),
+                other => {
+                    let none = Type::optional(Type::Dyn);
+                    self.issue(at, no_overload("_?_:_", false, &[Type::Bool, other, none]))
+                }
             },
         }
     }
@@ -305,13 +333,44 @@ impl<'e> Checker<'e> {
         result.clone()
     }
 
+    /// A text's format, where it is written out with its arguments.
+    fn check_format(&mut self, at: usize, pattern: &str, args: &[Element]) {
+        let verbs = match library::verbs(pattern, args.len()) {
+            Ok(verbs) => verbs,
+            Err(message) => return self.late.push(Issue { at, message }),
+        };
+        for (verb, arg) in verbs.iter().zip(args) {
+            let Some(ty) = self.known.get(&arg.value.at) else { continue };
+            if let Err(message) = library::takes(*verb, ty) {
+                return self.late.push(Issue { at: arg.value.at, message });
+            }
+        }
+        if args.len() > verbs.len() {
+            let (expected, got) = (verbs.len(), args.len());
+            let message =
+                format!("too many arguments supplied to string.format (expected {expected}, got {got})");
+            self.late.push(Issue { at, message });
+        }
+    }
+
     /// Arguments that are wrong as they stand.
-    fn check_literals(&mut self, call: &Call) {
+    fn check_literals(&mut self, at: usize, call: &Call, types: &[Type]) {
+        if let ("format", [pattern, Expr { kind: Kind::List(args), .. }]) = (&*call.function, &call.args[..])
+            && let Kind::Literal(Literal::String(pattern)) = &pattern.kind
+            && let Some(Type::List(_)) = types.get(1)
+        {
+            self.check_format(at, pattern, args);
+        }
         let Some(Expr { at, kind: Kind::Literal(Literal::String(text)) }) = call.args.last() else { return };
         let well = match (call.function.as_str(), call.args.len()) {
             ("duration", 1) => crate::schema::parse_duration(text).is_some(),
-            ("timestamp", 1) => text.parse::<jiff::Timestamp>().is_ok(),
-            ("matches", 2) => regex::Regex::new(text).is_ok(),
+            ("timestamp", 1) => library::parse_timestamp(text).is_some(),
+            ("matches", 2) => crate::regexp::Regexp::new(text).is_ok(),
+            ("find" | "findAll", 2) => {
+                // Upstream finds this when it makes a program of what is otherwise well.
+                self.unmakeable = crate::regexp::Regexp::new(text).err().map(|e| e.to_string());
+                true
+            }
             _ => true,
         };
         if !well {
@@ -324,7 +383,9 @@ impl<'e> Checker<'e> {
 fn alike(first: &Type, next: &Type) -> bool {
     let known = |ty: &Type| *ty != Type::Dyn;
     match (first, next) {
-        (Type::List(a), Type::List(b)) => !known(a) || !known(b) || alike(a, b),
+        (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => {
+            !known(a) || !known(b) || alike(a, b)
+        }
         (Type::Map(a), Type::Map(b)) => !known(&a.1) || !known(&b.1) || alike(&a.1, &b.1),
         _ => first == next,
     }

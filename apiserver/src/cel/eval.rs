@@ -100,11 +100,13 @@ impl<'a, 's> Context<'a, 's> {
         };
         let holds_fields = matches!(inner, Value::Map(_) | Value::Object(_) | Value::Json(Json::Object(_)));
         if !holds_fields {
-            return fail(if matches!(inner, Value::Null) {
-                "no such key: ".to_owned() + &select.field
-            } else {
-                "no such overload".to_owned()
-            });
+            return match inner {
+                _ if select.test => Ok(Value::Bool(false)),
+                Value::List(_) | Value::Json(Json::Array(_)) => {
+                    fail("unsupported index type 'string' in list")
+                }
+                _ => fail(format!("no such key: {}", select.field)),
+            };
         }
         let found = inner.get(&key);
         match (select.test, select.optional || through, found) {
@@ -142,8 +144,13 @@ impl<'a, 's> Context<'a, 's> {
                 return (overload.call)(self, &args);
             }
         }
-        let types: Vec<String> = args.iter().map(|a| a.type_of().to_string()).collect();
-        fail(format!("no such overload: {}({})", call.function, types.join(", ")))
+        fail(match (&*call.function, &args[..]) {
+            ("size", _) => "no such overload: size".to_owned(),
+            (conversion, [one]) if Type::named(conversion).is_some() => {
+                format!("no such overload: {conversion}({})", one.type_of().base_name())
+            }
+            _ => "no such overload".to_owned(),
+        })
     }
 
     fn map(&mut self, e: &Expr) -> Result<Value<'a>> {
@@ -153,10 +160,8 @@ impl<'a, 's> Context<'a, 's> {
         for entry in entries {
             let key = self.key(&entry.key)?;
             let value = self.eval(&entry.value)?;
-            if let Some(value) = present(value, entry.optional)?
-                && map.insert(key, value).is_some()
-            {
-                return fail("Failed with repeated key");
+            if let Some(value) = present(value, entry.optional)? {
+                map.insert(key, value);
             }
         }
         Ok(Value::Map(Rc::new(map)))

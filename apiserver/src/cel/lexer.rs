@@ -151,14 +151,14 @@ impl<'a> Lexer<'a> {
         if !float {
             return self.integer(start, digits.parse().ok());
         }
-        let invalid = || Issue { at: start, message: "Syntax error: invalid double literal".to_owned() };
-        digits.parse().map(Token::Double).map_err(|_| invalid())
+        let invalid = || Issue { at: start, message: "invalid double literal".to_owned() };
+        let value = digits.parse().ok().filter(|d: &f64| d.is_finite());
+        value.map(Token::Double).ok_or_else(invalid)
     }
 
     /// The least negative number is read as its magnitude; the parser negates it.
     fn integer(&mut self, start: usize, value: Option<u64>) -> Result<Token, Issue> {
-        let issue =
-            |kind: &str| Issue { at: start, message: format!("Syntax error: invalid {kind} literal") };
+        let issue = |kind: &str| Issue { at: start, message: format!("invalid {kind} literal") };
         if matches!(self.peek(0), 'u' | 'U') {
             self.at += 1;
             return value.map(Token::Uint).ok_or_else(|| issue("uint"));

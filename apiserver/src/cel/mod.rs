@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub use eval::{Context, Scope};
 pub use library::authorizer::{Query, Stage, Verdict};
-pub use parser::is_keyword;
+pub use parser::{escaped_keyword, is_keyword};
 pub use types::{ObjectType, Type};
 pub use value::{Failure, Key, Value};
 
@@ -36,6 +36,18 @@ pub const EXPRESSION_BUDGET: u64 = 1_000_000;
 pub const POLICY_BUDGET: u64 = 10_000_000;
 /// What all match conditions of one webhook or policy may cost.
 pub const CONDITIONS_BUDGET: u64 = 2_500_000;
+
+/// Upstream's limit of an expression's length, in characters.
+const MAX_LENGTH: usize = 100_000;
+
+/// Runs what may take longer than an async worker can wait, in the place of this worker where there are others.
+pub fn beside_workers<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
 
 /// What is declared: variables, and messages that expressions may make.
 #[derive(Clone, Debug, Default)]
@@ -103,14 +115,24 @@ impl Environment {
 
     /// Compiles an expression; the error is upstream's text, with lines that point at what is wrong.
     pub fn compile(&self, text: &str) -> Result<Program, String> {
+        let size = text.chars().count();
+        if size > MAX_LENGTH {
+            let message =
+                format!("expression code point size exceeds limit: size: {size}, limit {MAX_LENGTH}");
+            return Err(format!("ERROR: <input>:-1:0: {message}"));
+        }
         let mut expr = parser::parse(text).map_err(|issue| shown(text, &[issue]))?;
         let mut checker = Checker::new(self);
         let output = checker.check(&mut expr);
+        let unmakeable = checker.unmakeable.take();
         let issues = checker.finish();
         if !issues.is_empty() {
             return Err(shown(text, &issues));
         }
-        Ok(Program { expr, output })
+        match unmakeable {
+            Some(why) => Err(format!("program instantiation failed: {why}")),
+            None => Ok(Program { expr, output }),
+        }
     }
 
     /// Compiles an expression that must have one of some types.

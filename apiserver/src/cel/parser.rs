@@ -38,6 +38,11 @@ pub fn is_keyword(name: &str) -> bool {
     matches!(name, "true" | "false" | "null" | "in") || RESERVED.contains(&name)
 }
 
+/// The name under which expressions know a field that is named by such a word.
+pub fn escaped_keyword(word: &str) -> String {
+    format!("__{word}__")
+}
+
 type Result<T> = std::result::Result<T, Issue>;
 
 struct Parser {
@@ -272,7 +277,7 @@ impl Parser {
         self.at += 1;
         let literal = match token {
             Token::Int(i64::MIN) => {
-                return Err(Issue { at, message: "Syntax error: invalid int literal".to_owned() });
+                return Err(Issue { at, message: "invalid int literal".to_owned() });
             }
             Token::Int(v) => Literal::Int(v),
             Token::Uint(v) => Literal::Uint(v),

@@ -85,7 +85,6 @@ fn expressions_mean_what_the_language_says() {
         ("duration('1h30m') > duration('1h') && duration('90m').getHours() == 1", json!(true)),
         ("timestamp('2024-02-29T01:02:03Z').getFullYear() == 2024", json!(true)),
         ("timestamp('2024-02-29T23:00:00Z').getDayOfMonth('+02:00')", json!(0)),
-        ("jsonpatch.escapeKey('a/b~c')", json!("a~1b~0c")),
         ("bytes('ab').size() + size('é')", json!(3)),
         ("int('12') + int(2.9) + size([1]) + int(duration('1s').getSeconds())", json!(16)),
     ] {
@@ -99,8 +98,8 @@ fn what_fails_says_so_in_upstream_words() {
         ("object.spec.nope", "no such key: nope"),
         ("object.spec.ports[7]", "index out of bounds: 7"),
         ("1 / (1 - 1)", "division by zero"),
-        ("9223372036854775807 + 1", "return error for overflow"),
-        ("object.spec.replicas + 'a'", "no such overload: _+_(int, string)"),
+        ("9223372036854775807 + 1", "integer overflow"),
+        ("object.spec.replicas + 'a'", "no such overload"),
         (
             "lists.range(3000).all(a, lists.range(3000).all(b, a + b >= 0))",
             "operation cancelled: actual cost limit exceeded",
@@ -160,5 +159,134 @@ fn expressions_are_accepted_and_refused_as_upstream_does() {
     assert!(recorded.len() > 90);
     for (text, expected) in recorded {
         assert_eq!(environment.compile_as(&text, &[Type::Bool]).err(), expected, "{text}");
+    }
+}
+
+/// A result in the form of the table.
+fn shown(value: &Value<'_>) -> Json {
+    let text = |value: &Value<'_>| library_text(value).unwrap_or_default().into();
+    match value {
+        Value::Optional(None) => "none".into(),
+        Value::Optional(Some(inner)) => json!({"of": shown(inner)}),
+        Value::Int(i) if i.unsigned_abs() > 1 << 53 => i.to_string().into(),
+        Value::Int(i) => json!(i),
+        Value::Uint(u) => json!(u),
+        Value::Double(d) if !d.is_finite() => match *d {
+            d if d.is_nan() => "NaN".into(),
+            d if d > 0.0 => "Infinity".into(),
+            _ => "-Infinity".into(),
+        },
+        Value::List(_) | Value::Json(Json::Array(_)) => {
+            value.items().unwrap_or_default().iter().map(shown).collect()
+        }
+        Value::Map(_) | Value::Json(Json::Object(_)) => {
+            let entries = value.entries().unwrap_or_default();
+            let key = |k: &Value<'_>| library_text(k).unwrap_or_default();
+            Json::Object(entries.iter().map(|(k, v)| (key(k), shown(v))).collect())
+        }
+        Value::Bytes(b) => {
+            use base64::Engine;
+            base64::engine::general_purpose::STANDARD.encode(b).into()
+        }
+        Value::Double(d) if d.fract() == 0.0 && d.abs() < 1e15 => json!(*d as i64),
+        Value::Null | Value::Bool(_) | Value::Double(_) | Value::String(_) => {
+            value.to_json().unwrap_or_default()
+        }
+        Value::Quantity(quantity) => quantity.to_string().into(),
+        other => text(other),
+    }
+}
+
+fn library_text(value: &Value<'_>) -> Option<String> {
+    match library::text_of(value) {
+        Ok(Value::String(text)) => Some(text.into_owned()),
+        _ => None,
+    }
+}
+
+/// What upstream v1.36.3's own environment says of some hundreds of expressions: `[text, kind, answer]`, where the answer
+/// is an error's text, or a value's type and JSON.
+#[test]
+fn expressions_are_worth_what_they_are_upstream() {
+    let object: &'static Json = Box::leak(Box::new(json!({
+        "metadata": {"name": "a"}, "spec": {"replicas": 3, "none": null, "ports": [80, 443]},
+    })));
+    let (s, n): (&'static Json, &'static Json) =
+        (Box::leak(Box::new(json!("abc"))), Box::leak(Box::new(json!(7))));
+    let (l, m): (&'static Json, &'static Json) =
+        (Box::leak(Box::new(json!(["x", "y"]))), Box::leak(Box::new(json!({"a": 1}))));
+    struct More(Variables);
+    impl Scope<'static> for More {
+        fn variable(
+            &self,
+            name: &str,
+            cx: &mut Context<'static, '_>,
+        ) -> Option<Result<Value<'static>, Failure>> {
+            if name == "ol" { Some(Ok(Value::Optional(None))) } else { self.0.variable(name, cx) }
+        }
+
+        fn authorize(&self, query: &Query) -> Verdict {
+            self.0.authorize(query)
+        }
+    }
+    let scope = More(Variables(vec![("object", object), ("s", s), ("n", n), ("l", l), ("m", m)]));
+    let environment = Environment::default()
+        .with("object", Type::Dyn)
+        .with("s", Type::String)
+        .with("n", Type::Int)
+        .with("l", Type::list(Type::String))
+        .with("m", Type::map(Type::String, Type::Int))
+        .with("ol", Type::optional(Type::String));
+    let mut wrong = vec![];
+    let table = include_str!("testdata/upstream.jsonl");
+    for line in table.lines() {
+        let (text, kind, theirs): (String, String, Json) = serde_json::from_str(line).expect("a row");
+        let ours = match environment.compile(&text) {
+            Err(why) => ("compile".to_owned(), json!(why)),
+            Ok(program) => match program.evaluate(&mut Context::new(&scope, POLICY_BUDGET)) {
+                Err(why) => ("error".to_owned(), json!(why.to_string())),
+                Ok(value) => ("value".to_owned(), json!([value.type_of().base_name(), shown(&value)])),
+            },
+        };
+        // Upstream evaluates some constants when it compiles; we do so for regular expressions.
+        let made = ours.1.as_str().and_then(|why| why.strip_prefix("program instantiation failed: "));
+        if kind == "program" && (ours.1 == theirs || made == theirs.as_str()) {
+            continue;
+        }
+        if ours != (kind.clone(), theirs.clone()) {
+            wrong.push(format!("{text}\n  ours   {} {}\n  theirs {kind} {theirs}", ours.0, ours.1));
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn no_text_makes_the_compiler_panic_or_run_away() {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+    let mut random = StdRng::seed_from_u64(5);
+    let parts: Vec<&str> = "a object s [ ] ( ) { } . ? : , + - * / % ! == != < > in && || 1 1u 1.5 'x' \"\" b'' r'\\' null true \
+        .map( .all( .exists( x, .optMap( has( [? .? ` é \\ 0x 1e9 //n \u{0} duration( timestamp( matches( size( type( dyn( \
+        optional.of( .filter( .sortBy( 9223372036854775808 -9223372036854775808 namespace"
+        .split(' ')
+        .collect();
+    for _ in 0..30_000 {
+        let length = random.random_range(1..14);
+        let text: String = (0..length).map(|_| parts[random.random_range(0..parts.len())]).collect();
+        run(&text);
+    }
+    assert!(run(&" ".repeat(100_001))["compile"].as_str().unwrap().contains("code point size exceeds limit"));
+    // Long and deep ones end, and are refused in upstream's words.
+    for text in [
+        "-".repeat(100_000),
+        "!".repeat(100_000),
+        "[".repeat(100_000),
+        "a.".repeat(50_000),
+        "a?a:".repeat(50_000),
+        "{1:".repeat(50_000),
+        "has(".repeat(50_000),
+        format!("s{}", ".map(x, x)".repeat(5_000)),
+    ] {
+        assert!(run(&text)["compile"].is_string(), "{}", &text[..20]);
     }
 }

@@ -81,6 +81,7 @@ impl Type {
             "list" => Type::list(Type::Dyn),
             "map" => Type::map(Type::Dyn, Type::Dyn),
             "type" => Type::Type,
+            "optional_type" => Type::optional(Type::Dyn),
             _ => return None,
         })
     }
@@ -95,7 +96,15 @@ impl Type {
                 }
                 Some(at) => {
                     let known = bound[at].1.clone();
-                    self.fits(&known, bound)
+                    if self.fits(&known, &mut vec![]) {
+                        return true;
+                    }
+                    // `null`, which stands first, is of the type of what follows.
+                    let wider = known.fits(self, &mut vec![]);
+                    if wider {
+                        bound[at].1 = self.clone();
+                    }
+                    wider
                 }
                 None => {
                     bound.push((*p, self.clone()));
@@ -103,7 +112,10 @@ impl Type {
                 }
             },
             (Type::Dyn, _) | (_, Type::Dyn) => true,
-            (Type::Null, Type::Object(_) | Type::Timestamp | Type::Duration | Type::Opaque(_)) => true,
+            (
+                Type::Null,
+                Type::Object(_) | Type::Timestamp | Type::Duration | Type::Opaque(_) | Type::Optional(_),
+            ) => true,
             (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => a.fits(b, bound),
             (Type::Map(a), Type::Map(b)) => a.0.fits(&b.0, bound) && a.1.fits(&b.1, bound),
             (Type::Object(a), Type::Object(b)) => a.name == b.name,
@@ -130,6 +142,21 @@ impl Type {
             other
         } else {
             Type::Dyn
+        }
+    }
+}
+
+impl Type {
+    /// The name of a value's type, which says nothing of what it holds.
+    pub(super) fn base_name(&self) -> String {
+        match self {
+            Type::Null => "null_type".to_owned(),
+            Type::Timestamp => "google.protobuf.Timestamp".to_owned(),
+            Type::Duration => "google.protobuf.Duration".to_owned(),
+            Type::List(_) => "list".to_owned(),
+            Type::Map(_) => "map".to_owned(),
+            Type::Optional(_) => "optional_type".to_owned(),
+            other => other.to_string(),
         }
     }
 }

@@ -233,27 +233,42 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
     if rest.is_empty() {
         return None;
     }
-    let mut total: f64 = 0.0;
+    let limit = i64::MAX.unsigned_abs() + u64::from(negative);
+    let mut total: u64 = 0;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let scale = match &rest[..unit] {
-            "ns" => 1.0,
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
+        let end = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (whole, after) = rest.split_at(end(rest));
+        let (fraction, after) = match after.strip_prefix('.') {
+            Some(after) => after.split_at(end(after)),
+            None => ("", after),
+        };
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let (unit, after) =
+            after.split_at(after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len()));
+        let scale: u64 = match unit {
+            "ns" => 1,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
             _ => return None,
         };
-        total += number * scale;
-        rest = &rest[unit..];
+        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        // What is less than a nanosecond is cut off.
+        let parts = fraction.bytes().take(18).fold((0_u128, 1_u128), |(value, base), digit| {
+            (value * 10 + u128::from(digit - b'0'), base * 10)
+        });
+        let part = u64::try_from(parts.0 * u128::from(scale) / parts.1).ok()?;
+        total = whole.checked_mul(scale)?.checked_add(part)?.checked_add(total)?;
+        if total > limit {
+            return None;
+        }
+        rest = after;
     }
-    #[allow(clippy::cast_possible_truncation, reason = "durations beyond the range saturate")]
-    let nanos = total.round() as i64;
-    Some(if negative { -nanos } else { nanos })
+    Some(if negative { 0_i64.wrapping_sub_unsigned(total) } else { total.cast_signed() })
 }
 
 /// Go's `Duration.String`.

@@ -43,7 +43,10 @@ static FORMATS: &[Format] = &[
     Format { name: "dns1123SubdomainPrefix", check: |s| field_names::dns1123_subdomain(&masked(s)) },
     Format { name: "dns1035LabelPrefix", check: |s| field_names::dns1035_label(&masked(s)) },
     Format { name: "labelValue", check: field_names::label_value },
-    Format { name: "uri", check: |s| unless(Url::parse(s).is_some(), "invalid URI") },
+    Format {
+        name: "uri",
+        check: |s| unless(Url::parse(s).is_some(), &format!("parse {s:?}: invalid URI for request")),
+    },
     Format {
         name: "uuid",
         check: |s| unless(uuid::Uuid::parse_str(s).is_ok(), "does not match the UUID format"),
@@ -65,9 +68,7 @@ pub(super) static ROWS: &[Row] = &[
         Err(e) => fail(e.to_string()),
     }),
     Row("isQuantity(string): bool", |_, a| Ok(Value::Bool(text(&a[0]).parse::<Quantity>().is_ok()))),
-    Row("Quantity.sign(): int", |_, a| {
-        quantity(&a[0]).map(|q| Value::Int(sign(q.cmp(&Quantity::default()))))
-    }),
+    Row("sign(Quantity): int", |_, a| quantity(&a[0]).map(|q| Value::Int(sign(q.cmp(&Quantity::default()))))),
     Row("Quantity.isGreaterThan(Quantity): bool", |_, a| {
         Ok(Value::Bool(quantity(&a[0])? > quantity(&a[1])?))
     }),
@@ -169,7 +170,7 @@ fn url<'a>(value: &Value<'a>, of: impl Fn(&Url) -> Value<'a>) -> Result<Value<'a
 fn semver<'a>(text: &str) -> Result<Value<'a>> {
     match SemVer::parse(text) {
         Some(version) => Ok(Value::SemVer(Rc::new(version))),
-        None => fail(format!("No Major.Minor.Patch elements found in {text:?}")),
+        None => fail(SemVer::wrong(text)),
     }
 }
 
@@ -270,6 +271,10 @@ impl SemVer {
         let (numbers, prerelease) = rest.split_once('-').map_or((rest, None), |(n, p)| (n, Some(p)));
         let plain = |n: &str| (n == "0" || !n.starts_with('0')).then(|| n.parse().ok()).flatten();
         let numbers: Vec<u64> = numbers.split('.').map(plain).collect::<Option<_>>()?;
+        let zeroed = |w: &str| w.len() > 1 && w.starts_with('0') && w.bytes().all(|b| b.is_ascii_digit());
+        if prerelease.is_some_and(|p| p.split('.').any(zeroed)) {
+            return None;
+        }
         let word = |w: &str| !w.is_empty() && w.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         let words = |text: Option<&str>| -> Option<Vec<String>> {
             let Some(text) = text else { return Some(vec![]) };
@@ -277,6 +282,36 @@ impl SemVer {
         };
         words(build)?;
         Some(SemVer { numbers: numbers.try_into().ok()?, prerelease: words(prerelease)? })
+    }
+
+    /// Why a text is no version.
+    fn wrong(text: &str) -> String {
+        if text.is_empty() {
+            return "Version string empty".to_owned();
+        }
+        let (rest, build) = text.split_once('+').map_or((text, None), |(r, b)| (r, Some(b)));
+        let (numbers, prerelease) = rest.split_once('-').map_or((rest, None), |(n, p)| (n, Some(p)));
+        let parts: Vec<&str> = text.splitn(3, '.').collect();
+        if parts.len() != 3 {
+            return "No Major.Minor.Patch elements found".to_owned();
+        }
+        for (name, number) in ["Major", "Minor", "Patch"].into_iter().zip(numbers.splitn(3, '.')) {
+            if !number.bytes().all(|b| b.is_ascii_digit()) {
+                return format!("Invalid character(s) found in {} number {number:?}", name.to_lowercase());
+            }
+            if number.len() > 1 && number.starts_with('0') {
+                return format!("{name} number must not contain leading zeroes {number:?}");
+            }
+        }
+        let zeroed = |w: &&str| w.len() > 1 && w.starts_with('0') && w.bytes().all(|b| b.is_ascii_digit());
+        if let Some(part) = prerelease.and_then(|p| p.split('.').find(zeroed)) {
+            return format!("Numeric PreRelease version must not contain leading zeroes {part:?}");
+        }
+        match (prerelease, build) {
+            (Some(p), _) if p.split('.').any(str::is_empty) => "Prerelease is empty".to_owned(),
+            (_, Some(b)) if b.split('.').any(str::is_empty) => "Build meta data is empty".to_owned(),
+            _ => format!("Invalid character(s) found in {text:?}"),
+        }
     }
 
     pub fn compare(&self, other: &SemVer) -> Ordering {

@@ -5,12 +5,18 @@ use std::cmp::Ordering;
 use super::super::eval::Context;
 use super::super::functions::Row;
 use super::super::value::{Result, Value, fail};
-use super::{index, int, items, length};
+use super::{int, items, length};
 
 pub(super) static ROWS: &[Row] = &[
     Row("list(A).isSorted(): bool", |cx, a| {
         let items = items(cx, &a[0])?;
         Ok(Value::Bool(items.windows(2).all(|w| w[0].compare(&w[1]).is_some_and(Ordering::is_le))))
+    }),
+    Row("list(A).first(): optional(A)", |cx, a| {
+        Ok(items(cx, &a[0])?.into_iter().next().map_or(Value::Optional(None), Value::some))
+    }),
+    Row("list(A).last(): optional(A)", |cx, a| {
+        Ok(items(cx, &a[0])?.pop().map_or(Value::Optional(None), Value::some))
     }),
     Row("list(int).sum(): int", |cx, a| sum(cx, &a[0])),
     Row("list(uint).sum(): uint", |cx, a| sum(cx, &a[0])),
@@ -28,10 +34,13 @@ pub(super) static ROWS: &[Row] = &[
     }),
     Row("list(A).slice(int, int): list(A)", |cx, a| {
         let all = items(cx, &a[0])?;
-        let (start, end) = (index(&a[1])?, index(&a[2])?);
-        match all.get(start..end) {
-            Some(part) => Ok(Value::list(part.to_vec())),
-            None => fail(format!("cannot slice({start}, {end}), list is length {}", all.len())),
+        let (start, end) = (int(&a[1]), int(&a[2]));
+        let cannot = |why: &str| fail(format!("cannot slice({start}, {end}), {why}"));
+        match (usize::try_from(start), usize::try_from(end)) {
+            (Ok(from), Ok(to)) if from > to => cannot("start index must be less than or equal to end index"),
+            (Ok(_), Ok(to)) if to > all.len() => cannot(&format!("list is length {}", all.len())),
+            (Ok(from), Ok(to)) => Ok(Value::list(all[from..to].to_vec())),
+            _ => cannot("negative indexes not supported"),
         }
     }),
     Row("list(A).flatten(): list(dyn)", |cx, a| flatten(cx, &a[0], 1)),
@@ -92,7 +101,7 @@ fn sum<'a>(cx: &mut Context<'a, '_>, list: &Value<'a>) -> Result<Value<'a>> {
     let mut total: Option<Value<'a>> = None;
     for item in items(cx, list)? {
         total = Some(match (total, item) {
-            (None, item) => item,
+            (None, item @ (Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Duration(_))) => item,
             (Some(Value::Int(x)), Value::Int(y)) => match x.checked_add(y) {
                 Some(sum) => Value::Int(sum),
                 None => return fail("integer overflow"),

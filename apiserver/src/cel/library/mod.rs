@@ -2,12 +2,16 @@
 
 pub(super) mod authorizer;
 mod convert;
+mod format;
 pub(super) mod kubernetes;
 mod lists;
 mod network;
 mod operators;
 mod strings;
 mod time;
+
+pub(super) use format::{takes, verbs};
+pub(super) use time::parse_timestamp;
 
 use super::eval::Context;
 use super::functions::Row;
@@ -30,6 +34,9 @@ pub(super) static ALL: &[&[Row]] = &[
     authorizer::ROWS,
 ];
 
+#[cfg(test)]
+pub(super) use convert::to_text as text_of;
+
 /// The text of an argument that the signature says is one.
 fn text<'v>(value: &'v Value<'_>) -> &'v str {
     if let Value::String(s) = value { s } else { "" }
@@ -42,7 +49,7 @@ fn int(value: &Value<'_>) -> i64 {
 /// An argument as an index, where it is not negative.
 fn index(value: &Value<'_>) -> Result<usize> {
     let i = int(value);
-    usize::try_from(i).map_or_else(|_| fail(format!("index out of bounds: {i}")), Ok)
+    usize::try_from(i).map_or_else(|_| fail(format!("index out of range: {i}")), Ok)
 }
 
 fn length<'a>(count: usize) -> Value<'a> {

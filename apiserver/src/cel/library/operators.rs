@@ -102,12 +102,12 @@ pub(super) static ROWS: &[Row] = &[
 /// What stands at an index or under a key.
 fn at<'a>(operand: &Value<'a>, index: &Value<'a>) -> Result<Option<Value<'a>>> {
     if operand.size().is_none() || matches!(operand, Value::String(_) | Value::Bytes(_)) {
-        return fail(format!("no such overload: _[_]({}, {})", operand.type_of(), index.type_of()));
+        return Ok(None);
     }
     let Some(items) = operand.items() else { return Ok(operand.get(index)) };
     match Key::of(index) {
         Some(Key::Int(i)) => Ok(usize::try_from(i).ok().and_then(|i| items.get(i).cloned())),
-        _ => fail(format!("unsupported index type '{}' in list", index.type_of())),
+        _ => fail(format!("unsupported index type '{}' in list", index.type_of().base_name())),
     }
 }
 
@@ -140,7 +140,7 @@ fn arithmetic<'a>(x: &Value<'a>, operator: char, y: &Value<'a>) -> Result<Value<
                 '/' => x.checked_div(*y),
                 _ => x.checked_rem(*y),
             };
-            value.map_or_else(|| fail("return error for overflow"), |v| Ok(Value::Int(v)))
+            value.map_or_else(|| fail("integer overflow"), |v| Ok(Value::Int(v)))
         }
         (Value::Uint(x), Value::Uint(y)) => {
             let value = match operator {
@@ -150,7 +150,7 @@ fn arithmetic<'a>(x: &Value<'a>, operator: char, y: &Value<'a>) -> Result<Value<
                 '/' => x.checked_div(*y),
                 _ => x.checked_rem(*y),
             };
-            value.map_or_else(|| fail("return error for overflow"), |v| Ok(Value::Uint(v)))
+            value.map_or_else(|| fail("unsigned integer overflow"), |v| Ok(Value::Uint(v)))
         }
         (Value::Double(x), Value::Double(y)) => Ok(Value::Double(match operator {
             '+' => x + y,
@@ -174,5 +174,7 @@ fn spans<'a>(
     operation: fn(SignedDuration, SignedDuration) -> Option<SignedDuration>,
 ) -> Result<Value<'a>> {
     let (Value::Duration(x), Value::Duration(y)) = (&a[0], &a[1]) else { return fail("no such overload") };
-    operation(*x, *y).map_or_else(|| fail("return error for overflow"), |d| Ok(Value::Duration(d)))
+    // As many nanoseconds as an integer holds.
+    let sum = operation(*x, *y).filter(|d| i64::try_from(d.as_nanos()).is_ok());
+    sum.map_or_else(|| fail("integer overflow"), |d| Ok(Value::Duration(d)))
 }

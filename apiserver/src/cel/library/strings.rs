@@ -1,15 +1,24 @@
 //! Strings: search, change, format, regular expressions.
 
-use regex::{Regex, RegexBuilder};
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
 
 use super::super::eval::Context;
 use super::super::functions::Row;
 use super::super::value::{Result, Value, fail};
-use super::convert::to_text;
+use super::format;
 use super::{index, int, items, length, text};
+use crate::regexp::{self, Regexp};
 
 /// How large a compiled regular expression may be.
-const MAX_REGEX_BYTES: usize = 1 << 20;
+const MAX_REGEX_BYTES: usize = 10 << 20;
+/// How many are kept, and how large all of them may be.
+const MAX_KNOWN: usize = 1024;
+const MAX_KNOWN_BYTES: usize = 32 << 20;
+/// What upstream says before why a text is no regular expression.
+const ILLEGAL: &str = "Illegal regex: ";
 
 pub(super) static ROWS: &[Row] = &[
     Row("string.contains(string): bool", |_, a| Ok(Value::Bool(text(&a[0]).contains(text(&a[1]))))),
@@ -18,7 +27,7 @@ pub(super) static ROWS: &[Row] = &[
     Row("string.matches(string): bool", matches),
     Row("matches(string, string): bool", matches),
     Row("string.find(string): string", |cx, a| {
-        let found = regex(cx, a)?.find(text(&a[0])).map_or(String::new(), |m| m.as_str().to_owned());
+        let found = regex(cx, a, ILLEGAL)?.find_iter(text(&a[0])).next().unwrap_or_default().to_owned();
         Ok(Value::string(found))
     }),
     Row("string.findAll(string): list(string)", |cx, a| find_all(cx, a, -1)),
@@ -49,25 +58,41 @@ pub(super) static ROWS: &[Row] = &[
     Row("strings.quote(string): string", |_, a| Ok(Value::string(format!("{:?}", text(&a[0]))))),
     Row("string.format(list(dyn)): string", |cx, a| {
         let args = items(cx, &a[1])?;
-        format(cx, text(&a[0]), &args)
+        format::format(cx, text(&a[0]), &args)
     }),
 ];
 
-fn regex(cx: &mut Context<'_, '_>, a: &[Value<'_>]) -> Result<Regex> {
+fn regex(cx: &mut Context<'_, '_>, a: &[Value<'_>], before: &str) -> Result<Regexp> {
     let pattern = text(&a[1]);
     cx.spend(1 + pattern.len() * text(&a[0]).len() / 40)?;
-    let built = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
-    built.map_or_else(|e| fail(format!("error parsing regexp: {e}")), Ok)
+    compiled(pattern).map_or_else(|e| fail(format!("{before}{e}")), Ok)
+}
+
+/// Expressions are compiled once, as long as they are used: a rule has the same one for every object.
+fn compiled(pattern: &str) -> std::result::Result<Regexp, regexp::Error> {
+    static KNOWN: LazyLock<Mutex<(HashMap<Box<str>, Regexp>, usize)>> = LazyLock::new(Mutex::default);
+    if let Some(known) = KNOWN.lock().0.get(pattern) {
+        return Ok(known.clone());
+    }
+    let new = Regexp::within(pattern, MAX_REGEX_BYTES)?;
+    let bytes = new.bytes() + pattern.len();
+    let mut known = KNOWN.lock();
+    if known.1 + bytes > MAX_KNOWN_BYTES || known.0.len() >= MAX_KNOWN {
+        *known = Default::default();
+    }
+    known.0.insert(pattern.into(), new.clone());
+    known.1 += bytes;
+    Ok(new)
 }
 
 fn matches<'a>(cx: &mut Context<'a, '_>, a: &[Value<'a>]) -> Result<Value<'a>> {
-    Ok(Value::Bool(regex(cx, a)?.is_match(text(&a[0]))))
+    Ok(Value::Bool(regex(cx, a, "")?.is_match(text(&a[0]))))
 }
 
 fn find_all<'a>(cx: &mut Context<'a, '_>, a: &[Value<'a>], limit: i64) -> Result<Value<'a>> {
-    let regex = regex(cx, a)?;
+    let regex = regex(cx, a, ILLEGAL)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let found = regex.find_iter(text(&a[0])).take(limit).map(|m| Value::string(m.as_str()));
+    let found = regex.find_iter(text(&a[0])).take(limit).map(Value::string);
     Ok(Value::list(found.collect()))
 }
 
@@ -76,7 +101,7 @@ fn index_of<'a>(a: &[Value<'a>], bound: usize, last: bool) -> Result<Value<'a>> 
     let (all, wanted): (Vec<char>, Vec<char>) =
         (text(&a[0]).chars().collect(), text(&a[1]).chars().collect());
     if bound != usize::MAX && bound > all.len() {
-        return fail(format!("index out of range: {bound}"));
+        return Ok(Value::Int(-1));
     }
     let starts = |at: &usize| all[*at..].starts_with(&wanted);
     let end = all.len() + 1 - wanted.len().min(all.len() + 1);
@@ -113,9 +138,12 @@ fn substring<'a>(a: &[Value<'a>], end: usize) -> Result<Value<'a>> {
     let start = index(&a[1])?;
     let count = text(&a[0]).chars().count();
     let end = if end == usize::MAX { count } else { end };
-    if start > count || end > count || start > end {
+    if start > count || end > count {
         let bad = if start > count { start } else { end };
         return fail(format!("index out of range: {bad}"));
+    }
+    if start > end {
+        return fail(format!("invalid substring range. start: {start}, end: {end}"));
     }
     Ok(Value::string(text(&a[0]).chars().skip(start).take(end - start).collect::<String>()))
 }
@@ -131,73 +159,4 @@ fn join<'a>(cx: &mut Context<'a, '_>, list: &Value<'a>, separator: &str) -> Resu
         out.push_str(part);
     }
     Ok(Value::string(out))
-}
-
-/// `%s %d %f %e %b %x %X %o %%`, with a precision for `%f` and `%e`.
-fn format<'a>(cx: &mut Context<'a, '_>, pattern: &str, args: &[Value<'a>]) -> Result<Value<'a>> {
-    let mut out = String::new();
-    let mut args = args.iter();
-    let mut chars = pattern.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        if chars.next_if_eq(&'%').is_some() {
-            out.push('%');
-            continue;
-        }
-        let mut precision = String::new();
-        if chars.next_if_eq(&'.').is_some() {
-            while let Some(digit) = chars.next_if(char::is_ascii_digit) {
-                precision.push(digit);
-            }
-        }
-        let precision = precision.parse::<usize>().unwrap_or(6).min(64);
-        let Some(verb) = chars.next() else { return fail("unexpected end of string") };
-        let Some(arg) = args.next() else { return fail("index out of range: no argument for a verb") };
-        let piece = verbatim(verb, precision, arg)?;
-        cx.spend(piece.len() / 10)?;
-        out.push_str(&piece);
-    }
-    Ok(Value::string(out))
-}
-
-fn verbatim(verb: char, precision: usize, arg: &Value<'_>) -> Result<String> {
-    Ok(match (verb, arg) {
-        ('s', arg) => match arg.items() {
-            Some(items) => {
-                let all: Vec<String> =
-                    items.iter().map(|item| verbatim('s', 0, item)).collect::<Result<_>>()?;
-                format!("[{}]", all.join(", "))
-            }
-            None => text(&to_text(arg)?).to_owned(),
-        },
-        ('d', Value::Int(i)) => i.to_string(),
-        ('d', Value::Uint(u)) => u.to_string(),
-        ('f', Value::Double(d)) => format!("{d:.precision$}"),
-        ('f', Value::Int(i)) => format!("{:.precision$}", *i as f64),
-        ('e', Value::Double(d)) => format!("{d:.precision$e}"),
-        ('b', Value::Int(i)) => format!("{i:b}"),
-        ('b', Value::Uint(i)) => format!("{i:b}"),
-        ('b', Value::Bool(b)) => u8::from(*b).to_string(),
-        ('x', Value::Int(i)) => format!("{i:x}"),
-        ('x', Value::Uint(i)) => format!("{i:x}"),
-        ('X', Value::Int(i)) => format!("{i:X}"),
-        ('X', Value::Uint(i)) => format!("{i:X}"),
-        ('o', Value::Int(i)) => format!("{i:o}"),
-        ('o', Value::Uint(i)) => format!("{i:o}"),
-        ('x', Value::String(s)) => hex::encode(s.as_bytes()),
-        ('X', Value::String(s)) => hex::encode_upper(s.as_bytes()),
-        ('x', Value::Bytes(b)) => hex::encode(b),
-        ('X', Value::Bytes(b)) => hex::encode_upper(b),
-        ('d' | 'f' | 'e' | 'b' | 'x' | 'X' | 'o', arg) => {
-            return fail(format!("error during formatting: verb %{verb} does not take {}", arg.type_of()));
-        }
-        (other, _) => {
-            return fail(format!(
-                "could not parse formatting clause: unrecognized formatting clause \"{other}\""
-            ));
-        }
-    })
 }

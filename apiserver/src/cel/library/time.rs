@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp, Zoned, tz::TimeZone};
 
 use super::super::functions::Row;
 use super::super::value::{Result, Value, fail};
+use super::convert::unconvertible;
 use super::text;
 use crate::schema::parse_duration;
 
@@ -33,9 +34,8 @@ pub(super) static PARTS: &[Row] = parts![
 pub(super) static ROWS: &[Row] = &[
     Row("timestamp(timestamp): timestamp", |_, a| Ok(a[0].clone())),
     Row("timestamp(string): timestamp", |_, a| {
-        let written = text(&a[0]);
-        let parsed = written.parse::<Timestamp>();
-        parsed.map_or_else(|e| fail(format!("parsing time {written:?}: {e}")), |t| Ok(Value::Timestamp(t)))
+        let parsed = parse_timestamp(text(&a[0]));
+        parsed.map_or_else(|| unconvertible("google.protobuf.Timestamp"), |t| Ok(Value::Timestamp(t)))
     }),
     Row("timestamp(int): timestamp", |_, a| {
         let at = Timestamp::from_second(super::int(&a[0]));
@@ -44,7 +44,7 @@ pub(super) static ROWS: &[Row] = &[
     Row("duration(duration): duration", |_, a| Ok(a[0].clone())),
     Row("duration(string): duration", |_, a| match parse_duration(text(&a[0])) {
         Some(nanoseconds) => Ok(Value::Duration(SignedDuration::from_nanos(nanoseconds))),
-        None => fail(format!("time: invalid duration {:?}", text(&a[0]))),
+        None => unconvertible("google.protobuf.Duration"),
     }),
     Row("duration(int): duration", |_, a| Ok(Value::Duration(SignedDuration::from_secs(super::int(&a[0]))))),
     Row("duration.getHours(): int", |_, a| span(&a[0], |d| d.as_hours())),
@@ -54,6 +54,33 @@ pub(super) static ROWS: &[Row] = &[
         span(&a[0], |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
     }),
 ];
+
+/// A time as Go reads RFC 3339: capital letters, two digits each, and a comma may stand before a fraction.
+pub(in crate::cel) fn parse_timestamp(text: &str) -> Option<Timestamp> {
+    const FORM: &[u8] = b"0000-00-00T00:00:00";
+    let (head, rest) = text.split_at_checked(FORM.len())?;
+    let fits = |(c, form): (u8, &u8)| if *form == b'0' { c.is_ascii_digit() } else { c == *form };
+    if !head.bytes().zip(FORM).all(fits) || head.ends_with(":60") {
+        return None;
+    }
+    let (fraction, zone) = match rest.strip_prefix(['.', ',']) {
+        Some(digits) => {
+            let end = digits.find(|c: char| !c.is_ascii_digit())?;
+            (digits[..end].get(..end.min(9)).filter(|d| !d.is_empty())?, &digits[end..])
+        }
+        None => ("", rest),
+    };
+    let offset = |zone: &str| {
+        let form = b"+00:00";
+        let signed = zone.starts_with(['+', '-']) && zone.len() == form.len();
+        signed && zone.bytes().zip(form).skip(1).all(fits)
+    };
+    if zone != "Z" && !offset(zone) {
+        return None;
+    }
+    let dot = if fraction.is_empty() { "" } else { "." };
+    format!("{head}{dot}{fraction}{zone}").parse().ok()
+}
 
 fn part<'a>(value: &Value<'a>, zone: &str, part: fn(&Zoned) -> i64) -> Result<Value<'a>> {
     let Value::Timestamp(at) = value else { return fail("no such overload") };

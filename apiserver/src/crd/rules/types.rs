@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
 
-use crate::cel::{Key, ObjectType, Type, Value, is_keyword};
+use crate::cel::{Key, ObjectType, Type, Value, escaped_keyword, is_keyword};
 
 /// The type of a place and the form of its values.
 #[derive(Clone, Debug)]
@@ -97,9 +97,9 @@ fn object(schema: &Json, name: &str, root: bool) -> Typed {
 }
 
 /// A field's name as an identifier; `None` where it has none.
-pub(super) fn escape(name: &str) -> Option<String> {
+pub fn escape(name: &str) -> Option<String> {
     if is_keyword(name) {
-        return Some(format!("__{name}__"));
+        return Some(escaped_keyword(name));
     }
     let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
     if name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() || !name.chars().all(word) {
