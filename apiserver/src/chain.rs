@@ -1,5 +1,6 @@
 //! The way of every request, from the top: who asks, what is asked, whether it may be, who serves it.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::schema::parse_duration;
 use crate::server::Server;
 use crate::status::{Result, Status};
 use crate::verbs::{answer, apart, serve};
-use crate::{aggregation, connect, discovery, limits, openapi};
+use crate::{aggregation, connect, discovery, limits, openapi, zpages};
 
 /// What is read, and dropped, beyond it, so that the client gets to see the refusal.
 const MAX_EXCESS: usize = 16 << 20;
@@ -135,7 +136,13 @@ async fn answer(
                 false => in_time(time_limit(server, info)?, served).await,
             };
         }
-        Route::Document => return non_resource(server, info, request.headers()),
+        Route::Document if info.path.starts_with("/openapi/") => {
+            return openapi::serve(server, info, request.headers(), now).await;
+        }
+        Route::Document => {
+            let page = zpages::serve(server, &info.path, request.headers(), now);
+            return page.unwrap_or_else(|| non_resource(server, info, request.headers()));
+        }
         Route::Resource(resource) => resource,
     };
     if let Some(SubresourceHandler::Connect(kind)) =
@@ -241,15 +248,6 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
             return Ok(answer::bytes(StatusCode::OK, "application/json", text.into()));
         }
         [""] => root(&catalog),
-        ["openapi", "v2"] if wants_json(headers) => {
-            let document = server.openapi.swagger(&catalog);
-            return Ok(tagged(document.json, "application/json", &format!("\"{}\"", document.hash), headers));
-        }
-        ["openapi", "v3"] => openapi_index(&catalog),
-        ["openapi", "v3", "api", version] => return openapi_document(server, &catalog, "", version, headers),
-        ["openapi", "v3", "apis", group, version] => {
-            return openapi_document(server, &catalog, group, version, headers);
-        }
         ["openid", "v1", "jwks"] => {
             let keys = server.access.authn.tokens.key().jwks().to_string();
             return Ok(answer::bytes(StatusCode::OK, "application/jwk-set+json", keys.into()));
@@ -274,14 +272,6 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
     Ok(answer::json(StatusCode::OK, &value))
 }
 
-/// Whether the client would take JSON.
-fn wants_json(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
-    accept.split(',').any(|c| {
-        matches!(c.split(';').next().map(str::trim), Some("*/*" | "application/*" | "application/json"))
-    })
-}
-
 fn checks(server: &Server) -> Vec<Check> {
     let check = |name, well: bool, why: &str, readiness_only| Check {
         name,
@@ -298,7 +288,10 @@ fn checks(server: &Server) -> Vec<Check> {
 }
 
 fn metrics_text(server: &Server) -> Response<Body> {
-    let objects = server.store.counts().into_iter().map(|(storage, count)| {
+    let catalog = server.registry.snapshot();
+    let stored: HashSet<&str> = catalog.resources().map(|r| &*r.storage).collect();
+    let counts = server.store.counts().into_iter().filter(|(storage, _)| stored.contains(&**storage));
+    let objects = counts.map(|(storage, count)| {
         let (group, plural) = storage.split_once('/').unwrap_or(("", &storage));
         (if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }, count)
     });
@@ -317,9 +310,10 @@ fn root(catalog: &Catalog) -> Value {
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        "/flagz",
     ];
     let mut paths: Vec<String> = fixed.map(str::to_owned).into();
-    paths.extend(["/openid/v1/jwks", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(["/openid/v1/jwks", "/readyz", "/statusz", "/version"].map(str::to_owned));
     for group in catalog.groups() {
         if !group.name.is_empty() {
             paths.push(format!("/apis/{}", group.name));
@@ -328,31 +322,6 @@ fn root(catalog: &Catalog) -> Value {
     }
     paths.sort();
     json!({"paths": paths})
-}
-
-fn openapi_index(catalog: &Catalog) -> Value {
-    let versions = catalog.groups().iter().flat_map(|g| g.versions.iter().map(move |v| (g, v)));
-    let urls = versions.filter_map(|(g, v)| {
-        let path = openapi::path(&g.name, &v.name);
-        let url = match &v.remote {
-            Some(remote) => remote.discovered().openapi.clone()?,
-            None => openapi::url(&path, &openapi::hash(&g.name, &v.name, &v.resources)),
-        };
-        Some((path, url))
-    });
-    openapi::index(urls)
-}
-
-fn openapi_document(
-    server: &Server,
-    catalog: &Catalog,
-    group: &str,
-    version: &str,
-    headers: &HeaderMap,
-) -> Result<Response<Body>> {
-    let version = catalog.version(group, version).ok_or_else(Status::no_such_path)?;
-    let document = server.openapi.get(group, &version.name, &version.resources);
-    Ok(tagged(document.json, "application/json", &format!("\"{}\"", document.hash), headers))
 }
 
 /// A document with an `ETag`; 304 where the client has it already.

@@ -37,5 +37,6 @@ pub mod status;
 pub mod store;
 pub mod verbs;
 pub mod webhook;
+mod zpages;
 
 pub use server::{Api, Config, Listen, Running, Server, StartError};

@@ -1,7 +1,9 @@
 //! `/metrics`: what dashboards for upstream's API server read first, under upstream's names.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -41,9 +43,12 @@ struct ResourceLabels {
     resource: String,
 }
 
-/// The server's metrics. Labels take values of the registry and of the protocol only, so their number is bounded.
+/// The server's metrics. Labels take values of the registry and of the protocol only, and those of a resource go with it
+/// ([`Metrics::retain`]), so their number is bounded.
 pub struct Metrics {
     registry: Registry,
+    /// What has been counted of each resource, by group and plural.
+    counted: Mutex<HashMap<(String, String), HashSet<RequestLabels>>>,
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram>,
     inflight: Family<InflightLabels, Gauge>,
@@ -82,23 +87,38 @@ impl Default for Metrics {
             watchers.clone(),
         );
         registry.register("coracle_store_revision", "The newest revision", revision.clone());
-        Metrics { registry, requests, durations, inflight, objects, revision, watchers }
+        let counted = Mutex::default();
+        Metrics { registry, counted, requests, durations, inflight, objects, revision, watchers }
     }
 }
 
 impl Metrics {
     /// Counts a finished request.
     pub fn finished(&self, labels: &RequestLabels, took: Duration) {
-        let duration = DurationLabels {
-            verb: labels.verb.clone(),
-            group: labels.group.clone(),
-            resource: labels.resource.clone(),
-            subresource: labels.subresource.clone(),
-        };
         if labels.verb != "WATCH" {
-            self.durations.get_or_create(&duration).observe(took.as_secs_f64());
+            self.durations.get_or_create(&DurationLabels::from(labels)).observe(took.as_secs_f64());
         }
+        if let Some(known) = self.requests.get(labels) {
+            known.inc();
+            return;
+        }
+        let of = (labels.group.clone(), labels.resource.clone());
+        self.counted.lock().entry(of).or_default().insert(labels.clone());
         self.requests.get_or_create(labels).inc();
+    }
+
+    /// Forgets what was counted of resources that are no longer served; `served` is asked with group and plural.
+    pub fn retain(&self, served: impl Fn(&str, &str) -> bool) {
+        self.counted.lock().retain(|(group, resource), counted| {
+            let stays = resource.is_empty() || served(group, resource);
+            if !stays {
+                for labels in &*counted {
+                    self.requests.remove(labels);
+                    self.durations.remove(&DurationLabels::from(labels));
+                }
+            }
+            stays
+        });
     }
 
     /// The gauge of requests that are being served now.
@@ -115,6 +135,8 @@ impl Metrics {
     /// The text of `/metrics`, with the store's numbers of this moment.
     pub fn text(&self, revision: u64, objects: impl Iterator<Item = (String, usize)>) -> String {
         self.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        // Whatever is no longer there is not told of.
+        self.objects.clear();
         for (resource, count) in objects {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.objects.get_or_create(&ResourceLabels { resource }).set(count);
@@ -126,9 +148,51 @@ impl Metrics {
     }
 }
 
+impl From<&RequestLabels> for DurationLabels {
+    fn from(labels: &RequestLabels) -> Self {
+        DurationLabels {
+            verb: labels.verb.clone(),
+            group: labels.group.clone(),
+            resource: labels.resource.clone(),
+            subresource: labels.subresource.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_longer_served_is_forgotten() {
+        let metrics = Metrics::default();
+        let none = || std::iter::empty();
+        let count = |resource: &str| {
+            for (verb, code) in [("GET", 200), ("LIST", 200), ("WATCH", 200), ("GET", 404)] {
+                let labels = RequestLabels {
+                    verb: verb.into(),
+                    group: "example.com".into(),
+                    version: "v1".into(),
+                    resource: resource.into(),
+                    subresource: String::new(),
+                    scope: "cluster",
+                    code,
+                };
+                metrics.finished(&labels, Duration::from_millis(1));
+            }
+        };
+        count("kept");
+        let before = metrics.text(1, none()).lines().count();
+        for i in 0..100 {
+            count(&format!("gone{i}"));
+            metrics.retain(|group, resource| (group, resource) == ("example.com", "kept"));
+        }
+        let text = metrics.text(1, [("gone".to_owned(), 1)].into_iter());
+        assert!(text.contains("apiserver_storage_objects{resource=\"gone\"} 1"));
+        let text = metrics.text(1, none());
+        assert_eq!(text.lines().count(), before, "{text}");
+        assert!(text.contains("resource=\"kept\"") && !text.contains("gone"), "{text}");
+    }
 
     #[test]
     fn upstreams_names_are_used() {

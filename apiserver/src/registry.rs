@@ -139,6 +139,11 @@ impl Catalog {
         self.by_gvr.get(gvr)
     }
 
+    /// The resource of a kind.
+    pub fn kind(&self, gvk: &Gvk) -> Option<&Arc<Resource>> {
+        self.by_gvk.get(gvk)
+    }
+
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
@@ -147,9 +152,10 @@ impl Catalog {
         self.groups.iter().flat_map(|g| &g.versions).flat_map(|v| &v.resources)
     }
 
-    /// Whether a group version (`api/v1`, `apis/apps/v1`) is served.
-    pub fn serves_path(&self, path: &str) -> bool {
-        self.groups.iter().any(|g| g.versions.iter().any(|v| crate::openapi::path(&g.name, &v.name) == path))
+    /// All group versions that are served: `api/v1`, `apis/apps/v1`.
+    pub fn paths(&self) -> HashSet<String> {
+        let versions = self.groups.iter().flat_map(|g| g.versions.iter().map(move |v| (g, v)));
+        versions.map(|(g, v)| crate::openapi::path(&g.name, &v.name)).collect()
     }
 
     pub fn version(&self, group: &str, version: &str) -> Option<&Version> {

@@ -316,6 +316,14 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Where an object's number of replicas ought to stand, if it does not.
+    ///
+    /// # Errors
+    /// Where something on the way there, or there, is of another type.
+    fn missing_replicas(&self, _object: &Object) -> Result<Option<&str>, String> {
+        Ok(None)
+    }
+
     /// A warning where a delete says nothing of dependents; mostly empty.
     fn delete_warning(&self) -> &'static str {
         ""
@@ -341,6 +349,8 @@ pub struct Resource {
     pub categories: Vec<String>,
     pub scope: Scope,
     pub verbs: Vec<&'static str>,
+    /// Whether it is on its way out: what is there may change and go, nothing new may come.
+    pub ending: bool,
     pub persistence: &'static Persistence,
     /// `group/plural`: the store's name for these objects.
     pub storage: Arc<str>,
@@ -415,6 +425,7 @@ impl From<&'static Row> for Resource {
             categories: row.categories.iter().map(|&s| s.to_owned()).collect(),
             scope: row.scope,
             verbs: row.verbs.to_vec(),
+            ending: false,
             persistence: &row.persistence,
             storage: storage.into(),
             status: row.status,
@@ -473,6 +484,12 @@ impl Resource {
 
     pub fn serves(&self, verb: &str) -> bool {
         self.verbs.contains(&verb)
+    }
+
+    /// Refuses a new object of a kind that is on its way out.
+    pub fn admit_new(&self, name: &str) -> Result<()> {
+        const WHY: &str = "create not allowed while custom resource definition is terminating";
+        if self.ending { Err(Status::forbidden(&self.gvr, name, WHY)) } else { Ok(()) }
     }
 
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {

@@ -31,6 +31,8 @@ mod webhooks;
 use optional::Optional;
 pub use optional::Plugin;
 use policies::Policies;
+
+pub(crate) use policies::follow as follow_policies;
 use webhooks::{Rounds, Webhooks};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -70,7 +70,13 @@ async fn ask(server: &Arc<Server>, remote: &Remote) -> bool {
     }
     let discovered = match discovery::fetch(server, remote).await {
         Ok(resources) => {
-            Discovered { resources, is_current: true, openapi: openapi::fetch(server, remote).await }
+            let (before, openapi) = (remote.discovered(), openapi::fetch(server, remote).await);
+            // One document says whether the other has changed, which is read whole.
+            let swagger = match openapi.is_some() && openapi == before.openapi {
+                true => before.swagger.clone(),
+                false => openapi::swagger(server, remote).await,
+            };
+            Discovered { resources, is_current: true, openapi, swagger }
         }
         Err(why) => {
             tracing::warn!(service = remote.name, why, "an aggregated API server's resources are not known");

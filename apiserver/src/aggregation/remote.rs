@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::Server;
 use crate::authn::{User, front_proxy};
 use crate::connect;
+use crate::openapi::RemoteSwagger;
 use crate::pki::Identity;
 use crate::pki::trust;
 use crate::webhook;
@@ -60,6 +61,8 @@ pub struct Discovered {
     pub is_current: bool,
     /// Where its OpenAPI document is, with the document's hash.
     pub openapi: Option<String>,
+    /// Its part of the document of everything.
+    pub swagger: Option<RemoteSwagger>,
 }
 
 /// Why a server did not answer.

@@ -37,7 +37,7 @@ impl JsonPath {
                 rest = after;
             } else {
                 let end = closing(rest.strip_prefix('[')?)?;
-                steps.push(bracket(&rest[1..=end])?);
+                steps.extend(bracket(&rest[1..=end])?);
                 rest = &rest[end + 2..];
             }
         }
@@ -82,16 +82,15 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-fn bracket(text: &str) -> Option<Step> {
+/// What stands in brackets. A name in quotes is read as if it stood behind a dot, so that its own dots are escaped.
+fn bracket(text: &str) -> Option<Vec<Step>> {
     if let Some(filter) = text.strip_prefix("?(").and_then(|t| t.strip_suffix(')')) {
-        return filter_step(filter.trim());
+        return filter_step(filter.trim()).map(|step| vec![step]);
     }
-    match text {
-        "*" | ":" => Some(Step::All),
-        _ => match unquoted(text) {
-            Some(name) => Some(Step::Field(name.to_owned())),
-            None => text.parse().ok().map(Step::Index),
-        },
+    match (text, unquoted(text)) {
+        ("*" | ":", _) => Some(vec![Step::All]),
+        (_, Some(name)) => JsonPath::parse(&format!(".{name}")).map(|path| path.0),
+        (_, None) => text.parse().ok().map(|at| vec![Step::Index(at)]),
     }
 }
 
@@ -175,7 +174,10 @@ mod tests {
             "status": {"conditions": [{"type": "Old", "status": "False"}, {"type": "Ready", "status": "True"}]}});
         let table = [
             (".spec.replicas", Some(json!(3))),
-            (".spec['a.b']", Some(json!(1))),
+            (".spec['a\\.b']", Some(json!(1))),
+            (".spec['a.b']", None),
+            (".metadata.labels['x\\.io/y']", Some(json!("z"))),
+            (".metadata['labels.x\\.io/y']", Some(json!("z"))),
             (".metadata.labels.x\\.io/y", Some(json!("z"))),
             (".status.conditions[?(@.type==\"Ready\")].status", Some(json!("True"))),
             (".status.conditions[?(@.type=='None')].status", None),

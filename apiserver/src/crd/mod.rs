@@ -18,5 +18,6 @@ mod validation;
 pub use cleanup::FINALIZER;
 pub use conversion::VersionHook;
 pub use json_path::JsonPath;
+pub use rules::{escape_field, expression_type};
 pub use run::{Definitions, run};
-pub use validation::validate;
+pub use validation::{unknown_formats, validate};

@@ -93,7 +93,11 @@ impl Definitions {
             self.services.follow(server, &custom).await;
             server.registry.replace_custom(custom.into_iter());
             let catalog = server.registry.snapshot();
-            server.openapi.retain(|path| catalog.serves_path(path));
+            let paths = catalog.paths();
+            server.openapi.retain(|path| paths.contains(path));
+            let served: HashSet<(&str, &str)> =
+                catalog.resources().map(|r| (&*r.gvr.group, &*r.gvr.resource)).collect();
+            server.metrics.retain(|group, plural| served.contains(&(group, plural)));
         }
         for life in ended {
             life.cancel();
@@ -158,7 +162,7 @@ impl Definitions {
                 ended.extend(old.map(|old| old.life));
                 known.life = server.stop.child_token();
                 if serves {
-                    known.resources = serving::resources(&crd, &known.life);
+                    known.resources = crate::cel::beside_workers(|| serving::resources(&crd, &known.life));
                 }
             }
         }

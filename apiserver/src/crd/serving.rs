@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::strategy::CustomObjects;
 use super::{JsonPath, VersionHook};
+use crate::registry::version_priority;
 use crate::resource::{
     Cell, Column, Convert, FieldPath, Hook, IndexedField, Persistence, Resource, Scale, Scope, Shown,
     TableColumn,
@@ -18,7 +19,6 @@ use crate::schema::Schema;
 
 /// Upstream's order in discovery.
 const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
-const TERMINATING_VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "watch"];
 
 static STORED: Persistence = Persistence::Stored;
 
@@ -106,7 +106,8 @@ impl Made<'_> {
             } else {
                 Scope::Cluster
             },
-            verbs: if terminating { TERMINATING_VERBS } else { VERBS }.to_vec(),
+            verbs: VERBS.to_vec(),
+            ending: terminating,
             persistence: &STORED,
             storage: storage(crd),
             stored_as: format!("{group}/{}/{}", self.stored, gvk.kind),
@@ -124,7 +125,7 @@ impl Made<'_> {
             status_on_create: !status,
             returns_deleted: false,
             free_finalizers: true,
-            deprecated: deprecation(version, &gvk),
+            deprecated: deprecation(version, &gvk, crd.items_at(&["spec", "versions"])),
             resets: &[("status", &[&["metadata"], &["spec"]])],
             ttl: None,
             conversion,
@@ -239,12 +240,23 @@ fn columns(version: &Value) -> Vec<TableColumn> {
 const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
 const CREATION_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
-fn deprecation(version: &Value, gvk: &Gvk) -> String {
+/// What is said to those who use a deprecated version.
+fn deprecation(version: &Value, gvk: &Gvk, all: &[Value]) -> String {
     match (version["deprecated"] == true, text(version, "deprecationWarning")) {
-        (false, _) => String::new(),
-        (true, "") => format!("{}/{} {} is deprecated", gvk.group, gvk.version, gvk.kind),
-        (true, own) => own.to_owned(),
+        (false, _) => return String::new(),
+        (true, "") => {}
+        (true, own) => return own.to_owned(),
     }
+    let Gvk { group, version: own, kind } = gvk;
+    let warning = format!("{group}/{own} {kind} is deprecated");
+    // The best of the versions that are to be preferred to it.
+    let better = all
+        .iter()
+        .filter(|v| v["served"] == true && v["deprecated"] != true)
+        .map(|v| text(v, "name"))
+        .filter(|name| version_priority(name) > version_priority(own))
+        .max_by_key(|name| version_priority(name));
+    better.map_or(warning.clone(), |better| format!("{warning}; use {group}/{better} {kind}"))
 }
 
 /// Whether a definition's names are its own, so that it may be served.

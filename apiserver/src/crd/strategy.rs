@@ -1,7 +1,7 @@
 //! Custom objects, held to the schema of their definition.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use coracle_api::Object;
 use serde_json::{Value, json};
@@ -16,7 +16,8 @@ use crate::schema::{Schema, structural};
 pub(super) struct CustomObjects {
     schema: Arc<Schema>,
     scale: Option<(Scale, [String; 3])>,
-    rules: Option<Rules>,
+    /// Compiled when an object is first held to them: most definitions of a cluster are never used.
+    rules: OnceLock<Option<Rules>>,
 }
 
 // === impl CustomObjects ===
@@ -26,25 +27,29 @@ impl CustomObjects {
         let written =
             |key: &str| version["subresources"]["scale"][key].as_str().unwrap_or_default().to_owned();
         let names = ["specReplicasPath", "statusReplicasPath", "labelSelectorPath"].map(written);
-        let rules = Rules::new(&version["schema"]["openAPIV3Schema"]);
-        CustomObjects { schema, scale: scale.map(|s| (s, names)), rules }
+        CustomObjects { schema, scale: scale.map(|s| (s, names)), rules: OnceLock::new() }
+    }
+
+    fn rules(&self) -> Option<&Rules> {
+        let compile = || self.schema.definition().and_then(|d| Rules::new(&d.written()));
+        self.rules.get_or_init(compile).as_ref()
     }
 
     fn judge(&self, new: &Object, before: Option<&Value>, errors: &mut Vec<FieldError>) {
-        if let Some(rules) = &self.rules {
+        if let Some(rules) = self.rules() {
             let broken = rules.judge(&new.0, before, errors);
             errors.extend(broken);
         }
     }
 
+    /// The numbers and the selector of an object's scale are of their types, as far as they are there.
     fn check_scale(&self, subresource: &str, new: &Object, errors: &mut Vec<FieldError>) {
         let Some((scale, [spec, status, selector])) = &self.scale else { return };
         if subresource != "status" {
             replicas(&scale.spec_replicas, spec, new, errors);
         }
         replicas(&scale.status_replicas, status, new, errors);
-        if let Some(found) = scale.selector.of(new).filter(|v| !scale.selector.is_empty() && !v.is_string()) {
-            let why = accessor(selector, found, "string");
+        if let Err(why) = label_selector(scale, selector, new) {
             errors.push(FieldError::invalid(selector.as_str(), &json!(""), why));
         }
     }
@@ -85,11 +90,18 @@ impl Strategy for CustomObjects {
         errors
     }
 
+    fn missing_replicas(&self, object: &Object) -> Result<Option<&str>, String> {
+        let Some((scale, [spec, status, selector])) = &self.scale else { return Ok(None) };
+        integer(&scale.status_replicas, status, object)?;
+        label_selector(scale, selector, object)?;
+        Ok(integer(&scale.spec_replicas, spec, object)?.is_none().then_some(spec.as_str()))
+    }
+
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         let before: HashSet<&str> = old.into_iter().flat_map(Object::finalizers).collect();
         let mut added: Vec<&str> = new.finalizers().filter(|f| !before.contains(f)).collect();
         added.sort_unstable();
-        let broken = self.rules.as_ref().zip(old).map(|(rules, old)| rules.warnings(&new.0, &old.0));
+        let broken = self.rules().zip(old).map(|(rules, old)| rules.warnings(&new.0, &old.0));
         broken.into_iter().flatten().chain(added.into_iter().flat_map(finalizer_warnings)).collect()
     }
 }
@@ -107,23 +119,64 @@ fn finalizer_warnings(name: &str) -> Vec<String> {
 }
 
 fn replicas(path: &FieldPath, written: &str, new: &Object, errors: &mut Vec<FieldError>) {
-    let Some(found) = path.of(new) else { return };
-    let invalid = |value: &Value, why: String| FieldError::invalid(written, value, why);
-    match found.as_i64() {
-        None => {
-            let why = accessor(written, found, "int64");
-            errors.push(invalid(&json!(0), why));
+    let invalid = |value: i64, why: String| FieldError::invalid(written, &json!(value), why);
+    match integer(path, written, new) {
+        Err(why) => errors.push(invalid(0, why)),
+        Ok(Some(n)) if n < 0 => errors.push(invalid(n, "should be a non-negative integer".into())),
+        Ok(Some(n)) if n > i64::from(i32::MAX) => {
+            errors.push(invalid(n, format!("should be less than or equal to {}", i32::MAX)));
         }
-        Some(n) if n < 0 => errors.push(invalid(found, "should be a non-negative integer".into())),
-        Some(n) if n > i64::from(i32::MAX) => {
-            errors.push(invalid(found, format!("should be less than or equal to {}", i32::MAX)));
-        }
-        Some(_) => {}
+        Ok(_) => {}
     }
 }
 
+/// The whole number at a path.
+fn integer(path: &FieldPath, written: &str, object: &Object) -> Result<Option<i64>, String> {
+    match nested(path, object)? {
+        None => Ok(None),
+        Some(found) => match found.as_i64() {
+            Some(n) => Ok(Some(n)),
+            None => Err(accessor(written, found, "int64")),
+        },
+    }
+}
+
+fn label_selector(scale: &Scale, written: &str, object: &Object) -> Result<(), String> {
+    if scale.selector.is_empty() {
+        return Ok(());
+    }
+    match nested(&scale.selector, object)? {
+        Some(found) if !found.is_string() => Err(accessor(written, found, "string")),
+        _ => Ok(()),
+    }
+}
+
+/// What stands at a path; an error where it leads through something that has no fields.
+fn nested<'a>(path: &FieldPath, object: &'a Object) -> Result<Option<&'a Value>, String> {
+    let names = path.names();
+    let mut here = &object.0;
+    for (i, name) in names.iter().enumerate() {
+        here = match here {
+            Value::Object(map) => match map.get(*name) {
+                Some(inner) => inner,
+                None => return Ok(None),
+            },
+            Value::Null => return Ok(None),
+            other => {
+                let way = format!(".{}", names[..=i].join("."));
+                return Err(accessor(&way, other, "map[string]interface {}"));
+            }
+        };
+    }
+    Ok(Some(here))
+}
+
 fn accessor(path: &str, found: &Value, wanted: &str) -> String {
-    let shown = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+    let shown = match found {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
     format!("{path} accessor error: {shown} is of the type {}, expected {wanted}", go(found))
 }
 

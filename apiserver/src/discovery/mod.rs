@@ -93,7 +93,7 @@ fn resource_list(version: &Version, group_version: &str) -> Value {
 /// A resource and its subresources, in the order of their names.
 fn entries(resource: &Arc<Resource>) -> Vec<Value> {
     let mut main = json!({"name": resource.gvr.resource, "singularName": resource.singular, "namespaced": resource.namespaced(),
-                          "kind": resource.gvk.kind, "verbs": resource.verbs});
+                          "kind": resource.gvk.kind, "verbs": verbs(resource)});
     names(resource, &mut main);
     if resource.serves("list") {
         main["storageVersionHash"] = storage_hash(resource).into();
@@ -109,6 +109,12 @@ fn entries(resource: &Arc<Resource>) -> Vec<Value> {
         entry
     }));
     all
+}
+
+/// What may be done with a resource; of one that is on its way out, what ends it.
+fn verbs(resource: &Resource) -> Vec<&'static str> {
+    let begins = |verb: &str| matches!(verb, "create" | "patch" | "update");
+    resource.verbs.iter().copied().filter(|verb| !(resource.ending && begins(verb))).collect()
 }
 
 fn names(resource: &Resource, entry: &mut Value) {
@@ -211,15 +217,23 @@ fn aggregated_remote(version: &str, said: &Discovered) -> Value {
 
 fn aggregated_resource(resource: &Resource) -> Value {
     let scope = if resource.namespaced() { "Namespaced" } else { "Cluster" };
+    // Of custom kinds all is said; group and version of others stay empty where they are those of the list itself.
+    let (group, version) = match resource.typed {
+        true => ("", ""),
+        false => (&*resource.gvk.group, &*resource.gvk.version),
+    };
     let mut entry = json!({"resource": resource.gvr.resource, "scope": scope, "singularResource": resource.singular,
-                           "responseKind": response_kind("", "", &resource.gvk.kind), "verbs": resource.verbs});
+        "responseKind": response_kind(group, version, &resource.gvk.kind), "verbs": verbs(resource)});
     names(resource, &mut entry);
     let subresources: Vec<Value> = endpoints(resource)
         .into_iter()
         .map(|e| {
             let own = (e.group, e.version) == (&*resource.gvk.group, &*resource.gvk.version);
-            let kind =
-                if own { response_kind("", "", e.kind) } else { response_kind(e.group, e.version, e.kind) };
+            let kind = if own {
+                response_kind(group, version, e.kind)
+            } else {
+                response_kind(e.group, e.version, e.kind)
+            };
             json!({"subresource": e.name, "responseKind": kind, "verbs": e.verbs})
         })
         .collect();
@@ -229,7 +243,6 @@ fn aggregated_resource(resource: &Resource) -> Value {
     entry
 }
 
-/// Group and version stay empty where they are those of the list itself.
 fn response_kind(group: &str, version: &str, kind: &str) -> Value {
     let mut map = Map::new();
     for (name, value) in [("group", group), ("version", version), ("kind", kind)] {

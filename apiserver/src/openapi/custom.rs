@@ -25,14 +25,13 @@ pub(super) fn name(gvk: &Gvk) -> String {
 
 /// The definition of a custom kind. `metadata` refers to the type of every object's.
 pub(super) fn definition(resource: &Resource, metadata: &Value, edition: Edition) -> Value {
-    let written = resource.schema.definition().map_or(&Value::Null, |d| &d.written);
+    let written = resource.schema.definition().map(|d| d.written()).unwrap_or_default();
     let keeps = written["x-kubernetes-preserve-unknown-fields"] == true;
     let mut definition = match written {
         Value::Null => json!({"type": "object"}),
         // Clients would take unknown fields of a kind whose fields are known for mistakes.
         _ if keeps && edition == Edition::V2 => json!({"type": "object"}),
-        written => {
-            let mut definition = written.clone();
+        mut definition => {
             publish(&mut definition, metadata, edition);
             add_object_fields(&mut definition, metadata, API_VERSION, KIND);
             definition
@@ -81,8 +80,9 @@ fn add_object_fields(schema: &mut Value, metadata: &Value, api_version: &str, ki
 /// Brings a schema and all inside it into the form that is told to clients.
 fn publish(schema: &mut Value, metadata: &Value, edition: Edition) {
     let Value::Object(map) = schema else { return };
-    if edition == Edition::V2 {
-        simplify(map);
+    match edition {
+        Edition::V2 => simplify(map),
+        Edition::V3 => unfold(map),
     }
     for key in ["properties"] {
         for (_, field) in map.get_mut(key).and_then(Value::as_object_mut).into_iter().flatten() {
@@ -112,6 +112,27 @@ fn publish(schema: &mut Value, metadata: &Value, edition: Edition) {
             "kind is a string value representing the type of this object. In CamelCase. {more}#types-kinds"
         );
         add_object_fields(schema, metadata, &api_version, &kind);
+    }
+}
+
+/// Says in OpenAPI's own words what the mark of an integer or a string means.
+fn unfold(map: &mut Map<String, Value>) {
+    if map.get("x-kubernetes-int-or-string") != Some(&Value::Bool(true)) {
+        return;
+    }
+    let both = json!([{"type": "integer"}, {"type": "string"}]);
+    let first = map.get("allOf").and_then(|all| all.get(0)?.get("anyOf"));
+    if map.get("anyOf") == Some(&both) || first == Some(&both) {
+        return;
+    }
+    match map.get("anyOf") {
+        None | Some(Value::Null) => drop(map.insert("anyOf".to_owned(), both)),
+        Some(_) => {
+            let all = map.entry("allOf").or_insert_with(|| json!([]));
+            if let Value::Array(all) = all {
+                all.insert(0, json!({"anyOf": both}));
+            }
+        }
     }
 }
 

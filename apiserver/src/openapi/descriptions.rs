@@ -16,6 +16,7 @@ type Describe = fn(&mut SchemaGenerator);
 /// What every group version's document may refer to.
 const COMMON: &[Describe] = &[
     add::<meta::v1::DeleteOptions>,
+    add::<meta::v1::ObjectMeta>,
     add::<meta::v1::Status>,
     add::<meta::v1::APIResourceList>,
     add::<autoscaling::v1::Scale>,
@@ -146,12 +147,12 @@ fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
     generator.subschema_for::<T>();
 }
 
-/// Fills the descriptions of a group version's definitions and of their fields.
-pub(super) fn fill(group: &str, version: &str, schemas: &mut Map<String, Value>) {
+/// Fills the descriptions of definitions and of their fields: of those that the kinds of one group version need, or of
+/// all built-in kinds.
+pub(super) fn fill(group_version: Option<&str>, schemas: &mut Map<String, Value>) {
     let mut generator = SchemaGenerator::default();
-    let group_version = coracle_api::Gvk::new(group, version, "").api_version();
-    let kinds = KINDS.iter().find(|(gv, _)| *gv == group_version).map_or(&[][..], |(_, kinds)| kinds);
-    for describe in COMMON.iter().chain(kinds) {
+    let of_version = KINDS.iter().filter(|(gv, _)| group_version.is_none_or(|own| own == *gv));
+    for describe in COMMON.iter().chain(of_version.flat_map(|(_, kinds)| *kinds)) {
         describe(&mut generator);
     }
     let definitions = generator.definitions();
@@ -173,6 +174,35 @@ pub(super) fn fill(group: &str, version: &str, schemas: &mut Map<String, Value>)
             "The object as it is (ADDED, MODIFIED), as it was last (DELETED), or what went wrong, as a Status (ERROR).".into();
     }
     schemas.values_mut().for_each(unwrap_references);
+}
+
+/// What an operation does, in upstream's words, which clients print and search. `part` is the subresource, if any; `method`
+/// is that of the request; custom kinds (not `typed`) tell less of their lists.
+pub(super) fn operation(action: &str, method: &str, part: &str, kind: &str, typed: bool) -> String {
+    let of = |link: &str| if part.is_empty() { String::new() } else { format!("{part} of{link}") };
+    let article = match kind {
+        _ if kind.ends_with('s') && !kind.ends_with("ss") => "",
+        _ if kind.starts_with(['A', 'E', 'I', 'O', 'U', 'a', 'e', 'i', 'o', 'u']) => "an ",
+        _ => "a ",
+    };
+    let instead = "deprecated: use the 'watch' parameter with a list operation instead";
+    match action {
+        "get" => format!("read {}the specified {kind}", of(" ")),
+        "list" if typed => format!("list or watch {}objects of kind {kind}", of(" ")),
+        "list" => format!("list objects of kind {kind}"),
+        "put" => format!("replace {}the specified {kind}", of(" ")),
+        "patch" => format!("partially update {}the specified {kind}", of(" ")),
+        "post" => format!("create {}{article}{kind}", of(" ")),
+        "delete" => format!("delete {}{article}{kind}", of(" ")),
+        "deletecollection" => format!("delete collection of {kind}"),
+        "watch" => format!(
+            "watch changes to {}an object of kind {kind}. {instead}, filtered to a single item with the 'fieldSelector' \
+             parameter.",
+            of(" ")
+        ),
+        "watchlist" => format!("watch individual changes to a list of {}{kind}. {instead}.", of(" ")),
+        _ => format!("connect {} requests to {}{kind}", method.to_uppercase(), of(" ")),
+    }
 }
 
 /// A field of which nothing is said but its type refers to that directly.

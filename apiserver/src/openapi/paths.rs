@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::connect::{self, Opening};
 use super::definitions::Definitions;
+use super::descriptions;
 use crate::resource::{Connect, Resource, Scope};
 
 /// Query parameters, by name and type; what they mean is told by the API conventions.
@@ -158,6 +159,8 @@ struct Place<'a> {
     scope: &'a str,
     suffix: String,
     named: bool,
+    /// The subresource.
+    part: &'a str,
 }
 
 impl Endpoints<'_> {
@@ -171,8 +174,7 @@ impl Endpoints<'_> {
         };
         let gvk = &resource.gvk;
         let (object, list) = self.definitions.resource(resource);
-        let place =
-            |path: String, suffix: &str, named| Place { path, scope, suffix: suffix.to_owned(), named };
+        let place = |path: String, part, named| Place { path, scope, suffix: capital(part), named, part };
 
         let here = place(collection.clone(), "", false);
         self.operation(&here, &LISTING, "list", &list, gvk);
@@ -188,6 +190,7 @@ impl Endpoints<'_> {
                 scope: "",
                 suffix: "ForAllNamespaces".into(),
                 named: false,
+                part: "",
             };
             self.operation(&everywhere, &LISTING, "list", &list, gvk);
         }
@@ -212,11 +215,9 @@ impl Endpoints<'_> {
         for s in resource.subresources {
             let gvk = Gvk::new(s.kind.0, s.kind.1, s.kind.2);
             match connect::opening(s) {
-                Some(opening) => self.connects(
-                    &place(format!("{item}/{}", s.name), &capital(s.name), true),
-                    &gvk,
-                    &opening,
-                ),
+                Some(opening) => {
+                    self.connects(&place(format!("{item}/{}", s.name), s.name, true), &gvk, &opening)
+                }
                 None => parts.push((s.name, gvk, s.verbs)),
             }
         }
@@ -225,7 +226,7 @@ impl Endpoints<'_> {
             let Some(schema) = (if same { Some(object.clone()) } else { self.definitions.kind(&gvk) }) else {
                 continue;
             };
-            let here = place(format!("{item}/{name}"), &capital(name), true);
+            let here = place(format!("{item}/{name}"), name, true);
             for (verb, action) in
                 [("get", &READING), ("update", &REPLACING), ("patch", &PATCHING), ("create", &CREATING)]
             {
@@ -258,8 +259,10 @@ impl Endpoints<'_> {
                 _ => ("connect", "connect", capital(method)),
             };
             let (scope, kind) = (place.scope, &self.resource.gvk.kind);
+            let done = if action == "get" { action } else { method };
             endpoint[method] = json!({
                 "tags": [self.tag],
+                "description": descriptions::operation(action, done, place.part, kind, true),
                 "operationId": format!("{word}{}{which}{scope}{kind}{}", self.prefix, place.suffix),
                 "responses": connect::responses(opening.connect),
                 "x-kubernetes-action": action,
@@ -293,7 +296,7 @@ impl Endpoints<'_> {
             ));
         }
         for (action, path, scope, suffix, named) in places {
-            let place = Place { path, scope, suffix: suffix.to_owned(), named };
+            let place = Place { path, scope, suffix: suffix.to_owned(), named, part: "" };
             self.operation(&place, action, "watch", event, gvk);
         }
     }
@@ -323,8 +326,17 @@ impl Endpoints<'_> {
             "{word}{}{collection}{}{}{}",
             self.prefix, place.scope, self.resource.gvk.kind, place.suffix
         );
+        let resource = self.resource;
+        let text = descriptions::operation(
+            action.name,
+            action.method,
+            place.part,
+            &resource.gvk.kind,
+            resource.typed,
+        );
         let mut operation = json!({
             "tags": [self.tag],
+            "description": text,
             "operationId": id,
             "responses": responses(action, answer),
             "x-kubernetes-action": action.name,

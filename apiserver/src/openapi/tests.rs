@@ -12,8 +12,7 @@ fn documents() -> BTreeMap<String, Value> {
     let mut documents = BTreeMap::new();
     for group in catalog.groups() {
         for version in &group.versions {
-            let made = document(&group.name, &version.name, &version.resources);
-            let json = serde_json::from_slice(&made.json).expect("a JSON document");
+            let json = document(&group.name, &version.name, &version.resources);
             documents.insert(path(&group.name, &version.name), json);
         }
     }

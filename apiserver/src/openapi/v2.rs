@@ -2,25 +2,59 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::custom::{self, Edition};
+use super::definitions::Definitions;
+use super::{descriptions, paths};
 use crate::registry::Catalog;
+
+const DEFINITIONS: &str = "#/definitions/";
+
+/// What another server publishes of a group version that it answers.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// `paths` and `definitions`, as JSON.
+    json: Bytes,
+    /// Changes when they do.
+    pub hash: String,
+}
 
 /// The document of everything.
 pub(super) fn document(catalog: &Catalog) -> Value {
-    let (mut paths, mut definitions) = (Map::new(), Map::new());
+    let (mut paths, mut schemas) = (Map::new(), Map::new());
+    let mut custom = HashSet::new();
+    let mut remotes = vec![];
     for group in catalog.groups() {
         for version in &group.versions {
-            let document = super::parts(&group.name, &version.name, &version.resources, Edition::V2);
-            paths.extend(document.paths.into_iter().map(|(path, endpoint)| (path, endpoint_of(endpoint))));
-            let custom: HashSet<String> =
-                version.resources.iter().filter(|r| !r.typed).map(|r| custom::name(&r.gvk)).collect();
-            for (name, schema) in document.schemas {
-                let builtin = !custom.contains(&name);
-                definitions.entry(name).or_insert_with(|| schema_of(schema, builtin));
+            if let Some(remote) = &version.remote {
+                remotes.extend(remote.discovered().swagger.clone());
+                continue;
+            }
+            let mut definitions = Definitions::new(Edition::V2, &group.name, &version.name);
+            let own =
+                paths::of_group_version(&group.name, &version.name, &version.resources, &mut definitions);
+            paths.extend(own.into_iter().map(|(path, endpoint)| (path, endpoint_of(endpoint))));
+            for resource in version.resources.iter().filter(|r| !r.typed) {
+                custom.insert(custom::name(&resource.gvk));
+            }
+            for (name, schema) in definitions.finish() {
+                schemas.entry(name).or_insert(schema);
             }
         }
+    }
+    descriptions::fill(None, &mut schemas);
+    let mut definitions: Map<String, Value> = schemas
+        .into_iter()
+        .map(|(name, schema)| {
+            let schema = schema_of(schema, !custom.contains(&name));
+            (name, schema)
+        })
+        .collect();
+    for remote in remotes {
+        remote.merge(&mut paths, &mut definitions);
     }
     json!({
         "swagger": "2.0",
@@ -31,6 +65,81 @@ pub(super) fn document(catalog: &Catalog) -> Value {
                                                 "name": "authorization", "in": "header"}},
         "security": [{"BearerToken": []}],
     })
+}
+
+// === impl Remote ===
+
+impl Remote {
+    /// What a server's document says of a group version: its paths, and the definitions that they need. `None` where it says
+    /// nothing.
+    pub fn new(group: &str, version: &str, document: &[u8]) -> Option<Self> {
+        let mut document: Value = serde_json::from_slice(document).ok()?;
+        let root = format!("/{}", super::path(group, version));
+        let is_own = |path: &str| {
+            path.strip_prefix(&root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mut paths = document["paths"].as_object_mut().map(std::mem::take)?;
+        paths.retain(|path, _| is_own(path));
+        if paths.is_empty() {
+            return None;
+        }
+        let mut all = document["definitions"].as_object_mut().map(std::mem::take).unwrap_or_default();
+        let mut definitions = Map::new();
+        let mut wanted = vec![];
+        paths.values_mut().for_each(|p| references(p, &mut |name| wanted.push(name.clone())));
+        while let Some(name) = wanted.pop() {
+            if let Some(mut definition) = all.remove(&name) {
+                references(&mut definition, &mut |name| wanted.push(name.clone()));
+                definitions.insert(name, definition);
+            }
+        }
+        let json = json!({"paths": paths, "definitions": definitions}).to_string();
+        let hash = hex::encode(Sha256::digest(&json));
+        Some(Remote { json: json.into(), hash })
+    }
+
+    /// Adds it to what is published already. A definition that has the name of another one gets a new one, as upstream
+    /// gives it: `…ObjectMeta_v2`.
+    fn merge(&self, paths: &mut Map<String, Value>, definitions: &mut Map<String, Value>) {
+        let Ok(mut own) = serde_json::from_slice::<Value>(&self.json) else { return };
+        let mut renamed: Map<String, Value> = Map::new();
+        for (name, definition) in own["definitions"].as_object().into_iter().flatten() {
+            if definitions.get(name).is_none_or(|known| known == definition) {
+                continue;
+            }
+            let free = (2..).map(|n| format!("{name}_v{n}")).find(|new| !definitions.contains_key(new));
+            renamed.insert(name.clone(), free.unwrap_or_default().into());
+        }
+        references(&mut own, &mut |name| {
+            if let Some(Value::String(new)) = renamed.get(name) {
+                name.clone_from(new);
+            }
+        });
+        for (name, definition) in own["definitions"].as_object_mut().map(std::mem::take).unwrap_or_default() {
+            let name = renamed.get(&name).and_then(Value::as_str).map(str::to_owned).unwrap_or(name);
+            definitions.insert(name, definition);
+        }
+        for (path, endpoint) in own["paths"].as_object_mut().map(std::mem::take).unwrap_or_default() {
+            paths.entry(path).or_insert(endpoint);
+        }
+    }
+}
+
+/// Shows the name of each definition that something refers to, to read or change it.
+fn references(value: &mut Value, visit: &mut dyn FnMut(&mut String)) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(reference)) = map.get_mut("$ref")
+                && let Some(mut name) = reference.strip_prefix(DEFINITIONS).map(str::to_owned)
+            {
+                visit(&mut name);
+                *reference = format!("{DEFINITIONS}{name}");
+            }
+            map.values_mut().for_each(|v| references(v, visit));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|v| references(v, visit)),
+        _ => {}
+    }
 }
 
 /// A schema: other places of definitions, no wrapping of references, and of built-in kinds no defaults.

@@ -81,7 +81,15 @@ impl Strategy for Definitions {
     }
 
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
-        crate::crd::validate(new, old, cx.subresource == "status")
+        // Schemas are large, and their rules are compiled.
+        crate::cel::beside_workers(|| crate::crd::validate(new, old, cx.subresource == "status"))
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let known = old.map(crate::crd::unknown_formats).unwrap_or_default();
+        let mut formats = crate::crd::unknown_formats(new);
+        formats.retain(|format| !known.contains(format));
+        formats.into_iter().map(|format| format!("unrecognized format {format:?}")).collect()
     }
 
     /// A definition that is deleted is kept until its objects are gone.

@@ -35,6 +35,8 @@ mod tests;
 mod validation;
 mod webhook_rules;
 
+pub(crate) use webhook_rules::wrong_webhook_client;
+
 /// The rows of all groups.
 static GROUPS: &[&[Row]] = &[
     core::ROWS,

@@ -149,6 +149,13 @@ fn resources(at: &str, rule: &Value, errors: &mut Errors) {
     }
 }
 
+/// What is wrong with where a webhook is said to be, whoever calls it.
+pub(crate) fn wrong_webhook_client(at: &str, client: &Value) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    self::client(at, client, &mut errors);
+    errors.0
+}
+
 fn client(at: &str, client: &Value, errors: &mut Errors) {
     let service = &client["service"];
     match (client["url"].as_str(), service.is_object()) {

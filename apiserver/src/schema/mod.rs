@@ -48,8 +48,15 @@ pub struct Schema {
 #[derive(Debug)]
 pub struct Custom {
     pub structural: Structural,
+    /// `openAPIV3Schema`, as it is written, in JSON: as a tree it would take many times the room, and few ask for it.
+    written: Box<str>,
+}
+
+impl Custom {
     /// `openAPIV3Schema`, as it is written; null where there is none.
-    pub written: Value,
+    pub fn written(&self) -> Value {
+        serde_json::from_str(&self.written).unwrap_or_default()
+    }
 }
 
 /// One place in a schema, for walking an object beside it.
@@ -113,7 +120,7 @@ impl Schema {
             structural.preserve_unknown = true;
         }
         let (types, root) = structural::types(&structural, edition);
-        let custom = Custom { structural, written: written.clone() };
+        let custom = Custom { structural, written: written.to_string().into() };
         Arc::new(Schema { types: Arc::new(types), root, custom: Some(custom) })
     }
 

@@ -26,7 +26,7 @@ use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::store::{History, OpenError, Options, Store};
-use crate::{aggregation, bootstrap, crd, resources};
+use crate::{admission, aggregation, bootstrap, crd, resources};
 
 pub use api::Api;
 
@@ -75,6 +75,8 @@ pub struct Server {
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) writes: Arc<Semaphore>,
     ready: AtomicBool,
+    /// When this program began to serve.
+    pub(crate) started: Timestamp,
     /// Cancelled when the server is to stop: streams end then, and answers under way get [`DRAIN`] to finish.
     pub(crate) stop: CancellationToken,
 }
@@ -158,6 +160,7 @@ impl Server {
         let mut services = aggregation::Services::default();
         services.settle(&server).await;
         tasks.spawn(aggregation::run(server.clone(), services, server.stop.clone()));
+        tasks.spawn(admission::follow_policies(server.clone(), server.stop.clone()));
         expiry::spawn(&server, &tasks);
         server.ready.store(true, Ordering::Release);
         Ok(Running { server, addr, tasks })
@@ -184,6 +187,7 @@ impl Server {
             reads: Arc::new(Semaphore::new(config.max_reads)),
             writes: Arc::new(Semaphore::new(config.max_writes)),
             ready: AtomicBool::new(false),
+            started: now,
             stop,
             registry,
             config,

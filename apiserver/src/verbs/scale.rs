@@ -3,11 +3,13 @@
 use coracle_api::{Gvk, Object};
 use serde_json::{Map, Value, json};
 
+use super::answer::Style;
 use super::serve::Request;
 use super::tracking::ScaleWrite;
 use super::write::{self, Ask, UpdateRules, converted};
+use crate::codec::{Form, partial_metadata, table};
 use crate::patch::{self, PatchKind};
-use crate::resource::{Resource, Scale};
+use crate::resource::{Cell, Column, Resource, Scale, Shown, TableColumn};
 use crate::schema::{Noticed, Schema};
 use crate::status::{Result, Status};
 
@@ -44,15 +46,6 @@ pub fn of(object: &Object, paths: &Scale) -> Object {
     Object(
         json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
     )
-}
-
-/// A custom object that says nothing of its replicas has no scale.
-pub fn check(object: &Object, paths: &Scale, resource: &Resource) -> Result<()> {
-    if resource.typed || paths.spec_replicas.of(object).is_some() {
-        return Ok(());
-    }
-    let path = paths.spec_replicas.names().iter().map(|name| format!(".{name}")).collect::<String>();
-    Err(Status::internal(format!("the spec replicas field {path:?} does not exist")))
 }
 
 /// Writes the replicas of a `Scale` into the object it is a view of.
@@ -103,9 +96,54 @@ fn selector_text(selector: &Value) -> String {
     parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
 }
 
+/// The columns of a scale's table. Of custom kinds upstream tells an absent number from 0, and the type of the age.
+fn columns(typed: bool) -> [TableColumn; 4] {
+    let column = |name, kind, cell| TableColumn::from(&Column { name, kind, format: "", priority: 0, cell });
+    let name = Cell::Path(&["metadata", "name"]);
+    let mut columns = [
+        TableColumn { format: "name".into(), ..column("Name", "string", name) },
+        column(
+            "Desired",
+            "integer",
+            Cell::Compute(|o, _| o.i64_at(&["spec", "replicas"]).unwrap_or(0).into()),
+        ),
+        column(
+            "Available",
+            "integer",
+            Cell::Compute(|o, _| o.i64_at(&["status", "replicas"]).unwrap_or(0).into()),
+        ),
+        column("Age", if typed { "string" } else { "date" }, Cell::Age),
+    ];
+    if !typed {
+        columns[1].cell = Shown::Row(Cell::Compute(|o, _| o.i64_at(&["spec", "replicas"]).into()));
+    }
+    columns
+}
+
+/// A path of the scale leads through what has no fields, or to something of another type.
+fn unreadable(why: String) -> Status {
+    Status::new(500, "", why)
+}
+
 // === impl Request ===
 
 impl Request<'_> {
+    /// The answer to a request for a scale: the view of an object, in the form that the client asks for.
+    pub(super) fn shown_scale(&self, style: &Style, object: &Object, paths: &Scale) -> Result<Value> {
+        if let Some(path) = self.resource.strategy.missing_replicas(object).map_err(unreadable)? {
+            return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
+        }
+        let view = of(object, paths);
+        Ok(match style.accepted.form {
+            Form::Object => view.0,
+            Form::Metadata | Form::MetadataList => partial_metadata(&view).0,
+            Form::Table => {
+                let metadata = json!({"resourceVersion": view.str_at(&["metadata", "resourceVersion"])});
+                table(&columns(self.resource.typed), [&view], style.include, &metadata, true, style.now)
+            }
+        })
+    }
+
     /// Writes a scale; answers the object it is a view of, and warnings.
     pub(super) async fn write_scale(&self, paths: &Scale) -> Result<(Object, Vec<String>)> {
         let change = match self.info.verb.as_str() {
@@ -127,7 +165,7 @@ impl Request<'_> {
         let scale = ScaleWrite { server: self.server, ask: &ask, paths, schema: &schema, manager: &manager };
         let mut warnings = vec![];
         let mut edit = |old: &Object| {
-            check(old, paths, &self.resource)?;
+            let missing = self.resource.strategy.missing_replicas(old).map_err(unreadable)?;
             let before = scale.view(old);
             let mut view = match &change {
                 Change::Put(view, noticed) => {
@@ -144,6 +182,11 @@ impl Request<'_> {
                     scale.applied(&before, configuration, self.force())?
                 }
             };
+            if let (Some(path), None) = (missing, view.at(&["spec", "replicas"]))
+                && !matches!(change, Change::Put(..))
+            {
+                return Err(Status::bad_request(format!("the spec replicas field {path:?} cannot be empty")));
+            }
             if !matches!(change, Change::Apply(..)) {
                 scale.track(&before, &mut view);
             }

@@ -15,7 +15,7 @@ use super::gzip::compressed;
 use super::inner::Deletion;
 use super::options::Validation;
 use super::write::{Ask, UpdateRules, Written, converted};
-use super::{delete, list, scale, tracking, versions, watch, write};
+use super::{delete, list, tracking, versions, watch, write};
 use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
@@ -345,11 +345,10 @@ impl Request<'_> {
         let Some(paths) = &self.resource.scale else { return Err(Status::no_such_path()) };
         if self.info.verb == "get" {
             let object = converted(&self.resource, self.stored().await?.object());
-            scale::check(&object, paths, &self.resource)?;
-            return Ok(style.encode(scale::of(&object, paths).0, StatusCode::OK));
+            return Ok(style.encode(self.shown_scale(&style, &object, paths)?, StatusCode::OK));
         }
         let (object, warnings) = self.write_scale(paths).await?;
-        let mut response = style.encode(scale::of(&object, paths).0, StatusCode::OK);
+        let mut response = style.encode(self.shown_scale(&style, &object, paths)?, StatusCode::OK);
         add_warnings(&mut response, &warnings);
         Ok(response)
     }

@@ -121,6 +121,7 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
         let name = metadata::generated_name(new.generate_name());
         new.set(&["metadata", "name"], name);
     }
+    resource.admit_new(new.name())?;
     let owners = tracking::owners(server, ask, None, &mut new);
     metadata::fill(&mut new, resource, uuid::Uuid::new_v4().to_string(), ask.now);
     tracking::set_owners(&mut new, owners);

@@ -124,6 +124,15 @@ async fn boats(mut request: Request<Incoming>) -> Response<Body> {
         }
         "/openapi/v3" => json!({"paths": {"apis/boats.example.org/v1":
             {"serverRelativeURL": "/openapi/v3/apis/boats.example.org/v1?hash=1"}}}),
+        "/openapi/v2" => json!({"swagger": "2.0", "paths": {
+                "/apis/boats.example.org/v1/boats": {"get": {"operationId": "listBoat", "responses": {"200": {
+                    "description": "OK", "schema": {"$ref": "#/definitions/org.example.boats.v1.Boat"}}}}},
+                "/apis/boats.example.org/": {}, "/api/v1/pods": {"get": {}}},
+            "definitions": {
+                "org.example.boats.v1.Boat": {"type": "object", "properties": {
+                    "metadata": {"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}}},
+                "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"type": "object", "description": "Another one."},
+                "io.k8s.api.core.v1.Pod": {"type": "object"}}}),
         path if path.contains("watch=1") => {
             let first = futures::stream::once(async { Ok::<_, Infallible>("{\"type\":\"ADDED\"}\n") });
             let forever = futures::StreamExt::chain(first, futures::stream::pending());
@@ -212,6 +221,16 @@ async fn another_server_answers_its_group_version() {
     let index = c.get("/openapi/v3").await;
     let url = index["paths"]["apis/boats.example.org/v1"]["serverRelativeURL"].as_str().unwrap();
     assert_eq!(c.get(url).await["path"], json!(url));
+    // Of its other document, what is about its group version; its own types under names of their own.
+    let swagger = c.get("/openapi/v2").await;
+    assert!(swagger["paths"]["/apis/boats.example.org/v1/boats"]["get"].is_object());
+    assert!(swagger["paths"]["/api/v1/pods"]["get"]["operationId"].is_string());
+    let boat = &swagger["definitions"]["org.example.boats.v1.Boat"];
+    let metadata = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    assert_eq!(boat["properties"]["metadata"]["$ref"], format!("#/definitions/{metadata}_v2"));
+    assert_eq!(swagger["definitions"][format!("{metadata}_v2")]["description"], "Another one.");
+    assert!(swagger["definitions"][metadata]["properties"]["name"].is_object());
+    assert!(swagger["definitions"]["io.k8s.api.core.v1.Pod"]["properties"].is_object());
 
     // One whose certificate is not believed is not asked.
     let (_, other) = aggregated_server(trust["data"]["client-ca-file"].as_str().unwrap()).await;

@@ -6,6 +6,7 @@
 mod compiled;
 mod mutating;
 mod params;
+mod type_check;
 mod validating;
 
 use std::cell::RefCell;
@@ -21,9 +22,12 @@ use super::matching::{self, Matched};
 use super::webhooks::Rounds;
 use super::{Attributes, Operation};
 use crate::Server;
+use crate::cel::beside_workers;
 use crate::cluster::{Cluster, core};
 use crate::status::Result;
 use compiled::{Binding, Policy};
+
+pub(crate) use type_check::run as follow;
 
 /// Both kinds of policies.
 pub(super) struct Policies {
@@ -94,7 +98,7 @@ impl Policies {
         if policies.is_empty() || is_exempt(server, what) {
             return Ok(vec![]);
         }
-        validating::validate(&policies, server, what, new, old)
+        beside_workers(|| validating::validate(&policies, server, what, new, old))
     }
 
     /// Lets mutating policies change an object. Whether it has changed.
@@ -112,7 +116,7 @@ impl Policies {
             return Ok(false);
         }
         rounds.enter(Some(new));
-        let changed = mutating::mutate(&policies, server, what, new, old, rounds)?;
+        let changed = beside_workers(|| mutating::mutate(&policies, server, what, new, old, rounds))?;
         rounds.leave(Some(new));
         Ok(changed)
     }

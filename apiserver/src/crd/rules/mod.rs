@@ -11,11 +11,14 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use crate::cel::{Context, EXPRESSION_BUDGET, Failure, POLICY_BUDGET, Program, Query, Scope, Value, Verdict};
+use crate::cel::{
+    Context, EXPRESSION_BUDGET, Failure, POLICY_BUDGET, Program, Query, Scope, Value, Verdict, beside_workers,
+};
 use crate::field::{Cause, FieldError};
 
 pub(super) use check::check;
 pub(super) use compile::field_path;
+pub use types::escape as escape_field;
 
 /// Upstream's path of what is said of the whole object.
 const ROOT: &str = "<nil>";
@@ -88,6 +91,11 @@ impl<'a> Scope<'a> for Selves<'a> {
     }
 }
 
+/// How expressions see an object of a schema; `None` where they do not.
+pub fn expression_type(schema: &Json, name: &str) -> Option<crate::cel::Type> {
+    types::of(schema, name, true).map(|typed| typed.ty)
+}
+
 // === impl Rules ===
 
 impl Rules {
@@ -114,7 +122,8 @@ impl Rules {
 
     fn evaluate(&self, new: &Json, old: Option<&Json>, repeats: bool) -> Vec<FieldError> {
         let mut judgement = Judgement { errors: vec![], budget: Some(POLICY_BUDGET), repeats };
-        self.place(new, Before { value: old, same: old == Some(new) }, "", true, &mut judgement);
+        let before = Before { value: old, same: old == Some(new) };
+        beside_workers(|| self.place(new, before, "", true, &mut judgement));
         judgement.errors
     }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::status::{self, Approval};
 use crate::field::{Cause, FieldError};
+use crate::schema::structural::is_known_format;
 
 /// Everything wrong with a definition. `only_status`: the write is one of its status.
 pub fn validate(new: &Object, old: Option<&Object>, only_status: bool) -> Vec<FieldError> {
@@ -28,6 +29,35 @@ pub fn validate(new: &Object, old: Option<&Object>, only_status: bool) -> Vec<Fi
         preserve(new, old, &mut errors);
     }
     errors
+}
+
+/// The formats in a definition's schemas that mean nothing here, once for each place.
+pub fn unknown_formats(crd: &Object) -> Vec<&str> {
+    let mut found = vec![];
+    for version in crd.items_at(&["spec", "versions"]) {
+        collect_unknown_formats(&version["schema"]["openAPIV3Schema"], &mut found);
+    }
+    found
+}
+
+fn collect_unknown_formats<'a>(schema: &'a Value, found: &mut Vec<&'a str>) {
+    let format = text(schema, "format");
+    if !format.is_empty() && !is_known_format(text(schema, "type"), format) {
+        found.push(format);
+    }
+    for key in ["items", "not", "additionalProperties", "additionalItems"] {
+        match &schema[key] {
+            Value::Array(all) => all.iter().for_each(|s| collect_unknown_formats(s, found)),
+            one if one.is_object() => collect_unknown_formats(one, found),
+            _ => {}
+        }
+    }
+    for key in ["allOf", "anyOf", "oneOf"] {
+        schema[key].as_array().into_iter().flatten().for_each(|s| collect_unknown_formats(s, found));
+    }
+    for key in ["properties", "patternProperties", "definitions", "dependencies"] {
+        schema[key].as_object().into_iter().flatten().for_each(|(_, s)| collect_unknown_formats(s, found));
+    }
 }
 
 /// The text at a key.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{invalid, invalid_text, openapi, text, unsupported};
 use crate::field::{Cause, FieldError};
 use crate::field_names::{dns1035_label, dns1123_subdomain};
+use crate::resources::wrong_webhook_client;
 use crate::schema::structural::Structural;
 
 const COLUMN_TYPES: &[&str] = &["boolean", "date", "integer", "number", "string"];
@@ -305,20 +306,9 @@ fn conversion(spec: &Value, errors: &mut Vec<FieldError>) {
         }
         return;
     }
-    match (client.is_object(), client["url"].is_string(), client["service"].is_object()) {
-        (false, ..) => errors.push(FieldError::required(at, "required when strategy is set to Webhook")),
-        (true, true, true) | (true, false, false) => {
-            errors.push(FieldError::required(at, "exactly one of url or service is required"));
-        }
-        (true, false, true) => {
-            for key in ["name", "namespace"] {
-                if text(&client["service"], key).is_empty() {
-                    let why = format!("service {key} is required");
-                    errors.push(FieldError::required(format!("{at}.service.{key}"), why));
-                }
-            }
-        }
-        (true, true, false) => {}
+    match client.is_object() {
+        false => errors.push(FieldError::required(at, "required when strategy is set to Webhook")),
+        true => errors.extend(wrong_webhook_client(&at, client)),
     }
     review_versions(&format!("{AT}.conversionReviewVersions"), reviews, errors);
 }

@@ -1,10 +1,10 @@
 //! Whether a schema is structural: every field has a type outside of the value validations, which say nothing but values.
 
-use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::{invalid, text};
 use crate::field::FieldError;
+use crate::regexp::Regexp;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
@@ -144,10 +144,8 @@ fn values(at: &str, schema: &Value, skip_any: bool, skip_first_all: bool, errors
     }
     nested(&format!("{at}.not"), &schema["not"], false, errors);
     let pattern = text(schema, "pattern");
-    if let Err(e) = Regex::new(pattern) {
-        let last = e.to_string();
-        let last = last.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let why = format!("must be a valid regular expression, but isn't: error parsing regexp: {last}");
+    if let Err(e) = Regexp::new(pattern) {
+        let why = format!("must be a valid regular expression, but isn't: {e}");
         errors.push(invalid(format!("{at}.pattern"), pattern, why));
     }
 }

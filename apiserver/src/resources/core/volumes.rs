@@ -101,6 +101,22 @@ impl Strategy for Claims {
         }
         errors.0
     }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        outdated_annotations(new, &[STORAGE_CLASS])
+    }
+}
+
+/// Annotations that fields have replaced, and the fields.
+const STORAGE_CLASS: [&str; 3] = ["volume.beta.kubernetes.io/storage-class", "v1.8", "storageClassName"];
+const MOUNT_OPTIONS: [&str; 3] = ["volume.beta.kubernetes.io/mount-options", "v1.31", "mountOptions"];
+
+fn outdated_annotations(new: &Object, outdated: &[[&str; 3]]) -> Vec<String> {
+    let found = outdated.iter().filter(|[name, ..]| new.annotation(name).is_some());
+    let warning = |[name, since, field]: &[&str; 3]| {
+        format!("metadata.annotations[{name}]: deprecated since {since}; use \"{field}\" attribute instead")
+    };
+    found.map(warning).collect()
 }
 
 /// What upstream never took as a source and has always dropped in silence, unless the claim has one already: a
@@ -139,6 +155,10 @@ impl Strategy for Volumes {
         if moved && (old.is_none() || cx.subresource == "status") {
             new.set(&["status", "lastPhaseTransitionTime"], coracle_api::time::seconds(cx.now));
         }
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        outdated_annotations(new, &[STORAGE_CLASS, MOUNT_OPTIONS])
     }
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {

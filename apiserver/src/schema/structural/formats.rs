@@ -3,17 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
-use regex::Regex;
 use serde_json::Value;
 
 use super::super::parse_duration;
+use crate::regexp::Regexp;
 
 type Check = fn(&str) -> bool;
 
 macro_rules! matches_regex {
     ($pattern:expr) => {
         |text: &str| {
-            static REGEX: LazyLock<Regex> = LazyLock::new(|| Regex::new($pattern).expect("a fixed pattern"));
+            static REGEX: LazyLock<Regexp> =
+                LazyLock::new(|| Regexp::new($pattern).expect("a fixed pattern"));
             REGEX.is_match(text)
         }
     };
@@ -102,9 +103,9 @@ fn is_date(text: &str) -> bool {
 
 /// A date, the letter T in either case, and a time of day with its zone; what follows another T is not looked at.
 fn is_date_time(text: &str) -> bool {
-    static TIME: LazyLock<Regex> = LazyLock::new(|| {
+    static TIME: LazyLock<Regexp> = LazyLock::new(|| {
         let pattern = "^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$";
-        Regex::new(pattern).expect("a fixed pattern")
+        Regexp::new(pattern).expect("a fixed pattern")
     });
     let text = text.to_lowercase();
     let mut parts = text.split('t');

@@ -13,16 +13,19 @@ mod typed;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
-use regex::Regex;
 use serde_json::Value;
 
 pub(crate) use default::{Nulls, fill};
 pub(crate) use embedded::{coerce, validate as validate_embedded};
+pub(crate) use formats::is_known as is_known_format;
 pub(crate) use lists::duplicates;
 pub(crate) use prune::{prune, prune_value};
 pub(super) use typed::types;
 pub(crate) use validate::validate;
+
+use crate::regexp::Regexp;
 
 /// One place in a structural schema.
 #[derive(Debug, Default)]
@@ -35,7 +38,8 @@ pub struct Structural {
     /// A whole Kubernetes object, with `apiVersion`, `kind` and `metadata`.
     pub(crate) embedded: bool,
     pub(crate) default: Option<Value>,
-    pub(crate) properties: BTreeMap<Box<str>, Structural>,
+    /// Each in a box: a map's nodes have room for many values, most of which are not there.
+    pub(crate) properties: BTreeMap<Box<str>, Box<Structural>>,
     pub(crate) additional: Additional,
     pub(crate) items: Option<Box<Structural>>,
     /// `atomic`, `set`, `map`, or nothing.
@@ -83,13 +87,24 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Pattern {
     pub(crate) text: Box<str>,
-    pub(crate) regex: Option<Regex>,
+    /// Compiled when a value is first held against it.
+    regexp: OnceLock<Option<Regexp>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bound {
     pub(crate) at: f64,
     pub(crate) exclusive: bool,
+}
+
+// === impl Pattern ===
+
+impl Pattern {
+    /// Whether it is found in a text.
+    pub(crate) fn fits(&self, text: &str) -> bool {
+        let compiled = self.regexp.get_or_init(|| Regexp::new(&self.text).ok());
+        compiled.as_ref().is_none_or(|r| r.is_match(text))
+    }
 }
 
 // === impl Structural ===
@@ -109,7 +124,9 @@ impl Structural {
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded: flag("x-kubernetes-embedded-resource"),
             default: schema.get("default").filter(|d| !d.is_null()).cloned(),
-            properties: properties.map(|(k, v)| (k.as_str().into(), Structural::parse(v))).collect(),
+            properties: properties
+                .map(|(k, v)| (k.as_str().into(), Box::new(Structural::parse(v))))
+                .collect(),
             additional: match &schema["additionalProperties"] {
                 Value::Bool(true) => Additional::Any,
                 Value::Bool(false) => Additional::None,
@@ -142,7 +159,7 @@ impl Structural {
     /// Whether anything in the tree has a default, so that objects stored without it must be given it when read.
     pub(crate) fn has_defaults(&self) -> bool {
         self.default.is_some()
-            || self.properties.values().any(Structural::has_defaults)
+            || self.properties.values().any(|p| p.has_defaults())
             || self.items.as_ref().is_some_and(|i| i.has_defaults())
             || matches!(&self.additional, Additional::Of(schema) if schema.has_defaults())
     }
@@ -167,7 +184,7 @@ impl Limits {
             pattern: schema["pattern"]
                 .as_str()
                 .filter(|p| !p.is_empty())
-                .map(|text| Pattern { text: text.into(), regex: Regex::new(text).ok() }),
+                .map(|text| Pattern { text: text.into(), regexp: OnceLock::new() }),
             min_length: number("minLength"),
             max_length: number("maxLength"),
             min_items: number("minItems"),

@@ -207,7 +207,7 @@ impl Judge {
         } else if let Some(min) = limits.min_length.filter(|min| length < *min) {
             self.invalid(outcome, path, shown, || format!("should be at least {min} chars long"));
         } else if let Some(pattern) = &limits.pattern
-            && pattern.regex.as_ref().is_some_and(|r| !r.is_match(text))
+            && !pattern.fits(text)
         {
             self.invalid(outcome, path, shown, || format!("should match '{}'", pattern.text));
         }
