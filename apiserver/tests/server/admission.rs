@@ -421,3 +421,22 @@ async fn mutating_policies_merge_by_schema_patch_and_run_again() {
     }
     c.cluster.running.stop().await;
 }
+
+#[tokio::test]
+async fn the_status_of_a_policy_says_what_its_expressions_get_wrong() {
+    let c = Cluster::start().await;
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+    let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "p"}, "spec": {
+            "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"],
+                "operations": ["CREATE"], "resources": ["deployments"]}]},
+            "validations": [{"expression": "object.spec.replicas > 1"}, {"expression": "object.spec.nope > 1"}]}});
+    assert_eq!(c.send("POST", path, policy).await.0, 201);
+    let seen = |_: u16, policy: &Value| policy["status"]["observedGeneration"] == 1;
+    crate::definitions::until(&c, &format!("{path}/p"), seen).await;
+    let status = c.get(&format!("{path}/p")).await["status"].clone();
+    let warnings = status["typeChecking"]["expressionWarnings"].as_array().unwrap().clone();
+    assert_eq!((warnings.len(), &warnings[0]["fieldRef"]), (1, &json!("spec.validations[1].expression")));
+    assert!(warnings[0]["warning"].as_str().unwrap().contains("undefined field 'nope'"));
+    c.running.stop().await;
+}

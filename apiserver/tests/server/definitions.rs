@@ -41,7 +41,7 @@ pub(crate) async fn create(c: &Cluster, crd: Value) {
 }
 
 /// Asks again and again until the answer is as wanted.
-async fn until(c: &Cluster, path: &str, wanted: impl Fn(u16, &Value) -> bool) {
+pub(crate) async fn until(c: &Cluster, path: &str, wanted: impl Fn(u16, &Value) -> bool) {
     let mut last = (0, Value::Null);
     for _ in 0..1000 {
         last = c.send("GET", path, Value::Null).await;
