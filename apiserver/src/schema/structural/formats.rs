@@ -103,9 +103,9 @@ fn is_date(text: &str) -> bool {
 
 /// A date, the letter T in either case, and a time of day with its zone; what follows another T is not looked at.
 fn is_date_time(text: &str) -> bool {
-    static TIME: LazyLock<Regexp> = LazyLock::new(|| {
+    static TIME: LazyLock<regex::Regex> = LazyLock::new(|| {
         let pattern = "^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$";
-        Regexp::new(pattern).expect("a fixed pattern")
+        regex::Regex::new(pattern).expect("a fixed pattern")
     });
     let text = text.to_lowercase();
     let mut parts = text.split('t');
