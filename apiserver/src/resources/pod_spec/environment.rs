@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::super::validation::Errors;
 use super::validation::items;
 use crate::field::FieldError;
-use crate::field_names::{config_map_key, dns1123_subdomain, env_var_name, qualified_name};
+use crate::field_names::{config_map_key, dns1123_label, dns1123_subdomain, env_var_name, qualified_name};
 
 /// Fields of the pod that a variable may hold.
 const IN_VARIABLES: [&str; 9] = [
@@ -73,6 +73,7 @@ pub(super) fn env(at: &str, c: &Value, errors: &mut Errors) {
         for key in ["configMapKeyRef", "secretKeyRef"] {
             key_ref(&format!("{at}.{key}"), &from[key], errors);
         }
+        file_key_ref(&format!("{at}.fileKeyRef"), &from["fileKeyRef"], errors);
         let sources = from.as_object().map_or(0, |f| f.values().filter(|v| v.is_object()).count());
         if sources == 0 {
             let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
@@ -168,6 +169,53 @@ fn key_ref(at: &str, r: &Value, errors: &mut Errors) {
     match r["key"].as_str().unwrap_or_default() {
         "" => errors.required(format!("{at}.key"), ""),
         key => errors.all_invalid(format!("{at}.key"), key, config_map_key(key)),
+    }
+}
+
+/// A key of a file that another container writes into a volume.
+fn file_key_ref(at: &str, r: &Value, errors: &mut Errors) {
+    if !r.is_object() {
+        return;
+    }
+    let text = |key: &str| r[key].as_str().unwrap_or_default();
+    match text("key") {
+        "" => errors.required(format!("{at}.key"), ""),
+        key => errors.all_invalid(format!("{at}.key"), key, env_var_name(key)),
+    }
+    match text("volumeName") {
+        "" => errors.required(format!("{at}.volumeName"), ""),
+        name => errors.all_invalid(format!("{at}.volumeName"), name, dns1123_label(name)),
+    }
+    match text("path") {
+        "" => errors.required(format!("{at}.path"), ""),
+        path if path.split('/').any(|part| part == "..") => {
+            errors.invalid(format!("{at}.path"), path, "must not contain '..'");
+        }
+        _ => {}
+    }
+}
+
+/// The volumes that such files are in: the pod's own emptyDirs.
+pub(super) fn file_volumes(at: &str, spec: &Value, errors: &mut Errors) {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (i, c) in items(spec, list).enumerate() {
+            for (j, e) in items(c, "env").enumerate() {
+                let r = &e["valueFrom"]["fileKeyRef"];
+                if !r.is_object() {
+                    continue;
+                }
+                let at = format!("{at}.{list}[{i}].env[{j}].valueFrom.fileKeyRef.volumeName");
+                let name = r["volumeName"].as_str().unwrap_or_default();
+                // Of two volumes with one name the later counts.
+                match items(spec, "volumes").filter(|v| v["name"] == name).last() {
+                    None => errors.not_found(at, name),
+                    Some(volume) if !volume["emptyDir"].is_object() => {
+                        errors.invalid(at, name, "referenced volume must be of type emptyDir");
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
     }
 }
 

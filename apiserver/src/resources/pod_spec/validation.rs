@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::validation::{Errors, labels};
 use super::containers::{containers, ephemeral_containers, init_containers, relative_path};
+use super::environment::file_volumes;
 use super::scheduling::{affinity, gates, spread, toleration};
 use super::volumes::volumes;
 use crate::field::FieldError;
@@ -133,6 +134,7 @@ fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
     if let Some(os) = spec["os"]["name"].as_str() {
         errors.one_of(format!("{at}.os.name"), os, &["linux", "windows"]);
     }
+    file_volumes(at, spec, errors);
 }
 
 fn named(at: &str, spec: &Value, keys: &[&str], rule: fn(&str) -> Vec<String>, errors: &mut Errors) {

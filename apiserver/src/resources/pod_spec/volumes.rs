@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use coracle_api::Quantity;
 use serde_json::Value;
 
 use super::super::core::claim_spec;
@@ -47,6 +48,7 @@ fn source(at: &str, v: &Value, errors: &mut Errors) {
             continue;
         }
         match kind.as_str() {
+            "emptyDir" => size_limit(&at, source, errors),
             "hostPath" => host_path(&at, source, errors),
             "secret" => {
                 need(&at, source, "secretName", errors);
@@ -73,6 +75,12 @@ fn source(at: &str, v: &Value, errors: &mut Errors) {
     }
     if given == 0 {
         errors.required(at, "must specify a volume type");
+    }
+}
+
+fn size_limit(at: &str, source: &Value, errors: &mut Errors) {
+    if Quantity::from_json(&source["sizeLimit"]).is_ok_and(|limit| limit < Quantity::ZERO) {
+        errors.forbidden(format!("{at}.sizeLimit"), "SizeLimit field must be a valid resource quantity");
     }
 }
 
