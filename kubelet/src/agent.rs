@@ -85,7 +85,8 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
     });
     let directory = pods::Directory::default();
     let served = Arc::new(pods::served::Served { node: node.clone(), directory: directory.clone() });
-    let endpoints = Endpoints { runtime: node.runtime.clone(), pods: served };
+    let endpoints =
+        Endpoints { runtime: node.runtime.clone(), pods: served, log_dir: node.config.log_dir.clone() };
     let streaming = listener.serve(
         endpoints,
         node.config.client.clone(),

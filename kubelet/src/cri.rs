@@ -84,7 +84,9 @@ pub struct ContainerSpec {
     pub stdin_once: bool,
     pub security: Security,
     pub resources: Resources,
-    /// Where the shim appends CRI log lines (`<time> stdout F <line>`).
+    /// The directory of all logs.
+    pub log_root: PathBuf,
+    /// Where below it the shim appends CRI log lines (`<time> stdout F <line>`).
     pub log_path: PathBuf,
     /// Rotation of that file by the shim: bytes per file, and how many files are kept.
     pub log_max_bytes: u64,
@@ -155,6 +157,7 @@ pub struct ContainerRecord {
     pub init: bool,
     pub image: String,
     pub image_id: String,
+    /// Below the directory of all logs.
     pub log_path: PathBuf,
     /// Who its first process runs as; unknown for records of older versions.
     pub user: Option<ContainerUser>,

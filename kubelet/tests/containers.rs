@@ -6,11 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use coracle_kubelet::beneath::Dir;
 use coracle_kubelet::cri::{
-    ContainerSpec, ContainerState, ExecSpec, Qos, Resources, RuntimeError, SandboxSpec, Security,
+    ContainerSpec, ContainerState, ExecSpec, Mount, Propagation, Qos, Resources, RuntimeError, SandboxSpec,
+    Security,
 };
 use coracle_kubelet::images::{Images, ImagesConfig};
 use coracle_kubelet::runtime::{Runtime, RuntimeConfig, purge};
+use coracle_kubelet::volumes::atomic;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
@@ -38,6 +41,18 @@ fn main() {
     }
 }
 
+/// A link of the image; the tests have it lead to what the image does not have.
+fn link(layer: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    header.set_mode(0o777);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    layer.append_link(&mut header, path, target).expect("append");
+}
+
 /// A docker-archive with busybox and two accounts.
 fn archive(dir: &Path) -> PathBuf {
     let mut layer = tar::Builder::new(Vec::new());
@@ -55,9 +70,12 @@ fn archive(dir: &Path) -> PathBuf {
     for name in ["sh", "cat", "echo", "id", "sleep", "tail", "unshare", "grep", "tty", "mkdir", "test"] {
         add(&format!("bin/{name}"), 0o755, &busybox);
     }
+    add("bin/busybox", 0o755, &busybox);
     add("etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\nweb:x:33:44::/srv:/bin/sh\n");
     add("etc/group", 0o644, b"root:x:0:\nweb:x:44:\nextra:x:55:web\n");
     add("tmp/here", 0o644, b"");
+    link(&mut layer, "var/run", "/run");
+    link(&mut layer, "etc/resolv.conf", "../run/resolve/stub.conf");
     let layer = layer.into_inner().expect("tar");
     let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(&layer)));
     let config = serde_json::json!({"architecture": "amd64", "os": "linux",
@@ -155,7 +173,8 @@ impl Node {
             stdin_once: false,
             security: Security::default(),
             resources: Resources::default(),
-            log_path: self.dir.join("0.log"),
+            log_root: self.dir.clone(),
+            log_path: "0.log".into(),
             log_max_bytes: 10 << 20,
             log_max_files: 5,
             hostname: uid.to_owned(),
@@ -299,6 +318,113 @@ async fn bench() {
     node.purge().await;
 }
 
+fn mount(host: &Path, container: &str, readonly: bool) -> Mount {
+    Mount {
+        host_path: host.to_owned(),
+        container_path: container.into(),
+        readonly,
+        recursive_readonly: false,
+        propagation: Propagation::None,
+    }
+}
+
+/// Mounts go where links of the image lead to, though nothing is there yet, and never out of it.
+async fn dangling_links(node: &Node) {
+    let volume = node.dir.join("token");
+    std::fs::create_dir(&volume).expect("mkdir");
+    std::fs::write(volume.join("file"), "token\n").expect("write");
+    std::fs::write(node.dir.join("resolv"), "nameserver\n").expect("write");
+    let mut spec = node
+        .spec("hostile", "cat /var/run/secrets/deep/file /etc/resolv.conf; echo x >/run/secrets/deep/new");
+    spec.mounts = vec![
+        mount(&volume, "/var/run/secrets/deep", true),
+        mount(&node.dir.join("resolv"), "/etc/resolv.conf", false),
+    ];
+    spec.log_path = "dangling.log".into();
+    let id = node.run(&spec).await;
+    assert_ne!(end(&node.runtime, &id).await.0, 0, "the volume is read-only");
+    let log = std::fs::read_to_string(node.dir.join("dangling.log")).expect("log");
+    assert!(
+        log.contains("F token") && log.contains("F nameserver") && log.contains("Read-only file system"),
+        "{log}"
+    );
+    assert!(!Path::new("/run/secrets/deep").exists());
+}
+
+/// CVE-2024-21626: a working directory that is a descriptor of the runtime's.
+async fn foreign_working_directories(node: &Node) {
+    for number in 3..16 {
+        let mut spec = node.spec("hostile", "cat ../../../../../../../proc/1/comm /marker");
+        spec.working_dir = format!("/proc/self/fd/{number}");
+        spec.log_path = format!("cwd{number}.log").into();
+        let id = node.runtime.create_container(&spec).await.expect("create");
+        if node.runtime.start_container(&id).await.is_ok() {
+            end(&node.runtime, &id).await;
+            let log = std::fs::read_to_string(node.dir.join(&spec.log_path)).expect("log");
+            // Its own first process is the shell; the host's is another.
+            assert!(log.contains("F sh\n") || log.contains("F cat\n"), "{number}: {log}");
+        }
+    }
+}
+
+/// The worst case: a user of a container has the directory of a volume's files writable, and plants there without an end
+/// what could lead an update astray.
+async fn planted_volume(node: &Node) {
+    let (volume, outside) = (node.dir.join("volume"), node.dir.join("outside"));
+    for dir in [&volume, &outside] {
+        std::fs::create_dir(dir).expect("mkdir");
+    }
+    std::fs::write(outside.join("a"), "theirs").expect("write");
+    let payload = |text: &str| {
+        let file = atomic::File { data: text.into(), mode: 0o644, owner: None };
+        atomic::Payload::from([("a".to_owned(), file)])
+    };
+    let handle = Dir::open(&volume).expect("volume");
+    let update = |text: &str| {
+        let begun = Instant::now();
+        // It may fail, for somebody is in its way; it must not do anything else, nor wait.
+        let done = atomic::write(&handle, &payload(text), None, &atomic::stamp(jiff::Timestamp::now()));
+        assert!(begun.elapsed() < Duration::from_secs(5), "an update does not wait");
+        done.is_ok()
+    };
+    assert!(update("first"));
+    std::os::unix::fs::chown(&volume, Some(1000), Some(1000)).expect("chown");
+    let outside_name = outside.display();
+    let script = format!(
+        "cd /volume; b=busybox; echo begun; while :; do \
+         $b rm -rf ..data ..data_tmp; $b ln -s {outside_name} ..data; $b ln -s {outside_name} ..data_tmp; \
+         for d in ..2*; do $b mv $d moved; $b ln -s {outside_name} $d; $b rm -rf $d moved; done; \
+         $b mkfifo ..data_tmp; $b mkdir ..data; $b rm -rf a; $b mkfifo a; $b truncate -s 10G big; $b mknod null c 1 3; \
+         done 2>/dev/null"
+    );
+    let mut spec = node.spec("hostile", &script);
+    spec.security.run_as_user = Some(1000);
+    spec.mounts = vec![mount(&volume, "/volume", false)];
+    spec.log_path = "planted.log".into();
+    let id = node.run(&spec).await;
+    let log = node.dir.join("planted.log");
+    while !std::fs::read_to_string(&log).is_ok_and(|log| log.contains("F begun")) {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::block_in_place(|| {
+        for number in 0..500 {
+            update(&number.to_string());
+        }
+    });
+    node.runtime.stop_container(&id, None, Duration::ZERO).await.expect("stop");
+    assert_eq!(std::fs::read_to_string(outside.join("a")).expect("read"), "theirs");
+    assert_eq!(
+        std::fs::read_dir(&outside).expect("outside").count(),
+        1,
+        "nothing was made or removed outside"
+    );
+    let planted = std::fs::metadata(volume.join("big")).expect("the container has planted").len();
+    assert_eq!(planted, 10 << 30);
+    handle.clear().expect("what is left is removed");
+    assert!(update("last") && std::fs::read_to_string(volume.join("a")).expect("read") == "last");
+    assert_eq!(std::fs::read_dir(&outside).expect("outside").count(), 1);
+}
+
 async fn all() {
     let dir = tempfile::tempdir().expect("temp dir");
     let node = Node::open(dir.path(), &own_cgroup()).await;
@@ -358,11 +484,11 @@ async fn all() {
         let script = "grep -E 'Seccomp:|CapPrm|CapEff|CapBnd|NoNewPrivs' /proc/self/status; unshare -U true; unshare -m true; echo end";
         let mut confined = node.spec("one", script);
         confined.security.allow_privilege_escalation = calm;
-        confined.log_path = node.dir.join("confined.log");
+        confined.log_path = "confined.log".into();
         let id = node.run(&confined).await;
         end(runtime, &id).await;
-        let log = std::fs::read_to_string(&confined.log_path).expect("log");
-        std::fs::remove_file(&confined.log_path).expect("remove");
+        let log = std::fs::read_to_string(node.dir.join(&confined.log_path)).expect("log");
+        std::fs::remove_file(node.dir.join(&confined.log_path)).expect("remove");
         let expected = [
             "CapPrm:\t00000000a80425fb",
             "CapEff:\t00000000a80425fb",
@@ -379,10 +505,10 @@ async fn all() {
 
     let mut user = node.spec("one", "id; cat /proc/self/status | grep CapEff");
     user.security.run_as_user = Some(33);
-    user.log_path = node.dir.join("user.log");
+    user.log_path = "user.log".into();
     let id = node.run(&user).await;
     end(runtime, &id).await;
-    let log = std::fs::read_to_string(&user.log_path).expect("log");
+    let log = std::fs::read_to_string(node.dir.join(&user.log_path)).expect("log");
     assert!(log.contains("uid=33(web) gid=44(web) groups=44(web),55(extra)"), "{log}");
 
     let mut hungry = node.spec("one", "tail /dev/zero");
@@ -392,7 +518,7 @@ async fn all() {
 
     let mut privileged = node.spec("one", "test -c /dev/kmsg && mkdir /mnt && echo devices");
     privileged.security.privileged = true;
-    privileged.log_path = node.dir.join("privileged.log");
+    privileged.log_path = "privileged.log".into();
     let id = node.run(&privileged).await;
     assert_eq!(end(runtime, &id).await.0, 0, "a privileged container has the host's devices");
 
@@ -401,10 +527,10 @@ async fn all() {
         "shared",
         "id -u; for i in 1 2 3 4 5 6 7 8 9; do grep -h -E 'Name|Seccomp:|NoNewPrivs' /proc/$i/status; done",
     );
-    shared.log_path = node.dir.join("shared.log");
+    shared.log_path = "shared.log".into();
     let id = node.run(&shared).await;
     end(runtime, &id).await;
-    let log = std::fs::read_to_string(&shared.log_path).expect("log");
+    let log = std::fs::read_to_string(node.dir.join(&shared.log_path)).expect("log");
     assert!(
         log.matches("NoNewPrivs:\t1").count() >= 1 && log.contains("Name:\tsh"),
         "pause and program share their processes: {log}"
@@ -413,12 +539,18 @@ async fn all() {
 
     let mut own = node.spec("one", "echo mine >/dev/stdout");
     own.security.run_as_user = Some(1234);
-    own.log_path = node.dir.join("own.log");
+    own.log_path = "own.log".into();
     let id = node.run(&own).await;
     assert_eq!(end(runtime, &id).await.0, 0, "a user may open his container's /dev/stdout");
 
     runtime.remove_sandbox("one").await.expect("remove");
     assert!(runtime.containers().is_empty());
+
+    node.pod("hostile", false).await;
+    dangling_links(&node).await;
+    foreign_working_directories(&node).await;
+    planted_volume(&node).await;
+    runtime.remove_sandbox("hostile").await.expect("remove");
 
     node.pod("many", false).await;
     let begun = Instant::now();

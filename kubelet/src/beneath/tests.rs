@@ -1,3 +1,5 @@
+//! What others could do with a directory, and what must come of it.
+
 use std::{
     fs,
     io::{ErrorKind, Write},

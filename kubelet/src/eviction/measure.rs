@@ -95,7 +95,8 @@ async fn usage(node: &NodeContext, pod: &Pod, disks: bool) -> Option<Usage> {
 
 /// What the pod takes of the node's disk.
 pub(super) async fn disk_of(node: &NodeContext, pod: &Pod) -> Usage {
-    let (dir, logs) = (node.pod_dir(pod), node.pod_log_dir(pod));
+    let Ok(places) = node.places(pod) else { return Usage::default() };
+    let (dir, logs) = (places.dir(), places.log_dir());
     let layers = newest(node.runtime.containers_of(uid_of(pod)));
     let layers: Vec<_> = layers.map(|r| (r.name, node.runtime.writable_layer(&r.id))).collect();
     let volumes = disk_volumes(pod);
@@ -132,7 +133,7 @@ fn walk(dir: &Path, logs: &Path, layers: Vec<(String, PathBuf)>, volumes: Vec<St
         let used = disk(&dir.join("volumes/empty-dir").join(&name));
         (name, used)
     };
-    let files = ["containers", "etc-hosts", "resolv.conf"].map(|name| disk(&dir.join(name)));
+    let files = ["containers", "etc-hosts", "resolv.conf", "hostname"].map(|name| disk(&dir.join(name)));
     Usage {
         containers: layers.into_iter().map(container).collect(),
         volumes: volumes.into_iter().map(volume).collect(),

@@ -1,6 +1,6 @@
 //! Carrying out a pod's plan: each action starts a job of the worker, or is done at once.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -8,6 +8,7 @@ use super::{
     hooks::{self, Hooked},
     launch::{LaunchInputs, launch},
     naming,
+    places::Places,
     plan::Action,
     recorder::container_of,
     set_up::{facts, set_up},
@@ -20,6 +21,7 @@ use super::{
     worker::{Done, Worker},
 };
 use crate::{
+    beneath::off_workers,
     tasks::contained,
     volumes::{self, projection::Inputs},
 };
@@ -60,8 +62,7 @@ impl Worker {
         (v.retry_at, v.pull_failed_at, v.backoff_told) = (None, None, false);
         // Two attempts are kept: the newest and the one before, for `logs --previous`.
         let old = if v.current.is_some() { v.last.take() } else { None };
-        let old_files =
-            old.as_ref().map(|r| (r.log_path.clone(), self.node.message_file(&self.pod, &name, r.attempt)));
+        let old_files = old.as_ref().map(|r| (r.log_path.clone(), r.attempt));
         let stale: Vec<String> = old.into_iter().chain(abandoned).map(|r| r.id).collect();
         let inputs = LaunchInputs {
             pod: self.pod.clone(),
@@ -90,9 +91,13 @@ impl Worker {
                 }
             }
             // A container that is started anew for ever does not leave files for ever.
-            if let Some((log, message)) = old_files {
-                sweep::remove_logs(log).await;
-                sweep::remove_logs(message).await;
+            if let Some((log, attempt)) = old_files {
+                sweep::remove_logs(hooked.node.config.log_dir.clone(), log).await;
+                if let (Ok(places), Ok((above, message))) =
+                    (hooked.node.places(&hooked.pod), Places::message(&hooked.name, attempt))
+                {
+                    sweep::remove_logs(places.dir(), above.join(message)).await;
+                }
             }
             let result = match launch(&hooked.node, &inputs).await {
                 Ok(launched) => {
@@ -181,9 +186,8 @@ impl Worker {
                 TornDown::Removed => node.runtime.remove_sandbox(uid).await.map_err(|e| e.to_string()),
                 TornDown::Ended | TornDown::Nothing => Ok(()),
             };
-            let dir = node.pod_dir(&pod);
-            let volumes = tokio::task::spawn_blocking(move || volumes::clean_up(&dir)).await;
-            let volumes = volumes.map_err(|e| e.to_string()).and_then(|r| r.map_err(|e| e.to_string()));
+            let volumes = off_workers(move || volumes::empty(&node.places(&pod)?.dir()));
+            let volumes = volumes.await.map_err(|e| e.to_string());
             Done::TearDown { to, result: network.and(containers).and(volumes) }
         });
     }
@@ -209,8 +213,10 @@ impl Worker {
                 facts: &facts,
                 tokens: &tokens,
             };
-            let dir = node.pod_dir(&pod);
-            if let Some(Err(error)) = stop.run_until_cancelled(volumes::refresh(&dir, &pod, &inputs)).await {
+            if let Ok(places) = node.places(&pod)
+                && let Some(Err(error)) =
+                    stop.run_until_cancelled(volumes::refresh(&places, &pod, &inputs)).await
+            {
                 tracing::debug!(%error, "volumes not refreshed");
             }
             Done::Refreshed
@@ -229,11 +235,9 @@ impl Worker {
     /// Removes what is left on the node of a pod that is gone.
     pub(super) async fn forget(&mut self) {
         self.jobs.shutdown().await;
-        let logs = Arc::new(self.node.pod_log_dir(&self.pod));
-        if let Err(error) = fs::remove_dir_all(&*logs)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::debug!(%error, uid = uid_of(&self.pod), "log directory not removed");
+        let (node, pod) = (self.node.clone(), self.pod.clone());
+        if let Err(error) = off_workers(move || node.places(&pod)?.forget()).await {
+            tracing::warn!(%error, uid = uid_of(&self.pod), "logs not removed");
         }
     }
 }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Container, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret, Service,
 };
 
+use super::env_file;
 use super::expansion::expand;
 use super::view::{find_container, name_of, namespace_of, spec_of, uid_of};
 
@@ -20,7 +21,7 @@ pub(crate) struct EnvSources<'a> {
     /// The Services of the pod's namespace and the API server's own.
     pub(crate) services: &'a [std::sync::Arc<Service>],
     /// A file of `fileKeyRef`: volume, path in it.
-    pub(crate) file: &'a dyn Fn(&str, &str) -> Option<String>,
+    pub(crate) file: &'a dyn Fn(&str, &str) -> Result<std::sync::Arc<str>, String>,
     pub(crate) facts: &'a PodFacts,
 }
 
@@ -155,25 +156,15 @@ fn one_value(
         };
     }
     if let Some(r) = &from.file_key_ref {
-        let text = (sources.file)(&r.volume_name, &r.path);
-        let found = text.as_deref().and_then(|t| file_key(t, &r.key));
-        return match found {
-            Some(value) => Ok(Some(value)),
-            None if r.optional == Some(true) => Ok(None),
-            None => Err(format!("environment variable key {:?} not found in file {:?}", r.key, r.path)),
+        let text = (sources.file)(&r.volume_name, &r.path)?;
+        let value = env_file::value(&text, &r.key).map_err(|_| env_file::UNREADABLE.to_owned())?;
+        return match value.is_empty() {
+            false => Ok(Some(value)),
+            true if r.optional == Some(true) => Ok(None),
+            true => Err(format!("environment variable key {:?} not found in file {:?}", r.key, r.path)),
         };
     }
     Ok(None)
-}
-
-/// `KEY='value'` lines of an env file.
-fn file_key(text: &str, key: &str) -> Option<String> {
-    text.lines().filter(|l| !l.trim_start().starts_with('#')).find_map(|line| {
-        let (name, value) = line.split_once('=')?;
-        let value = value.trim();
-        (name.trim() == key)
-            .then(|| value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')).unwrap_or(value).to_owned())
-    })
 }
 
 /// A downward API field as text.

@@ -1,23 +1,30 @@
 //! One launch: the image, the environment, the mounts, then the container.
 
-use std::{collections::HashMap, fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, VolumeMount};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     env::{self, EnvSources, PodFacts},
-    expansion,
+    env_file, expansion,
     node_context::NodeContext,
+    places::Places,
     pull::ensure_image,
     recorder::{container_reference, pod_reference},
-    resources, security,
+    resources, security, set_up,
     view::{Role, Waiting, find_container, name_of, namespace_of, spec_of, uid_of},
 };
 use crate::{
+    beneath::{Access, Dir, Links, off_workers},
     cri::{ContainerError, ContainerSpec, ImageInfo, Mount, Propagation},
-    volumes::{Paths, image as image_volume, subpath},
+    volumes::{Paths, Place, image as image_volume, subpath},
 };
 
 /// What a launch needs to know of its pod.
@@ -108,12 +115,12 @@ async fn image_volumes(node: &NodeContext, l: &LaunchInputs, c: &Container) -> R
         let reference = source.reference.as_deref().unwrap_or_default();
         let about = pod_reference(&l.pod);
         let image = ensure_image(node, l, reference, source.pull_policy.as_deref(), &about).await?;
-        let target = node.pod_dir(&l.pod).join("volumes/image").join(&c.name).join(&volume.name);
-        let mounted = image_volume::mount(&node.images, &image.id, &target).await;
-        let path = mounted.map_err(|error| {
+        let failed = |error: String| {
             failed("CreateContainerError", format!("{}: {reference:?}: {error}", image_volume::MOUNT_FAILED))
-        })?;
-        paths.insert(volume.name.clone(), path);
+        };
+        let places = node.places(&l.pod).map_err(|error| failed(error.to_string()))?;
+        let mounted = image_volume::mount(&node.images, &image.id, &places, &c.name, &volume.name).await;
+        paths.insert(volume.name.clone(), Place { path: mounted.map_err(failed)?, readonly: true });
     }
     Ok(paths)
 }
@@ -132,8 +139,20 @@ async fn container_spec(
         list.iter().flatten().map(|a| expansion::expand(a, &index)).collect::<Vec<_>>()
     };
     let resources = resources::container_resources(spec_of(pod), c, node.capacity.memory);
-    let log_dir = node.pod_log_dir(pod).join(&c.name);
-    fs::create_dir_all(&log_dir).map_err(|e| e.to_string())?;
+    let security = security::security(spec_of(pod), c);
+    let places = node.places(pod).map_err(|e| e.to_string())?;
+    let log_path = places.log(&c.name, l.attempt).map_err(|e| e.to_string())?;
+    let mounts = {
+        let wanted = MountsWanted {
+            places,
+            inputs: l.clone(),
+            container: c.clone(),
+            env: index.clone(),
+            images: images.clone(),
+            readonly_rootfs: security.readonly_rootfs,
+        };
+        off_workers(move || wanted.make().map_err(io::Error::other))
+    };
     Ok(ContainerSpec {
         pod_uid: uid_of(pod).to_owned(),
         pod_namespace: namespace_of(pod).to_owned(),
@@ -145,15 +164,16 @@ async fn container_spec(
         image: c.image.clone().unwrap_or_default(),
         command: expand(&c.command),
         args: expand(&c.args),
-        mounts: mounts(node, l, c, &index, images)?,
+        mounts: mounts.await.map_err(|e| e.to_string())?,
         env,
         working_dir: c.working_dir.clone().unwrap_or_default(),
         tty: c.tty.unwrap_or(false),
         stdin: c.stdin.unwrap_or(false),
         stdin_once: c.stdin_once.unwrap_or(false),
-        security: security::security(spec_of(pod), c),
+        security,
         resources,
-        log_path: log_dir.join(format!("{}.log", l.attempt)),
+        log_root: node.config.log_dir.clone(),
+        log_path,
         log_max_bytes: 10 << 20,
         log_max_files: 5,
         hostname: l.hostname.clone(),
@@ -180,7 +200,10 @@ async fn environment(
             secrets.insert(name, secret);
         }
     }
-    let file = |volume: &str, path: &str| fs::read_to_string(l.volumes.get(volume)?.join(path)).ok();
+    let files = env_files(l, c).await;
+    let file = |volume: &str, path: &str| {
+        files.get(&(volume.to_owned(), path.to_owned())).cloned().unwrap_or_else(|| Err(String::new()))
+    };
     let sources = EnvSources {
         config_map: &|name| maps.get(name).cloned(),
         secret: &|name| secrets.get(name).cloned(),
@@ -191,24 +214,79 @@ async fn environment(
     env::environment(&l.pod, c, &sources)
 }
 
-fn mounts(
-    node: &NodeContext,
-    l: &LaunchInputs,
-    c: &Container,
-    env: &HashMap<String, String>,
-    images: &Paths,
-) -> Result<Vec<Mount>, String> {
-    let mut out = Vec::new();
-    for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
-        let image = images.get(&m.name);
-        let base = image.or_else(|| l.volumes.get(&m.name));
+/// The texts that `fileKeyRef`s of the container name, by volume and path.
+async fn env_files(l: &LaunchInputs, c: &Container) -> HashMap<(String, String), Result<Arc<str>, String>> {
+    let mut out = HashMap::new();
+    let from = c.env.iter().flatten().filter_map(|e| e.value_from.as_ref()?.file_key_ref.as_ref());
+    for r in from {
+        let key = (r.volume_name.clone(), r.path.clone());
+        if out.contains_key(&key) {
+            continue;
+        }
+        let is_own =
+            |v: &k8s_openapi::api::core::v1::Volume| v.name == r.volume_name && v.empty_dir.is_some();
+        let own = spec_of(&l.pod).volumes.iter().flatten().any(is_own);
+        let text = match l.volumes.get(&r.volume_name).filter(|_| own) {
+            None => Err(format!("cannot find the volume {:?} referenced by FileKeyRef", r.volume_name)),
+            Some(place) => {
+                let (root, path) = (place.path.clone(), r.path.clone());
+                let read = off_workers(move || env_file::read(&Dir::open(root)?, &path)).await;
+                read.map_err(|error| {
+                    tracing::warn!(%error, pod = name_of(&l.pod), path = r.path, "environment file not read");
+                    env_file::UNREADABLE.to_owned()
+                })
+            }
+        };
+        out.insert(key, text);
+    }
+    out
+}
+
+/// What the mounts of one container are made from.
+struct MountsWanted {
+    places: Places,
+    inputs: LaunchInputs,
+    container: Container,
+    /// For `subPathExpr`.
+    env: HashMap<String, String>,
+    images: Paths,
+    readonly_rootfs: bool,
+}
+
+// === impl MountsWanted ===
+
+impl MountsWanted {
+    /// Makes what is mounted, and says where. Blocks.
+    fn make(&self) -> Result<Vec<Mount>, String> {
+        let c = &self.container;
+        let mut out = Vec::new();
+        for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
+            out.push(self.volume_mount(index, m)?);
+        }
+        let taken = |out: &[Mount], path: &str| out.iter().any(|m| m.container_path == *path);
+        for (name, path) in set_up::FILES {
+            if !taken(&out, path) {
+                // As upstream: its runtimes' own files follow the root file system, its kubelet's hosts file does not.
+                let readonly = self.readonly_rootfs && path != "/etc/hosts";
+                out.push(file(self.places.dir().join(name), path, readonly));
+            }
+        }
+        let message = self.message_file().map_err(|e| e.to_string())?;
+        let path = c.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+        out.push(file(message, path, false));
+        Ok(out)
+    }
+
+    fn volume_mount(&self, index: usize, m: &VolumeMount) -> Result<Mount, String> {
+        let image = self.images.get(&m.name);
+        let base = image.or_else(|| self.inputs.volumes.get(&m.name));
         let base = base.ok_or_else(|| format!("volume {:?} is not mounted", m.name))?;
         let sub = match (&m.sub_path_expr, &m.sub_path) {
-            (Some(expr), _) if !expr.is_empty() => expansion::expand_strict(expr, env)?,
+            (Some(expr), _) if !expr.is_empty() => expansion::expand_strict(expr, &self.env)?,
             (_, Some(sub)) => sub.clone(),
             _ => String::new(),
         };
-        let readonly = image.is_some() || m.read_only.unwrap_or(false);
+        let readonly = base.readonly || m.read_only.unwrap_or(false);
         let recursive = matches!(m.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
         let propagation = match m.mount_propagation.as_deref() {
             Some("HostToContainer") => Propagation::HostToContainer,
@@ -216,38 +294,41 @@ fn mounts(
             _ => Propagation::None,
         };
         let host_path = match sub.as_str() {
-            "" => base.clone(),
-            sub if image.is_some() => image_volume::within(base, sub)?,
-            sub => subpath::bind(&node.pod_dir(&l.pod), (&m.name, base), sub, &c.name, index)?,
+            "" => base.path.clone(),
+            sub if image.is_some() => image_volume::within(&base.path, sub)?,
+            sub => {
+                let (volume, root) = (&*m.name, &*base.path);
+                let wanted = subpath::Wanted { volume, root, sub, container: &self.container.name, index };
+                subpath::bind(&self.places, &wanted)?
+            }
         };
-        out.push(Mount {
+        Ok(Mount {
             host_path,
             container_path: PathBuf::from("/").join(&m.mount_path),
             readonly,
             recursive_readonly: readonly && recursive,
             propagation,
-        });
+        })
     }
-    let file = |host_path: PathBuf, path: &str| Mount {
+
+    /// An empty file that any user of the container may write to.
+    fn message_file(&self) -> io::Result<PathBuf> {
+        let (above, name) = Places::message(&self.container.name, self.inputs.attempt)?;
+        let dir = self.places.open()?.make_dirs(&above, Links::Refused, 0o750)?;
+        dir.write(&name, b"", Access::mode(0o666))?;
+        Ok(self.places.dir().join(above).join(name))
+    }
+}
+
+fn file(host_path: PathBuf, path: &str, readonly: bool) -> Mount {
+    Mount {
         host_path,
-        container_path: path.into(),
-        readonly: false,
+        container_path: Path::new(path).to_owned(),
+        readonly,
         recursive_readonly: false,
         propagation: Propagation::None,
-    };
-    let taken = |out: &[Mount], path: &str| out.iter().any(|m| m.container_path == *path);
-    let dir = node.pod_dir(&l.pod);
-    for (name, path) in [("etc-hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")] {
-        if !taken(&out, path) {
-            out.push(file(dir.join(name), path));
-        }
     }
-    let message = node.message_file(&l.pod, &c.name, l.attempt);
-    fs::create_dir_all(message.parent().expect("a file below the pod's directory"))
-        .map_err(|e| e.to_string())?;
-    fs::write(&message, "").map_err(|e| e.to_string())?;
-    fs::set_permissions(&message, std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .map_err(|e| e.to_string())?;
-    out.push(file(message, c.termination_message_path.as_deref().unwrap_or("/dev/termination-log")));
-    Ok(out)
 }
+
+#[cfg(test)]
+mod tests;

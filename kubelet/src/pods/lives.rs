@@ -19,6 +19,7 @@ use super::{
     worker::{self, PodFeed, Wakers},
 };
 use crate::{
+    beneath::off_workers,
     tasks::{BackOff, contained},
     volumes,
 };
@@ -102,9 +103,9 @@ async fn end(node: &NodeContext, pod: &Pod) -> Result<(), String> {
     let uid = uid_of(pod);
     node.runtime.remove_sandbox(uid).await.map_err(|e| e.to_string())?;
     node.network().teardown(uid).await.map_err(|e| e.to_string())?;
-    let dir = node.pod_dir(pod);
-    let cleaned = tokio::task::spawn_blocking(move || volumes::clean_up(&dir)).await;
-    cleaned.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    let places = node.places(pod).map_err(|e| e.to_string())?;
+    let dir = places.dir();
+    off_workers(move || volumes::empty(&dir)).await.map_err(|e| e.to_string())?;
     let params = DeleteParams {
         grace_period_seconds: Some(0),
         preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
@@ -112,11 +113,12 @@ async fn end(node: &NodeContext, pod: &Pod) -> Result<(), String> {
     };
     let api: Api<Pod> = Api::namespaced(node.config.client.clone(), namespace_of(pod));
     match api.delete(name_of(pod), &params).await {
-        Ok(_) => Ok(()),
+        Ok(_) => {}
         // It is gone, or another has its name.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+        Err(error) => return Err(error.to_string()),
     }
+    off_workers(move || places.forget()).await.map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -1,18 +1,12 @@
 //! What all pods of the node share.
 
-use std::{net::IpAddr, path::PathBuf, sync::OnceLock};
+use std::{io, net::IpAddr, sync::OnceLock};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::reflector::Store;
 use tokio::sync::watch;
 
-use super::{
-    allocation::Allocations,
-    recorder::Recorder,
-    roster::Roster,
-    sources::Sources,
-    view::{name_of, namespace_of, uid_of},
-};
+use super::{allocation::Allocations, places::Places, recorder::Recorder, roster::Roster, sources::Sources};
 use crate::{
     Config,
     eviction::Shortages,
@@ -45,16 +39,9 @@ impl NodeContext {
         self.network.get().expect("pods are begun after the network was opened")
     }
 
-    pub(crate) fn pod_dir(&self, pod: &Pod) -> PathBuf {
-        self.config.state_dir.join("pods").join(uid_of(pod))
-    }
-
-    pub(crate) fn pod_log_dir(&self, pod: &Pod) -> PathBuf {
-        self.config.log_dir.join(format!("{}_{}_{}", namespace_of(pod), name_of(pod), uid_of(pod)))
-    }
-
-    pub(crate) fn message_file(&self, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
-        self.pod_dir(pod).join("containers").join(container).join(format!("{attempt}.message"))
+    /// Where the pod's files are; an error when its names cannot be parts of a path.
+    pub(crate) fn places(&self, pod: &Pod) -> io::Result<Places> {
+        Places::of(&self.config.state_dir, &self.config.log_dir, pod)
     }
 
     pub(crate) fn host_ips(&self) -> Vec<IpAddr> {

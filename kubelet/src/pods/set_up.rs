@@ -1,6 +1,6 @@
 //! Making a pod's sandbox, network, volumes and files.
 
-use std::{fs, net::IpAddr, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use super::{
     view::{name_of, namespace_of, spec_of, uid_of},
 };
 use crate::{
+    beneath::{Access, Dir, Links, off_workers},
     cri::SandboxSpec,
     net::{HostPort, Protocol},
     volumes::{
@@ -35,15 +36,13 @@ pub(super) fn facts(node: &NodeContext, pod: &Pod, ips: Vec<IpAddr>) -> PodFacts
 
 /// May be repeated: what is there stays. `stop` ends the wait for volumes only, never a step half done.
 pub(super) async fn set_up(
-    node: &NodeContext,
+    node: &Arc<NodeContext>,
     pod: &Arc<Pod>,
     wake: &Arc<Notify>,
     tokens: &Tokens,
     stop: &CancellationToken,
 ) -> Result<(Vec<IpAddr>, Paths), String> {
-    let spec = spec_of(pod);
-    let dir = node.pod_dir(pod);
-    fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
+    let places = node.places(pod).map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
     let config = &node.config;
     let sandbox = sandbox(node, pod)?;
     let made = node
@@ -60,25 +59,50 @@ pub(super) async fn set_up(
     };
     let facts = facts(node, pod, ips.clone());
     let inputs = Inputs { client: &config.client, sources: &node.sources, wake, facts: &facts, tokens };
-    let mounted = stop.run_until_cancelled(volumes::mount_all(&dir, pod, &inputs)).await;
+    let mounted = stop.run_until_cancelled(volumes::mount_all(&places, pod, &inputs)).await;
     let paths = mounted.ok_or("the pod is to end")?.map_err(|e| e.to_string())?;
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let hosts = naming::hosts_file(pod, &ips, &config.node_name, &config.cluster_domain, &read("/etc/hosts"));
-    let resolv = naming::resolv_conf(
-        spec,
-        namespace_of(pod),
-        config.cluster_dns,
-        &config.cluster_domain,
-        &read("/etc/resolv.conf"),
-    );
-    for (file, text) in [("etc-hosts", hosts), ("resolv.conf", resolv)] {
-        let path = dir.join(file);
-        // Containers have it mounted, and may have written to it.
-        if !path.exists() {
-            fs::write(path, text).map_err(|e| e.to_string())?;
-        }
-    }
+    let (node, pod, addresses) = (node.clone(), pod.clone(), ips.clone());
+    off_workers(move || write_files(&node, &pod, &addresses)).await.map_err(|e| e.to_string())?;
     Ok((ips, paths))
+}
+
+/// The files that every container of the pod has mounted, by the name they have in the pod's directory.
+pub(super) const FILES: [(&str, &str); 3] =
+    [("etc-hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")];
+
+fn write_files(node: &NodeContext, pod: &Pod, ips: &[IpAddr]) -> io::Result<()> {
+    let (config, dir) = (&node.config, node.places(pod)?.open()?);
+    for (file, _) in FILES {
+        // Containers have it mounted, and may have written to it.
+        if dir.entry(file)?.is_some() {
+            continue;
+        }
+        let text = match file {
+            "etc-hosts" => {
+                naming::hosts_file(pod, ips, &config.node_name, &config.cluster_domain, &of_host("etc/hosts"))
+            }
+            "resolv.conf" => naming::resolv_conf(
+                spec_of(pod),
+                namespace_of(pod),
+                config.cluster_dns,
+                &config.cluster_domain,
+                &of_host("etc/resolv.conf"),
+            ),
+            _ => {
+                let name = naming::kernel_hostname(pod, &config.node_name, &config.cluster_domain);
+                format!("{}\n", name.map_err(io::Error::other)?)
+            }
+        };
+        dir.write(file, text.as_bytes(), Access::mode(0o644))?;
+    }
+    Ok(())
+}
+
+/// A file of the host's own; what it does not have is empty.
+fn of_host(path: &str) -> String {
+    const MOST: u64 = 1 << 20;
+    let data = Dir::open("/").and_then(|root| root.read(path, Links::AsRoot, MOST));
+    data.map_or_else(|_| String::new(), |data| String::from_utf8_lossy(&data).into_owned())
 }
 
 fn sandbox(node: &NodeContext, pod: &Pod) -> Result<SandboxSpec, String> {

@@ -2,14 +2,15 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use super::node_context::NodeContext;
+use super::{node_context::NodeContext, places};
 use crate::{
+    beneath::{self, Dir, Links, Name, off_workers},
     cri::{ContainerRecord, ContainerState},
     tasks::contained,
     volumes,
@@ -33,7 +34,7 @@ pub(super) async fn run(node: Arc<NodeContext>) {
 async fn sweep(node: &NodeContext) {
     let records = node.runtime.containers().into_iter().map(|r| r.pod_uid);
     let sandboxes = node.runtime.sandboxes().into_iter().map(|s| s.pod_uid);
-    let (pods, logs) = (node.config.state_dir.join("pods"), node.config.log_dir.clone());
+    let (pods, logs) = (places::pods(&node.config.state_dir), node.config.log_dir.clone());
     let listed = tokio::task::spawn_blocking(move || directories(&pods, &logs)).await.unwrap_or_default();
     // Only what was seen before the roster is asked is judged: a pod is on it before it makes anything.
     let seen: HashSet<String> = records.chain(sandboxes).collect();
@@ -80,7 +81,7 @@ fn remove(gone: &Directories) {
         report(dir, volumes::clean_up(dir));
     }
     for (_, dir) in &gone.logs {
-        report(dir, fs::remove_dir_all(dir));
+        report(dir, beneath::remove_tree(dir));
     }
 }
 
@@ -101,8 +102,14 @@ fn report(path: &Path, result: io::Result<()>) {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    Dir::open(dir).map_or_else(|_| Vec::new(), |dir| names_in(&dir))
+}
+
+/// Names that are parts of paths, and nothing else.
+fn names_in(dir: &Dir) -> Vec<String> {
+    let entries = dir.entries().into_iter().flatten();
+    let name = |entry: io::Result<beneath::Entry>| entry.ok()?.name.into_string().ok();
+    entries.filter_map(name).filter(|name| Name::new(name).is_ok()).collect()
 }
 
 /// Removes containers that ended and that no decision depends on, with their writable layers and logs: the node is short of
@@ -111,7 +118,7 @@ pub(crate) async fn remove_ended(node: &NodeContext) {
     let is_over = |uid: &str| node.roster.contains(uid) && node.allocations.grant(uid).is_none();
     for record in superfluous(node.runtime.containers(), is_over) {
         match node.runtime.remove_container(&record.id).await {
-            Ok(()) => remove_logs(record.log_path).await,
+            Ok(()) => remove_logs(node.config.log_dir.clone(), record.log_path).await,
             Err(error) => tracing::warn!(%error, id = record.id, "ended container not removed"),
         }
     }
@@ -132,19 +139,22 @@ fn superfluous(records: Vec<ContainerRecord>, is_over: impl Fn(&str) -> bool) ->
     records.into_iter().filter(|r| ended(r) && (is_over(&r.pod_uid) || replaced(r))).collect()
 }
 
-/// Removes an attempt's file and what it was rotated to: `3.log`, `3.log.1`, `3.log.20260101-000000.gz`.
-pub(super) async fn remove_logs(log: PathBuf) {
-    let removed = tokio::task::spawn_blocking(move || {
-        let (Some(dir), Some(name)) = (log.parent(), log.file_name().and_then(|n| n.to_str())) else {
-            return;
+/// Removes an attempt's file below `root` and what it was rotated to: `3.log`, `3.log.1`, `3.log.20260101-000000.gz`.
+pub(super) async fn remove_logs(root: PathBuf, path: PathBuf) {
+    let removed = off_workers(move || {
+        // An older version kept whole paths.
+        let path = path.strip_prefix(&root).unwrap_or(&path);
+        let (Some(above), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+            return Ok(());
         };
-        let of_attempt = |file: &String| {
+        let dir = match Dir::open(&root).and_then(|root| root.dir(above, Links::Refused)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            dir => dir?,
+        };
+        let of_attempt = |file: &&String| {
             file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        for file in names(dir).iter().filter(|file| of_attempt(file)) {
-            let path = dir.join(file);
-            report(&path, fs::remove_file(&path));
-        }
+        names_in(&dir).iter().filter(of_attempt).try_for_each(|file| dir.remove_file(file))
     });
     if let Err(error) = removed.await {
         tracing::warn!(%error, "logs not removed");
@@ -153,6 +163,8 @@ pub(super) async fn remove_logs(log: PathBuf) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use jiff::Timestamp;
 
     use super::*;
@@ -201,11 +213,11 @@ mod tests {
         for name in ["1.log", "1.log.1", "1.log.20260101", "10.log", "11.log.1", "1.logs", "2.log"] {
             fs::write(dir.path().join(name), "x").unwrap();
         }
-        remove_logs(dir.path().join("1.log")).await;
+        remove_logs(dir.path().to_owned(), "1.log".into()).await;
         let mut left = names(dir.path());
         left.sort();
         assert_eq!(left, ["1.logs", "10.log", "11.log.1", "2.log"]);
-        remove_logs(dir.path().join("nothing/1.log")).await;
+        remove_logs(dir.path().to_owned(), "nothing/1.log".into()).await;
     }
 
     #[test]

@@ -28,6 +28,7 @@ use super::{
     writer::{Report, write_status},
 };
 use crate::{
+    beneath::off_workers,
     cri::{ContainerRecord, ContainerState},
     node::admission::Rejection,
     probes::{Kind, Probes, Verdict},
@@ -94,7 +95,7 @@ pub(crate) async fn run(
     let mut deleted = false;
     loop {
         let now = Timestamp::now();
-        worker.observe(now, deleted);
+        worker.observe(now, deleted).await;
         worker.observe_grant(now);
         let status = status::status(&worker.pod, &worker.view, &worker.node.host_ips(), now);
         worker.view.over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
@@ -172,30 +173,58 @@ impl Worker {
     }
 
     /// Brings the view up to date with the runtime, which is the truth.
-    fn observe(&mut self, now: Timestamp, deleted: bool) {
+    async fn observe(&mut self, now: Timestamp, deleted: bool) {
         for (name, attempts) in by_name(self.node.runtime.containers_of(uid_of(&self.pod))) {
             let v = self.view.containers.entry(name).or_default();
             let mut newest = attempts.into_iter().rev();
             (v.current, v.last) = (newest.next(), newest.next());
         }
         let names: Vec<String> = self.view.containers.keys().cloned().collect();
+        let mut messages = self.last_words().await;
         for name in names {
-            self.observe_container(&name);
+            self.observe_container(&name, &mut messages);
         }
         self.observe_end(now, deleted);
         self.probes.adjust(&self.pod, &self.view, &self.node.runtime);
     }
 
-    fn observe_container(&mut self, name: &str) {
+    /// The messages of containers that have ended since the last look, by id.
+    async fn last_words(&self) -> BTreeMap<String, String> {
+        let mut out = BTreeMap::new();
+        for (name, v) in &self.view.containers {
+            let Some(record) = &v.current else { continue };
+            let ContainerState::Exited { code, .. } = record.state else { continue };
+            if v.messages.contains_key(&record.id) {
+                continue;
+            }
+            let c = find_container(spec_of(&self.pod), name).map(|(_, c)| c).unwrap_or_default();
+            let to_logs =
+                c.termination_message_policy.as_deref() == Some("FallbackToLogsOnError") && code != 0;
+            let (node, pod, record, name) =
+                (self.node.clone(), self.pod.clone(), record.clone(), name.clone());
+            let id = record.id.clone();
+            let message = off_workers(move || {
+                let ended = termination::Ended {
+                    places: &node.places(&pod)?,
+                    container: &name,
+                    attempt: record.attempt,
+                    log_root: &node.config.log_dir,
+                    log_path: &record.log_path,
+                };
+                Ok(termination::message(&ended, to_logs))
+            });
+            out.insert(id, message.await.unwrap_or_default());
+        }
+        out
+    }
+
+    fn observe_container(&mut self, name: &str, messages: &mut BTreeMap<String, String>) {
         let Some(v) = self.view.containers.get_mut(name) else { return };
         let Some(record) = v.current.clone() else { return };
         let c = || find_container(spec_of(&self.pod), name).map(|(_, c)| c).unwrap_or_default();
         match &record.state {
-            ContainerState::Exited { started, finished, code, .. } => {
-                if !v.messages.contains_key(&record.id) {
-                    let to_logs = c().termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-                    let path = self.node.message_file(&self.pod, name, record.attempt);
-                    let message = termination::message(&path, &record.log_path, to_logs && *code != 0);
+            ContainerState::Exited { started, finished, .. } => {
+                if let Some(message) = messages.remove(&record.id) {
                     v.messages.insert(record.id.clone(), message);
                     // A renewal ends a container that has not failed.
                     if !v.is_renewing() {
@@ -347,7 +376,8 @@ impl Worker {
                 self.view.sandbox =
                     SandboxView::Pending { retry_at: Some(now + SignedDuration::from_secs(delay)) };
                 if !self.stop.is_cancelled() {
-                    let reason = if message.starts_with("MountVolume") {
+                    let mount = ["MountVolume", "Unable to attach or mount volumes"];
+                    let reason = if mount.iter().any(|start| message.starts_with(start)) {
                         "FailedMount"
                     } else {
                         "FailedCreatePodSandBox"

@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::sandbox::{self, SandboxRecord};
 use super::spec::{self, Surroundings};
-use super::{RuntimeConfig, cgroups, confinement, devices, user};
-use crate::beneath::{Access, Dir, FileType, Links};
+use super::{RuntimeConfig, cgroups, confinement, devices, rootfs, user};
+use crate::beneath::{self, Access, Dir, FileType, Links};
 use crate::cri::{ContainerError, ContainerRecord, ContainerSpec, ContainerState, ContainerUser, Seccomp};
 use crate::shim::protocol::{ExitFile, ShimConfig, StateFile, read_file, write_file};
 use crate::sys::mounts;
@@ -166,7 +166,9 @@ fn build(
         .map_err(|error| ContainerError::Create(format!("mount the image's root file system: {error}")))?;
     let (passwd, group) = (user::account_file(&rootfs, "passwd")?, user::account_file(&rootfs, "group")?);
     let who = user::resolve(spec, &image.user, &passwd, &group)?;
-    make_working_dir(&rootfs, &spec::working_dir(spec, &image)).map_err(failed)?;
+    let root = Dir::open(&rootfs).map_err(failed)?;
+    rootfs::make_working_dir(&root, &spec::working_dir(spec, &image)).map_err(failed)?;
+    rootfs::make_mount_points(&root, &spec.mounts).map_err(failed)?;
     let around = Surroundings {
         namespaces: pod.namespaces(config),
         sysctls: pod.sysctls.clone(),
@@ -192,6 +194,7 @@ fn build(
         shim_cgroup: cgroups::shims(&config.cgroup_root),
         uid: who.uid,
         confinement,
+        log_root: spec.log_root.clone(),
         log_path: spec.log_path.clone(),
         log_max_bytes: spec.log_max_bytes,
         log_max_files: spec.log_max_files,
@@ -234,21 +237,6 @@ fn localhost_profile(
     })
 }
 
-/// Makes the working directory when the image has none. A link on the way is left alone: it may lead out of the root.
-fn make_working_dir(rootfs: &Path, working_dir: &str) -> io::Result<()> {
-    let mut path = rootfs.to_owned();
-    for part in Path::new(working_dir).components() {
-        let std::path::Component::Normal(part) = part else { continue };
-        path.push(part);
-        match path.symlink_metadata() {
-            Ok(kind) if kind.is_dir() => {}
-            Ok(_) => return Ok(()),
-            Err(_) => fs::create_dir(&path)?,
-        }
-    }
-    Ok(())
-}
-
 /// Removes what creations that were cut off left in the run directory.
 pub(super) fn sweep(config: &RuntimeConfig) -> io::Result<()> {
     for entry in fs::read_dir(config.run_dir.join("c"))?.flatten() {
@@ -258,7 +246,7 @@ pub(super) fn sweep(config: &RuntimeConfig) -> io::Result<()> {
             .any(|container| container.file_name().to_string_lossy().starts_with(&short));
         if !known {
             mounts::unmount(&entry.path().join("rootfs"))?;
-            fs::remove_dir_all(entry.path())?;
+            beneath::remove_tree(entry.path())?;
         }
     }
     Ok(())
@@ -272,10 +260,7 @@ pub(super) fn remove(config: &RuntimeConfig, id: &str, cgroup: Option<&str>) -> 
     }
     mounts::unmount(&run_dir.join("rootfs"))?;
     for directory in [run_dir, dir(config, id)] {
-        match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        beneath::remove_tree(&directory)?;
     }
     Ok(())
 }

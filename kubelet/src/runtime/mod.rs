@@ -29,6 +29,7 @@ mod container;
 mod devices;
 mod link;
 mod purge;
+mod rootfs;
 mod sandbox;
 pub(crate) mod seccomp;
 mod session;

@@ -1,13 +1,13 @@
 //! Removing every trace.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::cgroups;
+use crate::beneath;
 use crate::cri::RuntimeError;
 use crate::sys::mounts;
 
@@ -30,10 +30,7 @@ pub async fn purge(state_dir: &Path, run_dir: &Path, cgroup_root: &str) -> Resul
         }
         cgroups::remove(&cgroup)?;
         for directory in [&run_dir, &state_dir] {
-            match fs::remove_dir_all(directory) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            beneath::remove_tree(directory)?;
         }
         Ok(())
     })

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::{RuntimeConfig, cgroups};
+use crate::beneath;
 use crate::cri::{Qos, Resources, Sandbox, SandboxSpec};
 use crate::shim::{pause, protocol::write_file};
 use crate::sys::{mounts, namespaces};
@@ -166,8 +167,5 @@ fn end(config: &RuntimeConfig, pod_uid: &str, cgroup: &str) -> io::Result<()> {
     for point in mounts::below(&dir)? {
         mounts::unmount(&point)?;
     }
-    match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    beneath::remove_tree(&dir)
 }

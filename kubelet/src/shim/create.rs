@@ -29,7 +29,7 @@ impl Executor for Program {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let args = spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
         let env = spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
-        let message = match self.confiner.apply() {
+        let message = match exec::must_be_inside().and_then(|()| self.confiner.apply()) {
             Ok(()) => exec::execute(&args, &env).1,
             Err(error) => format!("cannot confine the process: {error}"),
         };

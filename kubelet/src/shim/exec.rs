@@ -125,6 +125,7 @@ fn prepare(inside: &Inside<'_>, stdio: &[OwnedFd], tty: bool, status: &UnixStrea
         nix::sys::prctl::set_no_new_privs()?;
     }
     nix::unistd::chdir(process.cwd())?;
+    must_be_inside()?;
     let groups = process.user().additional_gids().clone().unwrap_or_default();
     nix::unistd::setgroups(&groups.into_iter().map(Gid::from_raw).collect::<Vec<_>>())?;
     process::close_on_exec()?;
@@ -132,6 +133,15 @@ fn prepare(inside: &Inside<'_>, stdio: &[OwnedFd], tty: bool, status: &UnixStrea
     syscall.set_id(Uid::from_raw(uid), Gid::from_raw(process.user().gid())).map_err(io::Error::other)?;
     libcontainer::capabilities::reset_effective(syscall.as_ref()).map_err(io::Error::other)?;
     inside.confiner.apply()
+}
+
+/// The working directory must be in the container: `/proc/self/fd` could have led to a directory of the node
+/// (CVE-2024-21626). The kernel gives no absolute path to what the root directory does not have below it.
+pub(super) fn must_be_inside() -> io::Result<()> {
+    match nix::unistd::getcwd() {
+        Ok(path) if path.is_absolute() => Ok(()),
+        _ => Err(io::Error::other("the working directory is outside of the container")),
+    }
 }
 
 /// Looks the program up and replaces this process by it; returns only on failure, with exit code and reason.

@@ -1,17 +1,21 @@
 //! The container's log file in CRI format: `<time> <stream> F|P <text>`, rotated by size.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::beneath::{Access, Dir, File, Links};
+
 /// Longer lines are split into parts, as every CRI runtime does.
 const MAX_LINE: usize = 16 * 1024;
+const ACCESS: Access = Access { mode: 0o640, uid: None, gid: None };
 
 pub(super) struct Log {
-    path: PathBuf,
+    root: PathBuf,
+    /// Below the root.
+    directory: PathBuf,
+    name: String,
     file: File,
     size: u64,
     max_bytes: u64,
@@ -20,20 +24,27 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn open(path: &Path, max_bytes: u64, max_files: u32) -> io::Result<Log> {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
-        let size = file.metadata()?.len();
+    /// Opens the file `path` below `root`, the directory of all logs.
+    pub(super) fn open(root: &Path, path: &Path, max_bytes: u64, max_files: u32) -> io::Result<Log> {
+        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not the path of a log");
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(invalid)?;
+        let directory = path.parent().ok_or_else(invalid)?;
+        let file = Dir::open(root)?.make_dirs(directory, Links::Refused, 0o755)?.append(name, ACCESS)?;
         Ok(Log {
-            path: path.to_owned(),
+            root: root.to_owned(),
+            directory: directory.to_owned(),
+            name: name.to_owned(),
+            size: file.metadata()?.len(),
             file,
-            size,
             max_bytes,
             max_files: max_files.max(2),
             pending: Default::default(),
         })
+    }
+
+    /// It is never kept open: what a container's first process inherits must not lead to a directory of the node.
+    fn dir(&self) -> io::Result<Dir> {
+        Dir::open(&self.root)?.dir(&self.directory, Links::Refused)
     }
 
     /// Takes bytes of a stream (0: stdout, 1: stderr); whole lines are written at once.
@@ -82,21 +93,19 @@ impl Log {
     }
 
     fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
-        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let old = self.path.with_file_name(format!("{name}.{}", now.strftime("%Y%m%d-%H%M%S.%6f")));
-        std::fs::rename(&self.path, old)?;
-        self.file = OpenOptions::new().create(true).append(true).mode(0o640).open(&self.path)?;
+        let (dir, name) = (self.dir()?, &self.name);
+        dir.rename(name, &dir, format!("{name}.{}", now.strftime("%Y%m%d-%H%M%S.%6f")))?;
+        self.file = dir.append(name, ACCESS)?;
         self.size = 0;
-        let parent = self.path.parent().unwrap_or(Path::new("/"));
         let prefix = format!("{name}.");
-        let mut rotated: Vec<PathBuf> = std::fs::read_dir(parent)?
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-            .map(|entry| entry.path())
+        let mut rotated: Vec<String> = dir
+            .entries()?
+            .filter_map(|entry| entry.ok()?.name.into_string().ok())
+            .filter(|name| name.starts_with(&prefix))
             .collect();
         rotated.sort();
         let surplus = rotated.len().saturating_sub(self.max_files as usize - 1);
-        rotated.iter().take(surplus).try_for_each(std::fs::remove_file)
+        rotated.iter().take(surplus).try_for_each(|old| dir.remove_file(old))
     }
 }
 
@@ -114,8 +123,8 @@ mod tests {
     #[test]
     fn lines_are_tagged_split_and_rotated() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("0.log");
-        let mut log = Log::open(&path, 100, 2).unwrap();
+        let path = dir.path().join("pod/container/0.log");
+        let mut log = Log::open(dir.path(), Path::new("pod/container/0.log"), 100, 2).unwrap();
         let now = Timestamp::UNIX_EPOCH;
         log.append(0, b"one\ntw", now).unwrap();
         log.append(1, b"err\n", now).unwrap();
@@ -130,6 +139,26 @@ mod tests {
             1,
             "long lines come in parts"
         );
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "the full file was rotated");
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("pod/container")).unwrap().count(),
+            2,
+            "the full file was rotated"
+        );
+    }
+    /// A pod that may write to the node's logs must not have its log read or written elsewhere.
+    #[test]
+    fn links_on_the_way_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("logs/pod/container")).unwrap();
+        std::fs::create_dir(dir.path().join("outside")).unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink(at("outside"), at("logs/link")).unwrap();
+        std::os::unix::fs::symlink(at("outside/file"), at("logs/pod/container/0.log")).unwrap();
+        for path in
+            ["link/0.log", "link/container/0.log", "pod/container/0.log", "../outside/0.log", "..", ""]
+        {
+            assert!(Log::open(&at("logs"), Path::new(path), 100, 2).is_err(), "{path}");
+        }
+        assert_eq!(std::fs::read_dir(at("outside")).unwrap().count(), 0);
     }
 }

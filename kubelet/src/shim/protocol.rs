@@ -20,6 +20,8 @@ pub(crate) struct ShimConfig {
     /// The container's user: its own streams must be his, for programs open `/dev/stdout`.
     pub(crate) uid: u32,
     pub(crate) confinement: Confinement,
+    /// The directory of all logs, and the container's own log below it.
+    pub(crate) log_root: PathBuf,
     pub(crate) log_path: PathBuf,
     pub(crate) log_max_bytes: u64,
     pub(crate) log_max_files: u32,

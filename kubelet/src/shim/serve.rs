@@ -78,7 +78,7 @@ impl Shim {
         first.role = Role::Watcher;
         process::default_signals()?;
         let confiner = Arc::new(Confiner::new(&config.confinement)?);
-        let log = Log::open(&config.log_path, config.log_max_bytes, config.log_max_files)?;
+        let log = Log::open(&config.log_root, &config.log_path, config.log_max_bytes, config.log_max_files)?;
         let socket = config.run_dir.join("s");
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket)?;

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures::Stream;
 use jiff::Timestamp;
-use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::beneath::{self, AsyncFile, Dir, File, Links, off_workers};
 use crate::sys::inotify::Changes;
 
 /// What to show of a log. Upstream's `PodLogOptions`.
@@ -94,8 +94,12 @@ impl LogOptions {
 
 const BACKLOG: usize = 32;
 
-/// The log as a stream of bytes. With `follow` it ends when `ended` says that the container will write no more.
+/// Far more than the shim writes; whoever else may write to a log does not fill our memory with one line.
+const MAX_LINE: usize = 1 << 20;
+
+/// The log `path` below `root` as a stream of bytes. With `follow` it ends when `ended` says that the container will write no more.
 pub(super) fn read(
+    root: PathBuf,
     path: PathBuf,
     options: LogOptions,
     ended: CancellationToken,
@@ -103,7 +107,8 @@ pub(super) fn read(
     let (send, receive) = mpsc::channel(BACKLOG);
     tokio::spawn(async move {
         let mut printer = Printer { left: options.limit_bytes, out: send };
-        if let Err(e) = follow(&path, &options, &ended, &mut printer).await {
+        let log = Log { root, path };
+        if let Err(e) = follow(&log, &options, &ended, &mut printer).await {
             // A client that went away is no error of ours.
             let _ = printer.out.send(Err(e)).await;
         }
@@ -128,24 +133,59 @@ impl Printer {
     }
 }
 
+/// Where a log is: pods may be able to write to the directory of all logs, so no link below it is followed.
+#[derive(Clone)]
+struct Log {
+    root: PathBuf,
+    path: PathBuf,
+}
+
+impl Log {
+    /// The file as it is now; with `watch` also what tells of its changes from then on.
+    async fn open(&self, watch: bool) -> io::Result<(AsyncFile, Option<Changes>)> {
+        let log = self.clone();
+        let opened = off_workers(move || {
+            let name = log.path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            // An older version kept whole paths.
+            let path = log.path.strip_prefix(&log.root).unwrap_or(&log.path);
+            let directory = path.parent().unwrap_or(Path::new(""));
+            let dir = Dir::open(&log.root)?.dir(directory, Links::Refused)?;
+            let mut file: File = dir.file(name, Links::Refused)?;
+            if !watch {
+                return Ok((file, None));
+            }
+            loop {
+                let changes = Changes::of(&file, &dir, name)?;
+                let now = dir.file(name, Links::Refused)?;
+                if beneath::is_same(&file, &now)? {
+                    return Ok((file, Some(changes)));
+                }
+                // It was rotated before it was watched.
+                file = now;
+            }
+        });
+        let (file, changes) = opened.await?;
+        Ok((AsyncFile::from_std(file), changes.map(Changes::watch).transpose()?))
+    }
+}
+
 async fn follow(
-    path: &Path,
+    log: &Log,
     options: &LogOptions,
     ended: &CancellationToken,
     printer: &mut Printer,
 ) -> io::Result<()> {
-    let mut changes = if options.follow { Some(Changes::of(path)?) } else { None };
-    let mut file = File::open(path).await?;
+    let (mut file, mut changes) = log.open(options.follow).await?;
     if let Some(lines) = options.tail_lines {
         let at = tail(&mut file, lines).await?;
         file.seek(io::SeekFrom::Start(at)).await?;
     }
     let mut reader = BufReader::new(file);
-    let mut line = vec![];
+    let (mut line, mut replaced) = (vec![], false);
     loop {
         let last_round = ended.is_cancelled();
         // What was read without its newline stays in `line` and is completed in the next round.
-        while reader.read_until(b'\n', &mut line).await? > 0 && line.ends_with(b"\n") {
+        while read_line(&mut reader, &mut line).await? {
             if let Some(text) = options.show(&line)
                 && !printer.print(text).await
             {
@@ -153,21 +193,37 @@ async fn follow(
             }
             line.clear();
         }
+        if std::mem::take(&mut replaced) {
+            let (file, again) = log.open(true).await?;
+            (reader, changes) = (BufReader::new(file), again);
+            line.clear();
+            continue;
+        }
         let Some(watch) = changes.as_mut().filter(|_| !last_round) else { return Ok(()) };
         tokio::select! {
-            moved = watch.next() => if moved? {
-                changes = Some(Changes::of(path)?);
-                reader = BufReader::new(File::open(path).await?);
-                line.clear();
-            },
+            // What was written to the old file meanwhile comes first.
+            changed = watch.next() => replaced = changed?,
             () = ended.cancelled() => {}
             () = printer.out.closed() => return Ok(()),
         }
     }
 }
 
+/// Whether there is a whole line now.
+async fn read_line(reader: &mut BufReader<AsyncFile>, line: &mut Vec<u8>) -> io::Result<bool> {
+    let room = MAX_LINE - line.len();
+    let read = reader.take(room as u64).read_until(b'\n', line).await?;
+    if line.ends_with(b"\n") {
+        return Ok(read > 0);
+    }
+    if line.len() >= MAX_LINE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of the log is too long"));
+    }
+    Ok(false)
+}
+
 /// Where the last `lines` lines begin.
-async fn tail(file: &mut File, lines: u64) -> io::Result<u64> {
+async fn tail(file: &mut AsyncFile, lines: u64) -> io::Result<u64> {
     const BLOCK: u64 = 64 << 10;
     let mut end = file.seek(io::SeekFrom::End(0)).await?;
     // The newline that ends the last line does not begin another.
@@ -207,11 +263,11 @@ mod tests {
         LogOptions::parse(&query, "2026-01-01T00:00:04Z".parse().unwrap()).unwrap()
     }
 
-    async fn shown(file: &Path, query: &str) -> String {
+    async fn shown(root: &Path, name: &str, query: &str) -> io::Result<String> {
         let ended = CancellationToken::new();
         ended.cancel();
-        let parts: Vec<_> = read(file.to_owned(), options(query), ended).collect().await;
-        parts.into_iter().map(|p| String::from_utf8(p.unwrap().to_vec()).unwrap()).collect()
+        let parts: Vec<_> = read(root.to_owned(), name.into(), options(query), ended).collect().await;
+        parts.into_iter().map(|p| Ok(String::from_utf8(p?.to_vec()).unwrap())).collect()
     }
 
     #[tokio::test]
@@ -230,7 +286,7 @@ mod tests {
             ("limitBytes=6", "one\ntw"),
             ("timestamps=true&tailLines=1", "2026-01-01T00:00:03.1Z four\n"),
         ] {
-            assert_eq!(shown(&file, query).await, want, "{query}");
+            assert_eq!(shown(dir.path(), "0.log", query).await.unwrap(), want, "{query}");
         }
     }
 
@@ -242,7 +298,8 @@ mod tests {
         let line = |text: &str| format!("2026-01-01T00:00:00Z stdout F {text}\n");
         std::fs::write(&path, line("a")).unwrap();
         let ended = CancellationToken::new();
-        let mut log = Box::pin(read(path.clone(), options("follow=true"), ended.clone()));
+        let mut log =
+            Box::pin(read(dir.path().to_owned(), "0.log".into(), options("follow=true"), ended.clone()));
         assert_eq!(log.next().await.unwrap().unwrap(), "a\n");
         std::fs::File::options().append(true).open(&path).unwrap().write_all(line("b").as_bytes()).unwrap();
         assert_eq!(log.next().await.unwrap().unwrap(), "b\n");
@@ -250,10 +307,31 @@ mod tests {
         std::fs::write(&fresh, line("c")).unwrap();
         std::fs::rename(&path, dir.path().join("0.log.1")).unwrap();
         std::fs::rename(&fresh, &path).unwrap();
-        // Rotation is seen when the old file has moved; by then the new one may or may not be there.
         assert_eq!(log.next().await.unwrap().unwrap(), "c\n");
         ended.cancel();
         assert!(log.next().await.is_none());
+    }
+
+    /// A pod with the node's logs mounted plants what it wants to read, or what never ends.
+    #[tokio::test]
+    async fn nothing_but_regular_files_below_the_directory_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("logs/pod")).unwrap();
+        std::fs::write(at("secret"), LOG).unwrap();
+        std::os::unix::fs::symlink(at("secret"), at("logs/pod/link.log")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), at("logs/up")).unwrap();
+        nix::unistd::mkfifo(&at("logs/pod/fifo.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::File::create(at("logs/pod/sparse.log")).unwrap().set_len(10 << 30).unwrap();
+        let whole = at("secret").to_str().unwrap().to_owned();
+        for name in
+            ["pod/link.log", "up/secret", "../secret", "pod/fifo.log", "pod/sparse.log", "pod", &whole]
+        {
+            for query in ["", "follow=true"] {
+                let got = shown(&at("logs"), name, query).await;
+                assert!(got.is_err(), "{name} {query}: {got:?}");
+            }
+        }
     }
 
     #[test]

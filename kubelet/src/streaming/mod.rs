@@ -100,6 +100,8 @@ pub enum Absent {
 pub struct Endpoints {
     pub runtime: Runtime,
     pub pods: Arc<dyn Pods>,
+    /// The directory of all logs.
+    pub log_dir: PathBuf,
 }
 
 #[derive(Clone)]
@@ -329,7 +331,7 @@ async fn container_logs(
         Err(why) => return absent(&why),
     };
     let ended = node.endpoints.pods.ended(&record.id);
-    let log = boxed(logs::read(record.log_path, options, ended));
+    let log = boxed(logs::read(node.endpoints.log_dir.clone(), record.log_path, options, ended));
     if !sessions::is_websocket(&request) {
         return ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(log)).into_response();
     }

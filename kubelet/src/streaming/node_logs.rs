@@ -1,14 +1,6 @@
 //! `/logs/`: the files of the machine's log directory. Pods may be able to write there: no link leads out of it.
 
-use std::{
-    fs::File,
-    io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use axum::{
     body::Body,
@@ -17,7 +9,7 @@ use axum::{
 };
 use tokio_util::io::ReaderStream;
 
-use crate::sys::beneath::{open_path, open_root};
+use crate::beneath::{AsyncFile, Dir, File, FileType, Links};
 
 /// As upstream: the machine's own.
 pub(super) const DIRECTORY: &str = "/var/log";
@@ -35,8 +27,7 @@ pub(super) async fn answer(directory: &'static str, path: String) -> Response {
     let found = tokio::task::spawn_blocking(move || find(Path::new(directory), &wanted)).await;
     match found {
         Ok(Ok(Found::File(file, size))) => {
-            let stream =
-                ReaderStream::new(tokio::io::AsyncReadExt::take(tokio::fs::File::from_std(file), size));
+            let stream = ReaderStream::new(tokio::io::AsyncReadExt::take(AsyncFile::from_std(file), size));
             let length = [(header::CONTENT_LENGTH, size.to_string())];
             ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], length, Body::from_stream(stream))
                 .into_response()
@@ -58,28 +49,21 @@ pub(super) async fn answer(directory: &'static str, path: String) -> Response {
 }
 
 fn find(directory: &Path, path: &str) -> io::Result<Found> {
-    let root = open_root(directory)?;
-    let relative =
-        PathBuf::from(if path.trim_matches('/').is_empty() { "." } else { path.trim_matches('/') });
-    let handle = open_path(&root, &relative)?;
-    let again = |handle: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
-    let meta = again(&handle).metadata()?;
-    if meta.is_dir() {
-        let entries = again(&handle).read_dir()?.flatten().take(MOST);
-        let mut names: Vec<String> = entries
-            .map(|entry| {
-                let slash = if entry.file_type().is_ok_and(|kind| kind.is_dir()) { "/" } else { "" };
-                format!("{}{slash}", entry.file_name().to_string_lossy())
-            })
-            .collect();
+    let (root, path) = (Dir::open(directory)?, path.trim_matches('/'));
+    let found = root.find(path, Links::Within)?;
+    if found.is_dir()? {
+        let mut names = Vec::new();
+        for entry in root.dir(path, Links::Within)?.entries()?.take(MOST) {
+            let entry = entry?;
+            let slash = if entry.kind == FileType::Directory { "/" } else { "" };
+            names.push(format!("{}{slash}", entry.name.to_string_lossy()));
+        }
         names.sort();
         return Ok(Found::Directory(names));
     }
-    // A pipe would hold whoever opens it; a device is no log.
-    if !meta.is_file() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "not a regular file"));
-    }
-    Ok(Found::File(File::open(again(&handle))?, meta.size()))
+    let file = found.regular()?;
+    let size = file.metadata()?.len();
+    Ok(Found::File(file, size))
 }
 
 fn listing(names: &[String]) -> String {

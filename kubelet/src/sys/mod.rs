@@ -1,6 +1,5 @@
 //! System calls: the only place with unsafe code.
 
-pub mod beneath;
 pub mod disk_usage;
 pub mod fds;
 pub mod inotify;

@@ -1,11 +1,15 @@
 //! Mounts.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+
+use crate::beneath::{Dir, Name};
 
 /// The layers' directories, held, and the option that names them. All options of a mount must fit into a page: it holds
 /// few paths, but hundreds of descriptors.
@@ -64,6 +68,39 @@ pub fn keep_in_memory(directory: &Path) -> io::Result<()> {
     tmpfs(directory, "mode=755")
 }
 
+/// A directory in memory for everybody, as upstream's: `size` in bytes.
+pub fn memory(target: &Path, size: Option<i64>) -> io::Result<()> {
+    let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    unswapped(target, MsFlags::empty(), &format!("mode=1777{size}"))
+}
+
+/// A directory in memory that root alone writes to.
+pub fn private_memory(target: &Path) -> io::Result<()> {
+    unswapped(target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755")
+}
+
+/// Its pages are not to be swapped out, where the kernel can promise that (6.4).
+fn unswapped(target: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
+    let with = |options: &str| mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(options));
+    match with(&format!("{options},noswap")) {
+        Err(nix::errno::Errno::EINVAL) => Ok(with(options)?),
+        other => Ok(other?),
+    }
+}
+
+/// A directory of huge pages of `page` bytes.
+pub fn huge_pages(target: &Path, page: i64) -> io::Result<()> {
+    let options = format!("pagesize={page}");
+    mount(Some("nodev"), target, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))?;
+    Ok(())
+}
+
+/// Whether something is mounted at an entry of the directory.
+pub fn is_mount_point(dir: &Dir, name: &Name) -> io::Result<bool> {
+    let found = rustix::fs::statx(dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(())
@@ -71,7 +108,7 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
 
 /// Detaches; what is not mounted is fine.
 pub fn unmount(target: &Path) -> io::Result<()> {
-    match umount2(target, MntFlags::MNT_DETACH) {
+    match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -80,10 +117,31 @@ pub fn unmount(target: &Path) -> io::Result<()> {
 /// All mount points below a directory, the innermost first.
 pub fn below(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
     let mut found: Vec<PathBuf> = points.filter(|point| point.starts_with(directory)).collect();
     found.reverse();
     Ok(found)
+}
+
+/// The kernel writes spaces and the like as `\040`.
+fn unescaped(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code =
+            after.get(..3).filter(|_| first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -96,5 +154,14 @@ mod tests {
                     30 22 0:30 / /run/a rw,relatime shared:1 - overlay sha256:ab ro,lowerdir=/x\n\
                     31 22 0:31 / /run/b rw - overlay overlay rw,lowerdir=/x - y\nbroken\n";
         assert_eq!(sources_in(text), ["sha256:ab", "overlay"]);
+    }
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        for (text, path) in
+            [("/a", "/a"), ("/a\\040b\\134c", "/a b\\c"), ("/a\\04", "/a\\04"), ("/\\303\\244", "/ä")]
+        {
+            assert_eq!(unescaped(text), Path::new(path), "{text}");
+        }
     }
 }

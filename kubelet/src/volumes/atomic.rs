@@ -1,133 +1,193 @@
 //! Files that change all at once: a timestamped directory behind the `..data` link, as upstream's atomic writer lays out.
+//!
+//! Containers have the directory read-only. Nevertheless nothing that is found in it is trusted: only what has a name and a
+//! shape of this module's own is read, followed or removed.
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
+    io::{self, ErrorKind, Write},
     path::{Component, Path},
 };
 
+use crate::beneath::{Access, Dir, Entry, FileType, Links};
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct File {
-    pub(crate) data: Vec<u8>,
-    pub(crate) mode: u32,
+pub struct File {
+    pub data: Vec<u8>,
+    pub mode: u32,
     /// Owner of the file when not root (service account tokens).
-    pub(crate) owner: Option<u32>,
+    pub owner: Option<u32>,
 }
 
-pub(crate) type Payload = BTreeMap<String, File>;
+pub type Payload = BTreeMap<String, File>;
 
-/// Makes `dir` show exactly `payload`. True when something changed.
-pub(crate) fn write(dir: &Path, payload: &Payload, group: Option<u32>, stamp: &str) -> io::Result<bool> {
-    let data_link = dir.join("..data");
-    let old = fs::read_link(&data_link).ok();
+const DATA: &str = "..data";
+const NEXT: &str = "..data_tmp";
+const STAMP: &str = "%Y_%m_%d_%H_%M_%S";
+
+/// The name of a version of the files, as of now.
+pub fn stamp(now: jiff::Timestamp) -> String {
+    now.strftime(&format!("..{STAMP}.%9f")).to_string()
+}
+
+/// Whether a version could have this name.
+fn is_stamp(name: &OsStr) -> bool {
+    let parse = |text: &str| {
+        let (time, fraction) = text.strip_prefix("..")?.rsplit_once('.')?;
+        let digits = fraction.len() == 9 && fraction.bytes().all(|b| b.is_ascii_digit());
+        Some(digits && jiff::civil::DateTime::strptime(STAMP, time).is_ok())
+    };
+    name.to_str().and_then(parse) == Some(true)
+}
+
+/// Makes `dir` show exactly `payload`; a new version gets the name `stamp`. True when something changed.
+pub fn write(dir: &Dir, payload: &Payload, group: Option<u32>, stamp: &str) -> io::Result<bool> {
+    let old = version(dir)?;
     if let Some(old) = &old
-        && same(&dir.join(old), payload)
+        && same(dir, old, payload)
     {
         return Ok(false);
     }
-    let fresh = dir.join(format!("..{stamp}"));
-    if let Err(error) = fill(&fresh, payload, group) {
-        // Half a version is of no use to anybody; the old one stays.
-        fs::remove_dir_all(&fresh).ok();
+    let access = Access { mode: if group.is_some() { 0o2755 } else { 0o755 }, uid: None, gid: group };
+    let fresh = dir.make_new(stamp, access)?;
+    if let Err(error) = fill(&fresh, payload, access) {
+        // Half a version is of no use to anybody; the old one stays. The first error is the one to tell.
+        let _ = dir.remove_tree(stamp);
         return Err(error);
     }
-    let next = dir.join("..data_tmp");
-    if next.symlink_metadata().is_ok() {
-        fs::remove_file(&next)?;
+    dir.remove_tree(NEXT)?;
+    dir.symlink(stamp, NEXT)?;
+    if dir.kind_of(DATA)? == Some(FileType::Directory) {
+        dir.remove_tree(DATA)?;
     }
-    symlink(format!("..{stamp}"), &next)?;
-    fs::rename(&next, &data_link)?;
+    dir.rename(NEXT, dir, DATA)?;
     link_names(dir, payload)?;
-    if let Some(old) = old {
-        fs::remove_dir_all(dir.join(old))?;
-    }
+    remove_others(dir, stamp)?;
     Ok(true)
 }
 
-fn fill(fresh: &Path, payload: &Payload, group: Option<u32>) -> io::Result<()> {
-    make_dir(fresh, group)?;
+/// The version that is shown, if the link to it is one of ours.
+fn version(dir: &Dir) -> io::Result<Option<OsString>> {
+    if dir.kind_of(DATA)? != Some(FileType::Symlink) {
+        return Ok(None);
+    }
+    let target = dir.read_link(DATA)?.into_os_string();
+    Ok(Some(target).filter(|target| is_stamp(target)))
+}
+
+/// `directories` is for those that paths lead through; the group is that of the files, too.
+fn fill(fresh: &Dir, payload: &Payload, directories: Access) -> io::Result<()> {
+    let group = directories.gid;
     for (path, file) in payload {
-        if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("invalid path: must be relative and must not contain '..': {path}"),
-            ));
+        let parts = parts(path)?;
+        let Some((name, parents)) = parts.split_last() else { continue };
+        let mut at = fresh.try_clone()?;
+        for parent in parents {
+            at = match at.dir(parent, Links::Refused) {
+                Err(error) if error.kind() == ErrorKind::NotFound => at.make_new(parent, directories)?,
+                found => found?,
+            };
         }
-        let target = fresh.join(path);
-        if let Some(parent) = target.parent() {
-            make_parents(fresh, parent, group)?;
-        }
-        fs::write(&target, &file.data)?;
         // The pod's group may read what belongs to it.
         let mode = if group.is_some() { file.mode | 0o440 } else { file.mode };
-        chown(&target, file.owner, group)?;
-        fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
+        at.create_new(name, Access { mode, uid: file.owner, gid: group })?.write_all(&file.data)?;
     }
     Ok(())
 }
 
-fn make_dir(dir: &Path, group: Option<u32>) -> io::Result<()> {
-    fs::create_dir(dir)?;
-    chown(dir, None, group)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(if group.is_some() { 0o2755 } else { 0o755 }))
-}
-
-fn make_parents(root: &Path, parent: &Path, group: Option<u32>) -> io::Result<()> {
-    if parent == root || parent.exists() {
-        return Ok(());
-    }
-    if let Some(above) = parent.parent() {
-        make_parents(root, above, group)?;
-    }
-    make_dir(parent, group)
-}
-
-/// Links of the first path elements into `..data`; those of vanished files are removed.
-fn link_names(dir: &Path, payload: &Payload) -> io::Result<()> {
-    let first = |path: &String| match Path::new(path).components().next() {
-        Some(Component::Normal(name)) => Some(name.to_owned()),
+fn parts(path: &str) -> io::Result<Vec<&OsStr>> {
+    let normal = |part| match part {
+        Component::Normal(name) => Some(name),
         _ => None,
     };
-    let wanted: std::collections::BTreeSet<_> = payload.keys().filter_map(first).collect();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        if !name.to_string_lossy().starts_with("..") && !wanted.contains(&name) {
-            fs::remove_file(dir.join(name))?;
+    let parts: Option<Vec<&OsStr>> = Path::new(path).components().map(normal).collect();
+    parts.filter(|parts| !parts.is_empty()).ok_or_else(|| {
+        let why = format!("invalid path: must be relative and must not contain '..': {path}");
+        io::Error::new(ErrorKind::InvalidInput, why)
+    })
+}
+
+/// Links of the first path elements into `..data`; those of vanished files are removed, and nothing else is.
+fn link_names(dir: &Dir, payload: &Payload) -> io::Result<()> {
+    let firsts = payload.keys().filter_map(|path| Some(*parts(path).ok()?.first()?));
+    let wanted: BTreeSet<&OsStr> = firsts.collect();
+    let target = |name: &OsStr| Path::new(DATA).join(name);
+    let is_ours = |name: &OsStr| dir.read_link(name).is_ok_and(|found| found == target(name));
+    let entries: Vec<Entry> = dir.entries()?.collect::<io::Result<_>>()?;
+    for entry in entries {
+        if !wanted.contains(&*entry.name) && entry.kind == FileType::Symlink && is_ours(&entry.name) {
+            dir.remove_file(&entry.name)?;
         }
     }
     for name in wanted {
-        let link = dir.join(&name);
-        if link.symlink_metadata().is_err() {
-            symlink(Path::new("..data").join(&name), link)?;
+        match dir.symlink(target(name), name) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && is_ours(name) => {}
+            made => made?,
         }
     }
     Ok(())
 }
 
-fn same(dir: &Path, payload: &Payload) -> bool {
-    count(dir).is_ok_and(|n| n == payload.len())
-        && payload.iter().all(|(path, file)| fs::read(dir.join(path)).is_ok_and(|data| data == file.data))
+/// Versions that are no longer shown, also those that a run that was cut off has left.
+fn remove_others(dir: &Dir, shown: &str) -> io::Result<()> {
+    let entries: Vec<Entry> = dir.entries()?.collect::<io::Result<_>>()?;
+    let old = |entry: &&Entry| entry.name != shown && is_stamp(&entry.name);
+    entries.iter().filter(old).try_for_each(|entry| dir.remove_tree(&entry.name))
 }
 
-fn count(dir: &Path) -> io::Result<usize> {
-    let mut n = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        n += if entry.file_type()?.is_dir() { count(&entry.path())? } else { 1 };
-    }
-    Ok(n)
+fn same(dir: &Dir, version: &OsStr, payload: &Payload) -> bool {
+    let Ok(shown) = dir.dir(version, Links::Refused) else { return false };
+    let mut files = 0;
+    let most = 2 * payload.len() as u64 + 1000;
+    let counted = shown.walk(most, |_, entry| {
+        files += usize::from(entry.kind != FileType::Directory);
+        Ok(())
+    });
+    let equal = |(path, file): (&String, &File)| {
+        shown.read(path, Links::Refused, file.data.len() as u64).is_ok_and(|data| data == file.data)
+    };
+    counted.is_ok() && files == payload.len() && payload.iter().all(equal)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, symlink},
+        path::PathBuf,
+    };
 
     use super::*;
+
+    const FIRST: &str = "..2026_11_30_22_00_00.000000001";
+    const SECOND: &str = "..2026_11_30_22_00_00.000000002";
+    const THIRD: &str = "..2026_11_30_22_00_00.000000003";
 
     fn payload(files: &[(&str, &str, u32)]) -> Payload {
         let file = |data: &str, mode| File { data: data.into(), mode, owner: None };
         files.iter().map(|(path, data, mode)| ((*path).to_owned(), file(data, *mode))).collect()
+    }
+
+    struct Place {
+        dir: tempfile::TempDir,
+        volume: PathBuf,
+        outside: PathBuf,
+    }
+
+    fn place() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, outside) = (dir.path().join("volume"), dir.path().join("outside"));
+        fs::create_dir(&volume).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("a"), "theirs").unwrap();
+        fs::create_dir(outside.join(FIRST)).unwrap();
+        fs::write(outside.join(FIRST).join("a"), "theirs").unwrap();
+        Place { dir, volume, outside }
+    }
+
+    fn show(volume: &Path, files: &[(&str, &str, u32)], stamp: &str) -> io::Result<bool> {
+        write(&Dir::open(volume).unwrap(), &payload(files), None, stamp)
     }
 
     /// What a container sees: each name, its mode and its data.
@@ -145,28 +205,127 @@ mod tests {
 
     #[test]
     fn the_layout_is_upstreams_and_changes_at_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        let first = payload(&[("a", "1", 0o644), ("sub/dir/b", "2", 0o400)]);
-        assert!(write(dir, &first, None, "2026_a").unwrap());
+        let place = place();
+        let dir = &place.volume;
+        let first = [("a", "1", 0o644), ("sub/dir/b", "2", 0o400)];
+        assert!(show(dir, &first, FIRST).unwrap());
         assert_eq!(shown(dir, &["a", "sub/dir/b"]), ["..data", "a", "sub", "a 644 1", "sub/dir/b 400 2"]);
-        assert_eq!(fs::read_link(dir.join("..data")).unwrap(), Path::new("..2026_a"));
+        assert_eq!(fs::read_link(dir.join("..data")).unwrap(), Path::new(FIRST));
         assert_eq!(fs::read_link(dir.join("a")).unwrap(), Path::new("..data/a"));
-        assert!(!write(dir, &first, None, "2026_b").unwrap(), "nothing changed");
-        let second = payload(&[("a", "3", 0o644), ("c", "4", 0o600)]);
-        assert!(write(dir, &second, None, "2026_c").unwrap());
-        assert_eq!(shown(dir, &["a", "c"]), ["..data", "a", "c", "a 644 3", "c 600 4"]);
-        assert!(!dir.join("..2026_a").exists());
+        assert!(!show(dir, &first, SECOND).unwrap(), "nothing changed");
+        // A directory that a subPath had made stays.
+        fs::create_dir(dir.join("of-a-sub-path")).unwrap();
+        assert!(show(dir, &[("a", "3", 0o644), ("c", "4", 0o600)], THIRD).unwrap());
+        assert_eq!(shown(dir, &["a", "c"]), ["..data", "a", "c", "of-a-sub-path", "a 644 3", "c 600 4"]);
+        assert!(!dir.join(FIRST).exists());
     }
 
     #[test]
     fn a_payload_that_leads_out_leaves_the_old_files() {
-        let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), &payload(&[("a", "1", 0o644)]), None, "2026_a").unwrap();
-        for path in ["../x", "/x", "a/../../x"] {
-            assert!(write(dir.path(), &payload(&[(path, "2", 0o644)]), None, "2026_b").is_err(), "{path}");
+        let place = place();
+        let dir = &place.volume;
+        show(dir, &[("a", "1", 0o644)], FIRST).unwrap();
+        for path in ["../x", "/x", "a/../../x", "", "."] {
+            assert!(show(dir, &[(path, "2", 0o644)], SECOND).is_err(), "{path}");
         }
-        assert_eq!(shown(dir.path(), &["a"]), ["..data", "a", "a 644 1"]);
-        assert!(!dir.path().join("..2026_b").exists());
+        assert_eq!(shown(dir, &["a"]), ["..data", "a", "a 644 1"]);
+        assert!(!dir.join(SECOND).exists());
+    }
+
+    #[test]
+    fn names_of_versions_are_timestamps() {
+        assert!(is_stamp(stamp(jiff::Timestamp::UNIX_EPOCH).as_ref()));
+        for (name, ours) in [
+            (FIRST, true),
+            ("..data", false),
+            ("..2026_11_30_22_00_00.1", false),
+            ("..2026_11_30_22_00_00.00000000x", false),
+            ("..2026_13_30_22_00_00.000000001", false),
+            ("../2026_11_30_22_00_00.000000001", false),
+            ("..2026_11_30_22_00_00.000000001/..", false),
+            ("2026_11_30_22_00_00.000000001", false),
+        ] {
+            assert_eq!(is_stamp(name.as_ref()), ours, "{name}");
+        }
+    }
+
+    /// What a container could do that has the directory writable (CVE-2017-1002102 and kin).
+    #[test]
+    fn an_update_neither_follows_nor_removes_what_a_container_planted() {
+        type Plant = fn(&Place);
+        let cases: &[(&str, Plant)] = &[
+            ("..data leads to a directory outside", |p| {
+                fs::remove_file(p.volume.join("..data")).unwrap();
+                symlink(&p.outside, p.volume.join("..data")).unwrap();
+            }),
+            ("..data leads to a version's name outside", |p| {
+                fs::remove_file(p.volume.join("..data")).unwrap();
+                symlink(Path::new("../outside").join(FIRST), p.volume.join("..data")).unwrap();
+            }),
+            ("..data is a directory", |p| {
+                fs::remove_file(p.volume.join("..data")).unwrap();
+                fs::create_dir(p.volume.join("..data")).unwrap();
+                symlink(&p.outside, p.volume.join("..data/out")).unwrap();
+            }),
+            ("..data_tmp is a directory with a link", |p| {
+                fs::create_dir(p.volume.join("..data_tmp")).unwrap();
+                symlink(&p.outside, p.volume.join("..data_tmp/out")).unwrap();
+            }),
+            ("..data_tmp leads outside", |p| {
+                symlink(&p.outside, p.volume.join("..data_tmp")).unwrap();
+            }),
+            ("the version is a link outside", |p| {
+                fs::remove_dir_all(p.volume.join(FIRST)).unwrap();
+                symlink(p.outside.join(FIRST), p.volume.join(FIRST)).unwrap();
+            }),
+            ("the version has links outside", |p| {
+                symlink(&p.outside, p.volume.join(FIRST).join("out")).unwrap();
+            }),
+            ("the file is a pipe", |p| {
+                fs::remove_file(p.volume.join(FIRST).join("a")).unwrap();
+                let mode = nix::sys::stat::Mode::S_IRWXU;
+                nix::unistd::mkfifo(&p.volume.join(FIRST).join("a"), mode).unwrap();
+            }),
+            ("the file has ten gigabytes", |p| {
+                fs::File::create(p.volume.join(FIRST).join("a")).unwrap().set_len(10 << 30).unwrap();
+            }),
+            ("the old version is bottomless", |p| {
+                let mut at = Dir::open(p.volume.join(FIRST)).unwrap();
+                for _ in 0..1200 {
+                    at = at.make_new("d", Access::mode(0o700)).unwrap();
+                }
+            }),
+        ];
+        for (what, plant) in cases {
+            let place = place();
+            show(&place.volume, &[("a", "1", 0o644)], FIRST).unwrap();
+            plant(&place);
+            assert!(show(&place.volume, &[("a", "2", 0o644)], SECOND).unwrap(), "{what}");
+            assert_eq!(fs::read_to_string(place.volume.join("a")).unwrap(), "2", "{what}");
+            let version = fs::symlink_metadata(place.volume.join(SECOND)).unwrap();
+            assert!(version.is_dir(), "{what}");
+            assert!(fs::symlink_metadata(place.volume.join(FIRST)).is_err(), "{what}: the old one is gone");
+            for file in ["a".into(), Path::new(FIRST).join("a")] {
+                assert_eq!(fs::read_to_string(place.outside.join(file)).unwrap(), "theirs", "{what}");
+            }
+            assert_eq!(fs::read_dir(&place.outside).unwrap().count(), 2, "{what}");
+            assert_eq!(fs::read_dir(place.dir.path()).unwrap().count(), 2, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_by_something_else_is_an_error_and_stays() {
+        let place = place();
+        symlink(place.outside.join("a"), place.volume.join("a")).unwrap();
+        assert!(show(&place.volume, &[("a", "1", 0o644)], FIRST).is_err());
+        assert_eq!(fs::read_to_string(place.volume.join("a")).unwrap(), "theirs");
+        fs::write(place.volume.join("b"), "mine").unwrap();
+        fs::remove_file(place.volume.join("a")).unwrap();
+        show(&place.volume, &[("a", "2", 0o644)], SECOND).unwrap();
+        assert_eq!(
+            fs::read_to_string(place.volume.join("b")).unwrap(),
+            "mine",
+            "others' names are not removed"
+        );
     }
 }

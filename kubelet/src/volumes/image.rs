@@ -1,52 +1,64 @@
 //! Volumes that are images: the layers of one, mounted read-only.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
-use super::{blocking, subpath};
+use super::subpath;
 use crate::{
+    beneath::{Dir, Found, Links, Name, off_workers},
     images::Images,
-    sys::{beneath, mounts},
+    pods::places::Places,
+    sys::mounts,
 };
 
 /// What the message of a container begins with whose image volume cannot be mounted.
 pub(crate) const MOUNT_FAILED: &str = "ImageVolumeMountFailed";
 
-/// Mounts the image at `target` anew: what the container's former attempt had may be another image.
-pub(crate) async fn mount(images: &Images, id: &str, target: &Path) -> Result<PathBuf, String> {
+/// Mounts the image anew for a container: what its former attempt had may be another image.
+pub(crate) async fn mount(
+    images: &Images,
+    id: &str,
+    places: &Places,
+    container: &str,
+    volume: &str,
+) -> Result<PathBuf, String> {
     let mut layers = images.layers(id).ok_or_else(|| format!("image {id:?} is not on this node"))?;
-    let (target, source) = (target.to_owned(), id.to_owned());
-    // Beside the mount point, for names of volumes have no dot.
-    let empty = target.with_extension("empty");
-    blocking(move || {
+    let (places, source) = (places.clone(), id.to_owned());
+    let (container, volume) = (container.to_owned(), volume.to_owned());
+    let mounted = off_workers(move || {
+        let (container, volume) = (Name::new(&container)?, Name::new(&volume)?);
+        let above = Path::new("volumes/image").join(container);
+        let all = places.open()?.make_dirs(&above, Links::Refused, 0o755)?;
+        let target = places.dir().join(&above).join(&volume);
         mounts::unmount(&target)?;
-        fs::create_dir_all(&target)?;
-        fs::create_dir_all(&empty)?;
-        // Two layers are the least the kernel takes when none is to be written.
-        while layers.len() < 2 {
-            layers.push(empty.clone());
+        all.make_dirs(&volume, Links::Refused, 0o755)?;
+        // Two layers are the least the kernel takes when none is to be written. Names of volumes have no dot.
+        if layers.len() < 2 {
+            let empty = format!("{volume}.empty");
+            all.make_dirs(&empty, Links::Refused, 0o755)?;
+            layers.resize(2, places.dir().join(&above).join(empty));
         }
         // The source tells which image is in use, also to a later run.
         mounts::overlay_readonly(&source, &layers, &target)?;
         Ok(target)
-    })
-    .await
+    });
+    mounted.await.map_err(|error| error.to_string())
 }
 
 /// The place of `sub` in the mounted image, which must be there: nobody can change it between this look and its use.
 pub(crate) fn within(volume: &Path, sub: &str) -> Result<PathBuf, String> {
     let path = subpath::relative(sub)?;
-    let find = || -> io::Result<PathBuf> {
-        let handle = beneath::open_in_root(&beneath::open_root(volume)?, path)?;
-        fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle)))
-    };
-    find().map_err(|error| format!("{MOUNT_FAILED}: subpath {sub:?} of the image: {error}"))
+    let found = Dir::open(volume).and_then(|root| root.find(path, Links::AsRoot));
+    let place = found.and_then(|found: Found| found.place());
+    place.map_err(|error: io::Error| format!("{MOUNT_FAILED}: subpath {sub:?} of the image: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
