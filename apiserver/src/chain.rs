@@ -58,7 +58,16 @@ pub async fn handle(
     let answered = AssertUnwindSafe(answer(&server, caller, &info, request)).catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
-        Ok(Err(failure)) => answer::failure(&failure, lines),
+        Ok(Err(failure)) => {
+            let mut refusal = answer::failure(&failure, lines);
+            if failure.code() == 403 {
+                // The text repeats what the client has sent.
+                refusal
+                    .headers_mut()
+                    .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            }
+            refusal
+        }
         Err(_) => {
             tracing::error!(verb = info.verb, path = info.path, "a request panicked");
             answer::status(&Status::internal("a handler failed; this request was logged"))
@@ -143,6 +152,7 @@ async fn answer(
             let page = zpages::serve(server, &info.path, request.headers(), now);
             return page.unwrap_or_else(|| non_resource(server, info, request.headers()));
         }
+        Route::Nowhere => return Ok(nowhere()),
         Route::Resource(resource) => resource,
     };
     if let Some(SubresourceHandler::Connect(kind)) =
@@ -261,8 +271,7 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
             let address = server.config.advertise.to_string();
             let document = discovery::document(&catalog, path, accept, &address);
             let Some(document) = document else {
-                let text = "404 page not found\n";
-                return Ok(answer::bytes(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", text.into()));
+                return Ok(nowhere());
             };
             let body = serde_json::to_vec(&document.body).map_err(Status::internal)?;
             let tag = discovery::etag(&body);
@@ -270,6 +279,11 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
         }
     };
     Ok(answer::json(StatusCode::OK, &value))
+}
+
+/// What Go's HTTP server says where nothing is served.
+fn nowhere() -> Response<Body> {
+    answer::bytes(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".into())
 }
 
 fn checks(server: &Server) -> Vec<Check> {

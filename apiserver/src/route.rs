@@ -22,6 +22,8 @@ pub enum Route {
     Document,
     /// A kind that has this path with this verb.
     Resource(Arc<Resource>),
+    /// Nothing of any server: upstream's last handler says so in plain text.
+    Nowhere,
 }
 
 /// Verbs of a kind's own path, and of that of all namespaces.
@@ -40,9 +42,27 @@ pub fn route(catalog: &Catalog, info: &RequestInfo) -> Result<Route> {
     if !info.is_resource {
         return Ok(Route::Document);
     }
-    let resource = catalog.lookup(&info.gvr()).ok_or_else(Status::no_such_path)?;
+    let Some(resource) = catalog.lookup(&info.gvr()) else {
+        return if is_built_in(catalog, &info.group) {
+            Err(Status::no_such_path())
+        } else {
+            Ok(Route::Nowhere)
+        };
+    };
+    // Upstream's server of custom resources looks at the scope first, and so has no path here for other verbs.
+    let all_namespaces = resource.namespaced() && !info.is_below_namespace;
+    let is_known = is_in_scope(resource, info) && (!all_namespaces || ALL_NAMESPACES.contains(&&*info.verb));
+    if !resource.typed && !is_known {
+        return Ok(Route::Nowhere);
+    }
     check(resource, info)?;
     Ok(Route::Resource(resource.clone()))
+}
+
+/// Whether a group has kinds of this server's own.
+fn is_built_in(catalog: &Catalog, group: &str) -> bool {
+    let group = catalog.groups().iter().find(|g| g.name == group);
+    group.is_some_and(|g| g.versions.iter().flat_map(|v| &v.resources).any(|r| r.typed))
 }
 
 /// Whether a kind has the request's path, and the path the request's verb.
@@ -51,9 +71,11 @@ fn check(resource: &Resource, info: &RequestInfo) -> Result<()> {
     if verbs.is_empty() {
         return Err(Status::no_such_path());
     }
-    // `watch/` is the verb whatever the method is.
-    let is_read = matches!(info.method, Method::GET | Method::HEAD);
-    if !verbs.contains(&&*info.verb) || info.is_verb_in_path && !is_read {
+    // `watch/` is the verb whatever the method is; and nothing but what is proxied has an answer without a body.
+    let is_proxy = info.subresource == "proxy";
+    let is_other = info.is_verb_in_path && info.method != Method::GET
+        || info.method == Method::HEAD && resource.typed && !is_proxy;
+    if !verbs.contains(&&*info.verb) || is_other {
         return Err(Status::method_not_allowed(
             "the server does not allow this method on the requested resource",
         ));
@@ -79,10 +101,6 @@ fn verbs<'a>(resource: &'a Resource, info: &RequestInfo) -> Vec<&'a str> {
         (_, _, true) if info.verb != "watch" => vec![],
         ("", _, true) => served(&["watch"]),
         (_, _, true) => vec![],
-        // Upstream's server of custom resources looks at the scope first, and so has no path here for other verbs.
-        ("", false, false) if all_namespaces && !resource.typed && !ALL_NAMESPACES.contains(&&*info.verb) => {
-            vec![]
-        }
         ("", false, false) if all_namespaces => served(ALL_NAMESPACES),
         ("", false, false) => served(COLLECTION),
         ("", true, false) => served(ITEM),
@@ -110,10 +128,14 @@ mod tests {
     use crate::registry::Registry;
     use crate::{request, resources};
 
-    /// The answer's code for a method and path.
+    /// The answer's code for a method and path; 0 is 404 in plain text.
     fn code(registry: &Registry, method: &str, uri: &str) -> u16 {
         let info = request::parse(&method.parse().unwrap(), uri, "");
-        route(&registry.snapshot(), &info).map_or_else(|failure| failure.code(), |_| 200)
+        match route(&registry.snapshot(), &info) {
+            Ok(Route::Nowhere) => 0,
+            Ok(_) => 200,
+            Err(failure) => failure.code(),
+        }
     }
 
     #[test]
@@ -165,7 +187,11 @@ mod tests {
             ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews/x", 404),
             ("POST", "/apis/authorization.k8s.io/v1/localsubjectaccessreviews", 404),
             ("GET", "/apis/authorization.k8s.io/v1/namespaces/a/subjectaccessreviews", 404),
-            ("GET", "/apis/nothing.example.com/v1/things", 404),
+            ("HEAD", "/api/v1/namespaces/a/configmaps", 405),
+            ("HEAD", "/api/v1/namespaces/a/pods/p/proxy/", 200),
+            ("GET", "/api/v1/nothings", 404),
+            ("GET", "/apis/apps/v9/deployments", 404),
+            ("GET", "/apis/nothing.example.com/v1/things", 0),
         ] {
             assert_eq!(code(&registry, method, uri), expected, "{method} {uri}");
         }

@@ -111,7 +111,7 @@ impl Authorizer {
     }
 }
 
-/// The 403 a refused client sees.
+/// The 403 that a refused client sees.
 pub fn refused(user: &User, asked: &Asked<'_>, reason: &str) -> Status {
     let mut what = if asked.is_resource {
         let resource = match asked.subresource {
@@ -129,13 +129,52 @@ pub fn refused(user: &User, asked: &Asked<'_>, reason: &str) -> Status {
     } else {
         format!("User {:?} cannot {} path {:?}", user.name, asked.verb, asked.path)
     };
+    // Browsers may show it: nothing that the client has sent is markup.
+    what = what.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     if !reason.is_empty() {
         what = format!("{what}: {reason}");
     }
-    if asked.is_resource {
+    if asked.is_resource && !asked.resource.is_empty() {
         return Status::forbidden(&Gvr::new(asked.group, asked.version, asked.resource), asked.name, &what);
     }
     let mut status = Status::new(403, "Forbidden", format!("forbidden: {what}"));
-    status.0.details = Some(json!({}));
+    status.0.details = Some(if asked.name.is_empty() { json!({}) } else { json!({"name": asked.name}) });
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_in_upstreams_words_and_never_markup() {
+        let user = User { name: "jane<b>".to_owned(), ..User::default() };
+        let pods = Asked { verb: "list", resource: "pods", namespace: "n", ..Asked::RESOURCE };
+        let path = Asked { verb: "get", is_resource: false, path: "/foo<x>&y", ..Asked::RESOURCE };
+        for (asked, reason, message, details) in [
+            (
+                pods,
+                "why < not",
+                "pods is forbidden: User \"jane&lt;b&gt;\" cannot list resource \"pods\" in API group \"\" in the \
+                 namespace \"n\": why < not",
+                json!({"kind": "pods"}),
+            ),
+            (
+                path,
+                "",
+                "forbidden: User \"jane&lt;b&gt;\" cannot get path \"/foo&lt;x&gt;&amp;y\"",
+                json!({}),
+            ),
+            (
+                Asked { verb: "get", name: "pods", ..Asked::RESOURCE },
+                "",
+                "forbidden: User \"jane&lt;b&gt;\" cannot get resource \"\" in API group \"\" at the cluster scope",
+                json!({"name": "pods"}),
+            ),
+        ] {
+            let refusal = refused(&user, &asked, reason);
+            assert_eq!(refusal.to_string(), message);
+            assert_eq!(refusal.0.details, Some(details));
+        }
+    }
 }

@@ -286,8 +286,9 @@ mod tests {
     /// A pod of the node with more in its spec, and with what goes with it.
     fn pod(spec: Value, others: Objects) -> Objects {
         let mut pod: Value = serde_json::from_str(POD).unwrap();
-        for (key, value) in spec.as_object().unwrap() {
-            pod["spec"][key] = value.clone();
+        let Value::Object(fields) = spec else { panic!("{spec} is no object") };
+        for (key, value) in fields {
+            pod["spec"][key] = value;
         }
         let mut objects = vec![("", "pods", pod)];
         objects.extend(others);

@@ -201,7 +201,7 @@ mod tests {
         )
     }
 
-    fn slice(name: &str, address: &str, target: Value) -> Vec<(&'static str, &'static str, Value)> {
+    fn slice(name: &str, address: &str, target: &Value) -> Vec<(&'static str, &'static str, Value)> {
         let service =
             json!({"metadata": {"name": name, "namespace": "n"}, "spec": {"ports": [{"port": 80}]}});
         let slice = json!({"metadata": {"name": name, "namespace": "n", "labels": {"kubernetes.io/service-name": name}},
@@ -229,7 +229,7 @@ mod tests {
             ("loopback", "127.0.0.1", target("n", "p")),
             ("fqdn", "db.internal", target("n", "name")),
         ] {
-            objects.extend(slice(name, address, target));
+            objects.extend(slice(name, address, &target));
         }
         let cluster = Fixed::new(objects);
         for (uri, expected) in [

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use coracle_api::names::GROUP_NODES;
 use coracle_api::selector::{FieldSelector, FieldTerm};
 use coracle_api::{Gvk, Object};
 use futures::FutureExt;
@@ -182,6 +183,7 @@ impl Call for Rules {
             if namespace.is_empty() {
                 return Err(Status::bad_request("no namespace on request"));
             }
+            let is_node = call.user.in_group(GROUP_NODES) && call.user.name.starts_with("system:node:");
             let rules = server.access.authz.rbac.rules_of(&**server, call.user, &namespace);
             let (urls, resources): (Vec<_>, Vec<_>) =
                 rules.into_iter().partition(|r| !r.non_resource_urls.is_empty());
@@ -190,8 +192,13 @@ impl Call for Rules {
             answer.set(&["spec"], json!({}));
             answer.set(
                 &["status"],
-                json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": false}),
+                json!({"resourceRules": resources, "nonResourceRules": urls, "incomplete": is_node}),
             );
+            if is_node {
+                // What a node may do depends on its pods.
+                let why = "node authorizer does not support user rule resolution";
+                answer.set(&["status", "evaluationError"], why);
+            }
             Ok(answer)
         }
         .boxed()
