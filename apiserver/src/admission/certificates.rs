@@ -10,6 +10,7 @@ use x509_parser::x509::X509Name;
 
 use super::{Attributes, Operation};
 use crate::Server;
+use crate::authn;
 use crate::authz::{Asked, Decision};
 use crate::status::Result;
 
@@ -81,10 +82,7 @@ fn organizations(encoded: &str) -> Result<Vec<String>, &'static str> {
 
 /// The common name of a base64-encoded PEM request's subject; empty where it has none.
 pub(super) fn common_name(encoded: &str) -> Result<String, &'static str> {
-    read_subject(encoded, |subject| {
-        let last = subject.iter_common_name().last().and_then(|name| name.as_str().ok());
-        last.unwrap_or_default().to_owned()
-    })
+    read_subject(encoded, |subject| authn::common_name(subject).unwrap_or_default().to_owned())
 }
 
 fn read_subject<T>(encoded: &str, read: impl FnOnce(&X509Name<'_>) -> T) -> Result<T, &'static str> {

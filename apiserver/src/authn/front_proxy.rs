@@ -4,7 +4,6 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Peer, User};
-use coracle_api::names::{GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, USER_ANONYMOUS};
 
 const USER: HeaderName = HeaderName::from_static("x-remote-user");
 const UID: HeaderName = HeaderName::from_static("x-remote-uid");
@@ -14,13 +13,17 @@ const EXTRA: &str = "x-remote-extra-";
 /// The front proxy's certificate, which has been verified; `None` where it has a name that is not believed.
 pub(super) fn peer(der: &[u8]) -> Option<Peer> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    let name = super::common_name(certificate.subject())?;
     let not_after = certificate.validity().not_after.timestamp();
     (name == crate::pki::FRONT_PROXY_CLIENT).then_some(Peer::FrontProxy { not_after })
 }
 
-/// Whom the headers of a front proxy name.
+/// Whom the headers of a front proxy name; nobody where one of them is no text, for two names must not become one.
 pub(super) fn user(headers: &HeaderMap) -> Option<User> {
+    let is_text = |v: &HeaderValue| std::str::from_utf8(v.as_bytes()).is_ok();
+    if !headers.iter().filter(|(name, _)| is_identity(name)).all(|(_, value)| is_text(value)) {
+        return None;
+    }
     let text = |v: &HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
     let first = |name| headers.get(name).map(text).filter(|v| !v.is_empty());
     let groups = headers.get_all(GROUP).iter().map(text).filter(|g| !g.is_empty()).collect();
@@ -31,12 +34,7 @@ pub(super) fn user(headers: &HeaderMap) -> Option<User> {
             user.extra.entry(unescaped(key)).or_default().push(text(value));
         }
     }
-    let known = user.name == USER_ANONYMOUS
-        || user.in_group(GROUP_AUTHENTICATED)
-        || user.in_group(GROUP_UNAUTHENTICATED);
-    if !known {
-        user.groups.push(GROUP_AUTHENTICATED.to_owned());
-    }
+    user.add_authenticated();
     Some(user)
 }
 
@@ -103,6 +101,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(USER, HeaderValue::from_static("x"));
         assert_eq!(user(&headers), Some(User::component("x", &[])));
+        headers.insert(GROUP, HeaderValue::from_bytes(b"g\xff").unwrap());
+        assert_eq!(user(&headers), None, "what is no text names nobody");
         let bad = User::component("a\nb", &[]);
         assert!(name(&bad, &mut headers).is_err(), "no header is split in two");
     }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use sha2::{Digest, Sha256};
+use x509_parser::x509::X509Name;
 
 use crate::cluster::Cluster;
 use crate::status::{Result, Status};
@@ -125,19 +126,34 @@ pub fn anonymous() -> User {
 fn named(der: &[u8]) -> Option<Peer> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok().filter(|n| !n.is_empty())?.to_owned();
-    let mut groups: Vec<String> =
-        subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
-    groups.push(GROUP_AUTHENTICATED.to_owned());
+    let name = common_name(subject).filter(|n| !n.is_empty())?.to_owned();
+    let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
     let id = format!("X509SHA256={}", hex::encode(Sha256::digest(der)));
     let extra = BTreeMap::from([(tokens::CREDENTIAL_ID.to_owned(), vec![id])]);
-    let user = Arc::new(User { name, uid: String::new(), groups, extra });
-    Some(Peer::Named { user, not_after: certificate.validity().not_after.timestamp() })
+    let mut user = User { name, uid: String::new(), groups, extra };
+    user.add_authenticated();
+    Some(Peer::Named { user: Arc::new(user), not_after: certificate.validity().not_after.timestamp() })
+}
+
+/// The name that a subject has: the last where it has several, as upstream. Whoever looks at a certificate, or at a request
+/// for one, looks here, or what was approved would be another than what is believed.
+pub(crate) fn common_name<'a>(subject: &'a X509Name<'_>) -> Option<&'a str> {
+    subject.iter_common_name().last()?.as_str().ok()
 }
 
 // === impl User ===
 
 impl User {
+    /// Whoever has shown who it is and is not said to be nobody is one of all.
+    fn add_authenticated(&mut self) {
+        let known = self.name == USER_ANONYMOUS
+            || self.in_group(GROUP_AUTHENTICATED)
+            || self.in_group(GROUP_UNAUTHENTICATED);
+        if !known {
+            self.groups.push(GROUP_AUTHENTICATED.to_owned());
+        }
+    }
+
     pub fn in_group(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }
@@ -147,5 +163,35 @@ impl User {
         let mut groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
         groups.push(GROUP_AUTHENTICATED.to_owned());
         User { name: name.to_owned(), groups, ..User::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use x509_parser::prelude::FromDer;
+
+    #[test]
+    fn the_last_of_several_names_counts() {
+        // CN=a, CN=b.
+        let part = |letter: u8| [0x31, 10, 0x30, 8, 6, 3, 0x55, 4, 3, 0x0c, 1, letter];
+        let der = [&[0x30, 24][..], &part(b'a'), &part(b'b')].concat();
+        let (_, subject) = X509Name::from_der(&der).unwrap();
+        assert_eq!(common_name(&subject), Some("b"));
+    }
+
+    #[test]
+    fn who_is_nobody_or_says_so_is_not_authenticated() {
+        for (name, groups, expected) in [
+            ("jane", &["g"][..], &["g", GROUP_AUTHENTICATED][..]),
+            ("jane", &[GROUP_UNAUTHENTICATED], &[GROUP_UNAUTHENTICATED]),
+            ("jane", &[GROUP_AUTHENTICATED], &[GROUP_AUTHENTICATED]),
+            (USER_ANONYMOUS, &[], &[]),
+        ] {
+            let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+            let mut user = User { name: name.to_owned(), groups, ..User::default() };
+            user.add_authenticated();
+            assert_eq!(user.groups, expected);
+        }
     }
 }
