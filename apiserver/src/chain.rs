@@ -11,15 +11,15 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use jiff::Timestamp;
-use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 
 use crate::authn::{Peer, User, impersonation};
 use crate::authz::{Asked, Decision, refused};
+use crate::flow_control::{Flow, Seated, width};
 use crate::health::{self, Check};
-use crate::metrics::RequestLabels;
+use crate::metrics::{Counted, RequestLabels};
 use crate::registry::Catalog;
 use crate::request::{self, RequestInfo};
 use crate::resource::SubresourceHandler;
@@ -28,10 +28,10 @@ use crate::schema::parse_duration;
 use crate::server::Server;
 use crate::status::{Result, Status};
 use crate::verbs::{answer, apart, serve};
-use crate::{aggregation, connect, discovery, limits, openapi, zpages};
+use crate::{aggregation, connect, discovery, openapi, zpages};
 
-/// What is read, and dropped, beyond it, so that the client gets to see the refusal.
-const MAX_EXCESS: usize = 16 << 20;
+/// The part of a request's time that it may wait for seats: upstream's.
+const PATIENCE: u32 = 4;
 
 /// How a connection shows who is asking.
 #[derive(Clone, Debug)]
@@ -55,7 +55,8 @@ pub async fn handle(
     let audit_id = request.headers().get(&AUDIT_ID).cloned().unwrap_or_else(new_audit_id);
     let in_flight = count(&server, &info);
     let lines = answer::wants_lines(&info, request.headers());
-    let answered = AssertUnwindSafe(answer(&server, caller, &info, request)).catch_unwind().await;
+    let mut flow = None;
+    let answered = AssertUnwindSafe(answer(&server, caller, &info, request, &mut flow)).catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(failure)) => {
@@ -76,19 +77,28 @@ pub async fn handle(
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    in_flight.dec();
+    if let Some(flow) = flow {
+        flow.mark(headers);
+    }
     server.metrics.finished(&labels(&server, &info, response.status().as_u16()), begun.elapsed());
-    Ok(response)
+    Ok(match is_long_running(&info) {
+        // What lasts is counted to its end.
+        true => response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _counted = &in_flight;
+                frame
+            }))
+        }),
+        false => response,
+    })
 }
 
-/// The gauge this request is counted in while it is answered.
-fn count(server: &Server, info: &RequestInfo) -> Gauge {
-    let gauge = match is_long_running(info) {
+/// Counts this request while it is answered.
+fn count(server: &Server, info: &RequestInfo) -> Counted {
+    Counted::new(match is_long_running(info) {
         true => server.metrics.long_running().clone(),
         false => server.metrics.inflight(!is_read(info)),
-    };
-    gauge.inc();
-    gauge
+    })
 }
 
 /// Labels of what is served only: clients invent paths, and nothing grows without bound.
@@ -129,21 +139,27 @@ async fn answer(
     caller: Caller,
     info: &RequestInfo,
     request: Request<Body>,
+    flow: &mut Option<Flow>,
 ) -> Result<Response<Body>> {
     let now = Timestamp::now();
     let user = authenticate(server, caller, request.headers(), now)?;
     let user = impersonate(server, user, info, request.headers())?;
-    let _permit = admit(server, &user, info)?;
+    let flow = &*flow.insert(server.flows.classify(&**server, &user, info));
     // What the path leads to is known before anybody is asked, and told only after.
     let route = route::route(&server.registry.snapshot(), info);
     authorize(server, &user, &Asked::from(info))?;
     let resource = match route? {
+        Route::Remote(remote) if is_long_running(info) => {
+            return aggregation::serve(server, &remote, &user, request).await;
+        }
         Route::Remote(remote) => {
-            let served = aggregation::serve(server, &remote, &user, request);
-            return match is_long_running(info) {
-                true => served.await,
-                false => in_time(time_limit(server, info)?, served).await,
+            let served = async {
+                let (parts, body) = request.into_parts();
+                let body = server.bodies.read(&user.name, body).await?;
+                let _seated = seat(server, flow, info, || 0).await?;
+                aggregation::serve(server, &remote, &user, Request::from_parts(parts, body.into())).await
             };
+            return in_time(time_limit(server, info)?, served).await;
         }
         Route::Document if info.path.starts_with("/openapi/") => {
             return openapi::serve(server, info, request.headers(), now).await;
@@ -163,7 +179,9 @@ async fn answer(
     }
     let (parts, body) = request.into_parts();
     let served = async {
-        let body = read(body).await?;
+        // First the body, then the seat: who does not send theirs keeps nobody from one.
+        let body = server.bodies.read(&user.name, body).await?;
+        let _seated = seat(server, flow, info, || server.store.count(&resource.storage)).await?;
         let Parts { headers, .. } = &parts;
         apart::serve(serve::Request { server, user: &user, info, headers, body, resource, now }).await
     };
@@ -220,19 +238,15 @@ fn is_long_running(info: &RequestInfo) -> bool {
         || !info.is_resource
 }
 
-/// A place among the requests that are served at once; 429 where there is none. Administrators are exempt, as by
-/// upstream's flow schemas.
-fn admit(
+/// The request's seats among those that are served at once, waited for as priority and fairness has it.
+async fn seat(
     server: &Server,
-    user: &User,
+    flow: &Flow,
     info: &RequestInfo,
-) -> Result<Option<tokio::sync::OwnedSemaphorePermit>> {
-    if is_long_running(info) || user.in_group(coracle_api::names::GROUP_MASTERS) {
-        return Ok(None);
-    }
-    let places = if is_read(info) { &server.reads } else { &server.writes };
-    let busy = || Status::too_many_requests("Too many requests, please try again later.", 1);
-    places.clone().try_acquire_owned().map(Some).map_err(|_| busy())
+    stored: impl FnOnce() -> usize,
+) -> Result<Seated> {
+    let patience = time_limit(server, info)? / PATIENCE;
+    server.flows.enter(&server.metrics, flow, width(info, stored), patience).await
 }
 
 fn authorize(server: &Server, user: &User, asked: &Asked<'_>) -> Result<()> {
@@ -309,6 +323,7 @@ fn metrics_text(server: &Server) -> Response<Body> {
         let (group, plural) = storage.split_once('/').unwrap_or(("", &storage));
         (if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }, count)
     });
+    server.metrics.flows.show(&server.flows.levels());
     let text = server.metrics.text(server.store.revision(), objects);
     answer::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
 }
@@ -348,21 +363,4 @@ fn tagged(body: Bytes, media: &'static str, tag: &str, headers: &HeaderMap) -> R
     }
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
-}
-
-async fn read(mut body: Body) -> Result<Bytes> {
-    match Limited::new(&mut body, limits::REQUEST_BYTES).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(e) if e.is::<LengthLimitError>() => {
-            // A client that is still sending would see a broken connection, not the answer.
-            let mut excess = 0;
-            while excess < MAX_EXCESS
-                && let Some(Ok(frame)) = body.frame().await
-            {
-                excess += frame.data_ref().map_or(0, Bytes::len);
-            }
-            Err(Status::request_entity_too_large(format!("limit is {}", limits::REQUEST_BYTES)))
-        }
-        Err(e) => Err(Status::bad_request(format!("cannot read the request body: {e}"))),
-    }
 }

@@ -18,6 +18,7 @@ pub mod crd;
 pub mod discovery;
 pub mod field;
 pub mod field_names;
+pub mod flow_control;
 pub mod health;
 pub mod ip_allocator;
 pub mod limits;

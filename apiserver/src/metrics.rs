@@ -43,6 +43,36 @@ struct ResourceLabels {
     resource: String,
 }
 
+/// What priority and fairness counts: both are names of the cluster's own objects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FlowLabels {
+    pub priority_level: String,
+    pub flow_schema: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RejectedLabels {
+    pub priority_level: String,
+    pub flow_schema: String,
+    /// Upstream's: `concurrency-limit queue-full time-out`.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LevelLabels {
+    priority_level: String,
+}
+
+/// The numbers of priority and fairness.
+#[derive(Default)]
+pub struct Flows {
+    pub dispatched: Family<FlowLabels, Counter>,
+    pub rejected: Family<RejectedLabels, Counter>,
+    pub waiting: Family<FlowLabels, Gauge>,
+    taken: Family<LevelLabels, Gauge>,
+    nominal: Family<LevelLabels, Gauge>,
+}
+
 /// The server's metrics. Labels take values of the registry and of the protocol only, and those of a resource go with it
 /// ([`Metrics::retain`]), so their number is bounded.
 pub struct Metrics {
@@ -55,9 +85,28 @@ pub struct Metrics {
     objects: Family<ResourceLabels, Gauge>,
     revision: Gauge,
     watchers: Gauge,
+    pub flows: Flows,
 }
 
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// One that a gauge counts while it lives, however it ends.
+pub struct Counted(Gauge);
+
+// === impl Counted ===
+
+impl Counted {
+    pub fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Counted(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
 
 // === impl Metrics ===
 
@@ -88,7 +137,30 @@ impl Default for Metrics {
         );
         registry.register("coracle_store_revision", "The newest revision", revision.clone());
         let counted = Mutex::default();
-        Metrics { registry, counted, requests, durations, inflight, objects, revision, watchers }
+        let flows = Flows::default();
+        flows.register(registry.sub_registry_with_prefix("apiserver_flowcontrol"));
+        Metrics { registry, counted, requests, durations, inflight, objects, revision, watchers, flows }
+    }
+}
+
+impl Flows {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("dispatched_requests", "Requests that got their seats", self.dispatched.clone());
+        registry.register("rejected_requests", "Requests that got none", self.rejected.clone());
+        registry.register("current_inqueue_requests", "Requests that wait for seats", self.waiting.clone());
+        registry.register("current_executing_seats", "Seats that are taken", self.taken.clone());
+        registry.register("nominal_limit_seats", "A level's own seats", self.nominal.clone());
+    }
+
+    /// Shows each level's seats (name, taken, nominal), and nothing of levels that are gone.
+    pub fn show(&self, levels: &[(std::sync::Arc<str>, u32, u32)]) {
+        self.taken.clear();
+        self.nominal.clear();
+        for (name, taken, nominal) in levels {
+            let labels = LevelLabels { priority_level: name.to_string() };
+            self.taken.get_or_create(&labels).set(i64::from(*taken));
+            self.nominal.get_or_create(&labels).set(i64::from(*nominal));
+        }
     }
 }
 

@@ -8,13 +8,21 @@ use serde_json::Value;
 /// Which of our own crates each crate may depend on (for building as well as for its tests).
 const ALLOWED: &[(&str, &[&str])] = &[
     ("coracle-api", &[]),
-    ("coracle-apiserver", &["coracle-api"]),
+    ("coracle-listener", &[]),
+    ("coracle-apiserver", &["coracle-api", "coracle-listener"]),
     ("coracle-scheduler", &["coracle-api"]),
     ("coracle-controllers", &["coracle-api"]),
-    ("coracle-kubelet", &["coracle-api"]),
+    ("coracle-kubelet", &["coracle-api", "coracle-listener"]),
     (
         "coracle",
-        &["coracle-api", "coracle-apiserver", "coracle-scheduler", "coracle-controllers", "coracle-kubelet"],
+        &[
+            "coracle-api",
+            "coracle-apiserver",
+            "coracle-scheduler",
+            "coracle-controllers",
+            "coracle-kubelet",
+            "coracle-listener",
+        ],
     ),
     ("coracle-conformance", &["coracle", "coracle-api"]),
 ];

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     coracle::log::init(&cli.log);
+    coracle_listener::raise_open_files();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

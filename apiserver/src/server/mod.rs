@@ -1,7 +1,6 @@
 //! The server as a whole: what all requests share, how it starts, and how it stops.
 
 mod api;
-mod cork;
 mod expiry;
 mod listener;
 
@@ -13,12 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{self, Access};
 use crate::authn::User;
+use crate::flow_control::{Bodies, FlowControl};
 use crate::ip_allocator::ServiceAllocator;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
@@ -47,7 +46,7 @@ pub struct Config {
     /// The address under which pods and nodes reach this server. Port 0 becomes the listener's.
     pub advertise: SocketAddr,
     pub history: History,
-    /// Requests at once that change nothing / that change something; more are answered 429.
+    /// Requests at once that change nothing / that change something: together the seats that priority levels share.
     pub max_reads: usize,
     pub max_writes: usize,
     pub request_timeout: Duration,
@@ -72,8 +71,9 @@ pub struct Server {
     pub services: ServiceAllocator,
     pub openapi: Documents,
     pub metrics: Metrics,
-    pub(crate) reads: Arc<Semaphore>,
-    pub(crate) writes: Arc<Semaphore>,
+    pub(crate) flows: FlowControl,
+    /// Request bodies on their way.
+    pub(crate) bodies: Bodies,
     ready: AtomicBool,
     /// When this program began to serve.
     pub(crate) started: Timestamp,
@@ -147,7 +147,8 @@ impl Server {
         let server = Arc::new(Server::new(config, &pki, now, stop).await?);
         let tasks = TaskTracker::new();
         if let Some((socket, tls)) = listener {
-            tasks.spawn(listener::run(server.clone(), socket, tls, server.stop.clone()));
+            let limits = coracle_listener::Limits::of_process();
+            tasks.spawn(listener::run(server.clone(), socket, tls, limits, server.stop.clone()));
         }
         bootstrap::reconcile(&server).await.map_err(StartError::Bootstrap)?;
         if let Some(uses) = server.access.authn.tokens.uses() {
@@ -184,8 +185,8 @@ impl Server {
             services: ServiceAllocator::new(config.service_cidr, config.node_ports.clone()),
             openapi: Documents::default(),
             metrics: Metrics::default(),
-            reads: Arc::new(Semaphore::new(config.max_reads)),
-            writes: Arc::new(Semaphore::new(config.max_writes)),
+            flows: FlowControl::new(u32::try_from(config.max_reads + config.max_writes).unwrap_or(u32::MAX)),
+            bodies: Bodies::default(),
             ready: AtomicBool::new(false),
             started: now,
             stop,

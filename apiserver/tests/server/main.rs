@@ -6,6 +6,7 @@ mod aggregation;
 mod bodies;
 mod cluster;
 mod definitions;
+mod fairness;
 mod front_proxy;
 mod impersonation;
 mod node;

@@ -4,7 +4,6 @@
 
 mod access;
 mod channels;
-mod idle;
 mod logs;
 mod node_logs;
 mod port_forward;
@@ -24,21 +23,17 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use coracle_listener::Limits;
 use futures::StreamExt;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Serving;
 use crate::cri::ContainerRecord;
 use crate::runtime::Runtime;
 use access::{Access, Caller};
-use idle::Idle;
 
 /// What the endpoints ask of the pod side.
 pub trait Pods: Send + Sync + 'static {
@@ -113,7 +108,7 @@ struct Node {
 /// A bound listener; `serve` runs it.
 pub struct Listener {
     tcp: TcpListener,
-    tls: TlsAcceptor,
+    tls: Arc<rustls::ServerConfig>,
     idle_timeout: Duration,
 }
 
@@ -124,8 +119,7 @@ impl Listener {
     pub async fn bind(serving: &Serving, names: Vec<String>) -> Result<Self> {
         let address = SocketAddr::new(serving.listen, serving.port);
         let tcp = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
-        let tls = TlsAcceptor::from(Arc::new(tls(serving, names)?));
-        Ok(Listener { tcp, tls, idle_timeout: serving.idle_timeout })
+        Ok(Listener { tcp, tls: Arc::new(tls(serving, names)?), idle_timeout: serving.idle_timeout })
     }
 
     pub fn port(&self) -> u16 {
@@ -142,39 +136,29 @@ impl Listener {
     ) {
         let node = Node { endpoints, access: Arc::new(Access::new(client, node_name)) };
         let router = router(node);
-        let mut connections = tokio::task::JoinSet::new();
-        loop {
-            let socket = tokio::select! {
-                accepted = self.tcp.accept() => match accepted {
-                    Ok((socket, _)) => socket,
-                    Err(e) => {
-                        tracing::warn!("accept: {e}");
-                        continue;
-                    }
-                },
-                Some(_) = connections.join_next() => continue,
-                () = shutdown.cancelled() => return,
-            };
-            connections.spawn(connection(socket, self.tls.clone(), router.clone(), self.idle_timeout));
+        let service = move |certificates: &[CertificateDer<'_>]| {
+            let caller = certificates.first().and_then(|c| Caller::of_certificate(c));
+            router.clone().layer(axum::Extension(caller))
+        };
+        let sessions =
+            coracle_listener::serve(self.tcp, self.tls, limits(self.idle_timeout), service, shutdown.clone());
+        tokio::select! {
+            () = sessions => {}
+            () = shutdown.cancelled() => {}
         }
     }
 }
 
-async fn connection(socket: tokio::net::TcpStream, tls: TlsAcceptor, router: Router, idle_timeout: Duration) {
-    // Without it small answers wait; that it fails is no reason not to serve.
-    let _ = socket.set_nodelay(true);
-    let stream = match tls.accept(socket).await {
-        Ok(stream) => stream,
-        Err(e) => return tracing::debug!("TLS handshake: {e}"),
-    };
-    let certificates = stream.get_ref().1.peer_certificates();
-    let caller = certificates.and_then(|c| c.first()).and_then(|c| Caller::of_certificate(c));
-    let service = TowerToHyperService::new(router.layer(axum::Extension(caller)));
-    let served = auto::Builder::new(TokioExecutor::new())
-        .serve_connection_with_upgrades(TokioIo::new(Idle::new(stream, idle_timeout)), service)
-        .await;
-    if let Err(e) = served {
-        tracing::debug!("connection: {e}");
+/// A node's endpoints are asked by the API server and by those who collect metrics.
+fn limits(quiet: Duration) -> Limits {
+    let all = Limits::of_process();
+    let connections = all.connections.min(2_000);
+    Limits {
+        connections,
+        silent: (connections / 10).max(1),
+        per_address: (connections / 2).max(1),
+        quiet,
+        ..all
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-pub(super) struct Idle<S> {
+pub(crate) struct Idle<S> {
     stream: S,
     /// `None`: it may be silent for ever.
     limit: Option<Duration>,
@@ -23,7 +23,7 @@ pub(super) struct Idle<S> {
 
 impl<S> Idle<S> {
     /// Zero stands for no limit.
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
+    pub(crate) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit: (!limit.is_zero()).then_some(limit), timer: Box::pin(sleep(limit)) }
     }
 
@@ -60,6 +60,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Idle<S> {
             self.moved();
         }
         done
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        if done.is_ready() {
+            self.moved();
+        }
+        done
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const MOST: usize = 16 << 10;
 
 /// A stream whose reader is polled before each round of writes, as HTTP/2 does: what a round has left is written then.
-pub(super) struct Corked<S> {
+pub(crate) struct Corked<S> {
     inner: S,
     waiting: BytesMut,
     /// Whether the client has sent something since the last write.
@@ -29,7 +29,7 @@ pub(super) struct Corked<S> {
 // === impl Corked ===
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Corked<S> {
-    pub(super) fn new(inner: S, enabled: bool) -> Self {
+    pub(crate) fn new(inner: S, enabled: bool) -> Self {
         Corked { inner, waiting: BytesMut::new(), asked: true, woken: false, enabled }
     }
 

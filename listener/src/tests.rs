@@ -1,0 +1,214 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::client::conn::{http1, http2};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use tokio::io::AsyncReadExt;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::*;
+
+/// A listener whose answers to `/endless` never end and to `/` say how many were asked.
+struct Trial {
+    address: SocketAddr,
+    client: TlsConnector,
+    /// Cancelled when an endless answer has ended.
+    ended: CancellationToken,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<()>,
+}
+
+/// Long enough for everything here, short enough for a test that fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn limits() -> Limits {
+    Limits { connections: 64, silent: 64, per_address: 64, ..Limits::within(1000) }
+}
+
+impl Trial {
+    async fn start(limits: Limits) -> Self {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.cert.der().clone()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (tcp.local_addr().unwrap(), CancellationToken::new());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let ended = CancellationToken::new();
+        let tell = ended.clone();
+        let service = move |_: &[CertificateDer<'static>]| {
+            let (asked, tell) = (asked.clone(), tell.clone());
+            tower::service_fn(move |request: Request<Incoming>| {
+                let count = asked.fetch_add(1, Ordering::Relaxed) + 1;
+                let body = match request.uri().path() {
+                    "/endless" => {
+                        let tell = tell.clone().drop_guard();
+                        Body::from_stream(futures::stream::repeat_with(move || {
+                            let _told = &tell;
+                            Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 16 << 10]))
+                        }))
+                    }
+                    _ => Body::from(count.to_string()),
+                };
+                async move { Ok::<_, Infallible>(Response::new(body)) }
+            })
+        };
+        let served = tokio::spawn(serve(tcp, Arc::new(server), limits, service, stop.clone()));
+        Trial { address, client: TlsConnector::from(Arc::new(client)), ended, stop, served }
+    }
+
+    async fn tcp(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn tls(&self, protocol: &str) -> TlsStream<TcpStream> {
+        let connector = self.client.clone();
+        let client = connector.with_alpn(vec![protocol.as_bytes().to_vec()]);
+        client.connect(ServerName::try_from("localhost").unwrap(), self.tcp().await).await.unwrap()
+    }
+
+    async fn get(&self) -> String {
+        let io = TokioIo::new(self.tls("http/1.1").await);
+        let (mut sender, connection) = http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("/").header("host", "localhost").body(Empty::<Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.served).await.expect("the listener ends").unwrap();
+    }
+}
+
+/// Waits until the server has closed the connection.
+async fn closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
+    let read = async { while stream.read(&mut [0; 4096]).await.is_ok_and(|n| n > 0) {} };
+    tokio::time::timeout(PATIENCE, read).await.expect("the connection is closed");
+}
+
+/// Times that are over at once for one thing, and never for the rest.
+fn only(shorten: impl Fn(&mut Limits)) -> Limits {
+    let never = Duration::from_secs(3600);
+    let mut limits = Limits { handshake: never, head: never, idle: never, stalled: never, ..limits() };
+    shorten(&mut limits);
+    limits
+}
+
+const SOON: Duration = Duration::from_millis(100);
+
+#[tokio::test]
+async fn who_says_nothing_makes_room_for_who_asks() {
+    for (limits, count) in [
+        (Limits { connections: 16, ..only(|_| {}) }, 200),
+        (Limits { silent: 4, ..only(|_| {}) }, 60),
+        (Limits { per_address: 8, ..only(|_| {}) }, 200),
+    ] {
+        let trial = Trial::start(limits).await;
+        let mut silent = vec![];
+        for n in 0..count {
+            silent.push(trial.tcp().await);
+            if n % 20 == 0 {
+                assert_ne!(trial.get().await, "", "after {n} that say nothing");
+            }
+        }
+        assert_eq!(trial.get().await, (count / 20 + 1).to_string());
+        closed(&mut silent[0]).await;
+        trial.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_a_head_and_an_idle_connection_have_their_time() {
+    let trial = Trial::start(only(|l| l.handshake = SOON)).await;
+    closed(&mut trial.tcp().await).await;
+    assert_eq!(trial.get().await, "1");
+    trial.end().await;
+
+    let trial = Trial::start(only(|l| l.head = SOON)).await;
+    for protocol in ["h2", "http/1.1"] {
+        closed(&mut trial.tls(protocol).await).await;
+    }
+    trial.end().await;
+
+    let trial = Trial::start(only(|l| l.idle = SOON)).await;
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(trial.tls("h2").await)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("https://localhost/").body(Full::<Bytes>::default()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    let told = tokio::time::timeout(PATIENCE, connection).await.expect("an idle connection is closed");
+    told.unwrap().expect("and its peer is told so");
+    trial.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_ends() {
+    for protocol in ["h2", "http/1.1"] {
+        let trial = Trial::start(only(|l| l.stalled = SOON)).await;
+        let io = TokioIo::new(trial.tls(protocol).await);
+        let request = Request::get("https://localhost/endless").header("host", "localhost");
+        let request = request.body(Full::<Bytes>::default()).unwrap();
+        let (answer, connection) = if protocol == "h2" {
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            let connection = tokio::spawn(async move { drop(connection.await) });
+            (sender.send_request(request).await.unwrap(), connection)
+        } else {
+            let (mut sender, connection) = http1::handshake(io).await.unwrap();
+            let connection = tokio::spawn(async move { drop(connection.await) });
+            (sender.send_request(request).await.unwrap(), connection)
+        };
+        let mut body = answer.into_body();
+        assert!(body.frame().await.unwrap().is_ok());
+        tokio::time::timeout(PATIENCE, trial.ended.cancelled()).await.expect("the answer ends");
+        drop((body, connection));
+        trial.end().await;
+    }
+}
+
+#[tokio::test]
+async fn those_who_are_answered_keep_their_place() {
+    let trial = Trial::start(Limits { connections: 4, per_address: 4, ..only(|_| {}) }).await;
+    let mut busy = vec![];
+    for _ in 0..4 {
+        let io = TokioIo::new(trial.tls("http/1.1").await);
+        let (mut sender, connection) = http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("/endless").header("host", "x").body(Full::<Bytes>::default()).unwrap();
+        busy.push((sender.send_request(request).await.unwrap().into_body(), sender));
+    }
+    closed(&mut trial.tcp().await).await;
+    for (body, _) in &mut busy {
+        assert!(body.frame().await.unwrap().is_ok());
+    }
+    drop(busy);
+    trial.end().await;
+}
+
+#[test]
+fn a_network_of_ipv6_is_one_address() {
+    let of = |text: &str| address(SocketAddr::new(text.parse().unwrap(), 1)).to_string();
+    for (peer, expected) in [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("::1", "::"),
+    ] {
+        assert_eq!(of(peer), expected);
+    }
+}
