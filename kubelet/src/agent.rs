@@ -19,7 +19,7 @@ use crate::{
     Config,
     eviction::{self, Shortages},
     images::{Images, ImagesConfig},
-    net::{Cidr, NetConfig, NetworkState, PodNetwork, ServicesConfig, run_services},
+    net::{Cidr, NetConfig, NetworkState, PodNetwork, ServicesConfig, run_repair, run_services},
     node,
     pods::{
         self, allocation::Allocations, node_context::NodeContext, recorder::Recorder, roster::Roster,
@@ -124,6 +124,13 @@ async fn connect(
     let alive: Vec<String> = node.runtime.sandboxes().into_iter().map(|sandbox| sandbox.pod_uid).collect();
     network.retain(&alive).await.context("cannot remove links without a pod")?;
     let net_config = network.config().clone();
+    let damaged = Arc::new(tokio::sync::Notify::new());
+    let local = match config.cluster_dns {
+        Some(IpAddr::V4(dns)) => vec![dns],
+        Some(IpAddr::V6(_)) | None => vec![],
+    };
+    let repair = run_repair(network.clone(), local, damaged.clone(), shutdown.clone());
+    let repair = async { repair.await.context("cannot watch over the pod network") };
     let _ = node.network.set(network);
     state.send_modify(|state| state.open = true);
     let services = ServicesConfig {
@@ -132,12 +139,13 @@ async fn connect(
         cluster_dns: config.cluster_dns,
         cluster_domain: config.cluster_domain.clone(),
         state,
+        damaged,
     };
     let pods = async {
         pods::run(node.clone(), directory, shutdown.clone()).await;
         Ok(())
     };
-    tokio::try_join!(run_services(services, net_config, shutdown.clone()), pods)?;
+    tokio::try_join!(run_services(services, net_config, shutdown.clone()), repair, pods)?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The cluster DNS server of this node: the names of Services and pods, and the way out for all others.
 
 mod forward;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod zone;
@@ -13,20 +14,25 @@ use std::time::Duration;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::Name;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::proxy::catalog::Catalog;
 pub use forward::servers_of;
+use shares::Shares;
 use zone::{Answer, Zone};
 
 /// Questions that may be on the way to other servers, and TCP connections that may be open.
 const FORWARDED: usize = 512;
 const CONNECTIONS: usize = 256;
+/// How many of them one client may have.
+const FORWARDED_OF_CLIENT: usize = 128;
+const CONNECTIONS_OF_CLIENT: usize = 32;
 const IDLE: Duration = Duration::from_secs(10);
+/// The pause after the system refused something: it is out of descriptors, most likely.
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug)]
 pub struct DnsConfig {
@@ -41,26 +47,27 @@ pub struct DnsConfig {
 struct Server {
     zone: Zone,
     upstream: Vec<SocketAddr>,
-    forwarded: Semaphore,
+    forwarded: Shares,
 }
 
-/// Answers on UDP and TCP until `shutdown`.
+/// Answers on UDP and TCP until `shutdown`. Nothing that clients do, and no want of descriptors, ends it.
 pub async fn run(config: DnsConfig, catalog: Catalog, shutdown: CancellationToken) -> io::Result<()> {
     let udp = Arc::new(UdpSocket::bind(config.address).await?);
     let tcp = TcpListener::bind(udp.local_addr()?).await?;
     let server = Arc::new(Server {
         zone: Zone::new(catalog, &config.domain),
         upstream: config.upstream,
-        forwarded: Semaphore::new(FORWARDED),
+        forwarded: Shares::new(FORWARDED, FORWARDED_OF_CLIENT),
     });
     tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
-        result = serve_udp(udp, server.clone()) => result,
-        result = serve_tcp(tcp, server) => result,
+        () = shutdown.cancelled() => {}
+        () = serve_udp(udp, server.clone()) => {}
+        () = serve_tcp(tcp, server) => {}
     }
+    Ok(())
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) -> io::Result<()> {
+async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; 4096];
     loop {
@@ -69,7 +76,11 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) -> io::Result<()
                 Ok(received) => received,
                 // The kernel tells of a client that went away before its answer.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    warn!(%error, "cannot receive DNS questions");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
             },
             Some(_) = tasks.join_next() => continue,
         };
@@ -80,7 +91,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) -> io::Result<()
         }
         let (socket, server) = (socket.clone(), server.clone());
         tasks.spawn(async move {
-            if let Some(answer) = server.respond(&query, false).await
+            if let Some(answer) = server.respond(&query, client.ip(), false).await
                 && let Err(error) = socket.send_to(&answer, client).await
             {
                 debug!(%error, %client, "cannot answer a DNS question");
@@ -89,15 +100,26 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) -> io::Result<()
     }
 }
 
-async fn serve_tcp(listener: TcpListener, server: Arc<Server>) -> io::Result<()> {
+async fn serve_tcp(listener: TcpListener, server: Arc<Server>) {
+    let shares = Shares::new(CONNECTIONS, CONNECTIONS_OF_CLIENT);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => {
-                let (stream, _) = accepted?;
-                let server = server.clone();
-                connections.spawn(async move { server.talk(stream).await });
-            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, client)) => {
+                    // Who has too many open, or comes when there are no more, asks again.
+                    let Some(share) = shares.take(client.ip()) else { continue };
+                    let server = server.clone();
+                    connections.spawn(async move {
+                        server.talk(stream, client.ip()).await;
+                        drop(share);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "a DNS connection was not accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
             Some(_) = connections.join_next() => {}
         }
     }
@@ -106,17 +128,17 @@ async fn serve_tcp(listener: TcpListener, server: Arc<Server>) -> io::Result<()>
 // === impl Server ===
 
 impl Server {
-    async fn talk(&self, mut stream: TcpStream) {
+    async fn talk(&self, mut stream: TcpStream, client: IpAddr) {
         while let Ok(Ok(query)) = timeout(IDLE, forward::read_message(&mut stream)).await {
-            let Some(answer) = self.respond(&query, true).await else { return };
-            if forward::write_message(&mut stream, &answer).await.is_err() {
+            let Some(answer) = self.respond(&query, client, true).await else { return };
+            if !matches!(timeout(IDLE, forward::write_message(&mut stream, &answer)).await, Ok(Ok(()))) {
                 return;
             }
         }
     }
 
     /// The bytes to send back; nothing for what is no question.
-    async fn respond(&self, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
+    async fn respond(&self, bytes: &[u8], client: IpAddr, tcp: bool) -> Option<Vec<u8>> {
         let query = Message::from_vec(bytes).ok()?;
         if query.metadata.message_type != MessageType::Query {
             return None;
@@ -130,7 +152,7 @@ impl Server {
         let mut response = response_to(&query);
         match self.zone.answer(question.name(), question.query_type()) {
             Answer::Elsewhere => {
-                return match self.forward(bytes, tcp).await {
+                return match self.forward(bytes, client, tcp).await {
                     Some(answer) => Some(answer),
                     None => failure(&query, ResponseCode::ServFail),
                 };
@@ -141,7 +163,7 @@ impl Server {
             }
             Answer::Alias { cname, target } => {
                 response.add_answer(cname);
-                self.resolve_alias(&mut response, &query, question, target).await;
+                self.resolve_alias(&mut response, &query, question, (target, client)).await;
             }
         }
         let limit = if tcp { usize::from(u16::MAX) } else { usize::from(query.max_payload().max(512)) };
@@ -150,7 +172,13 @@ impl Server {
     }
 
     /// Adds what is known of an alias's target: from our own names, or from the others.
-    async fn resolve_alias(&self, response: &mut Message, query: &Message, question: &Query, target: Name) {
+    async fn resolve_alias(
+        &self,
+        response: &mut Message,
+        query: &Message,
+        question: &Query,
+        (target, client): (Name, IpAddr),
+    ) {
         match self.zone.answer(&target, question.query_type()) {
             Answer::Here { answers, .. } => {
                 response.add_answers(answers);
@@ -164,7 +192,8 @@ impl Server {
                 further.metadata.recursion_desired = true;
                 further.add_query(Query::query(target, question.query_type()));
                 let Ok(bytes) = further.to_vec() else { return };
-                let answer = self.forward(&bytes, false).await.and_then(|a| Message::from_vec(&a).ok());
+                let answer =
+                    self.forward(&bytes, client, false).await.and_then(|a| Message::from_vec(&a).ok());
                 if let Some(answer) = answer {
                     response.add_answers(answer.answers);
                 }
@@ -172,8 +201,8 @@ impl Server {
         }
     }
 
-    async fn forward(&self, query: &[u8], tcp: bool) -> Option<Vec<u8>> {
-        let _slot = self.forwarded.try_acquire().ok()?;
+    async fn forward(&self, query: &[u8], client: IpAddr, tcp: bool) -> Option<Vec<u8>> {
+        let _slot = self.forwarded.take(client)?;
         forward::ask(&self.upstream, query, tcp).await
     }
 }

@@ -53,7 +53,7 @@ async fn names_of_services_and_pods_resolve_as_with_coredns() {
     client.connect(address).await.unwrap();
     use RecordType as R;
     use ResponseCode as C;
-    let cases: [(&str, R, C, &[&str]); 15] = [
+    let cases: [(&str, R, C, &[&str]); 18] = [
         ("web.ns.svc.cluster.local.", R::A, C::NoError, &["10.96.0.20"]),
         ("WEB.ns.svc.cluster.local.", R::A, C::NoError, &["10.96.0.20"]),
         ("web.ns.svc.cluster.local.", R::AAAA, C::NoError, &[]),
@@ -66,6 +66,9 @@ async fn names_of_services_and_pods_resolve_as_with_coredns() {
         ("_http._tcp.web.ns.svc.cluster.local.", R::SRV, C::NoError, &["0 100 80 web.ns.svc.cluster.local."]),
         ("_https._tcp.web.ns.svc.cluster.local.", R::SRV, C::NXDomain, &[]),
         ("20.0.96.10.in-addr.arpa.", R::PTR, C::NoError, &["web.ns.svc.cluster.local."]),
+        ("2.0.244.10.in-addr.arpa.", R::PTR, C::NoError, &["db-0.db.ns.svc.cluster.local."]),
+        ("2.0.244.10.in-addr.arpa.", R::A, C::NoError, &[]),
+        ("3.0.244.10.in-addr.arpa.", R::PTR, C::ServFail, &[]),
         ("10-1-2-3.ns.pod.cluster.local.", R::A, C::NoError, &["10.1.2.3"]),
         ("out.ns.svc.cluster.local.", R::A, C::NoError, &["web.ns.svc.cluster.local.", "10.96.0.20"]),
         ("example.com.", R::A, C::ServFail, &[]),

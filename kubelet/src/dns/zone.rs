@@ -179,18 +179,27 @@ impl Zone {
         Found::Records(answers, additionals)
     }
 
+    /// A Service's address has its name; an endpoint's has one where it has a host name (DNS specification 1.1.0, 2.4.3).
     fn reverse(&self, name: &Name, ip: Ipv4Addr, kind: RecordType) -> Answer {
-        let Some(key) = self.catalog.service_of_ip(ip) else { return Answer::Elsewhere };
-        let Ok(target) = Name::from_ascii(format!("{}.{}.svc.{}.", key.1, key.0, self.domain)) else {
-            return Answer::Elsewhere;
+        let under = |(namespace, service): Key, host: &str| {
+            format!("{host}{service}.{namespace}.svc.{}.", self.domain)
         };
+        let names: Vec<String> = match self.catalog.service_of_ip(ip) {
+            Some(service) => vec![under(service, "")],
+            None => {
+                let hosts = self.catalog.hosts_of_ip(ip).into_iter();
+                hosts.map(|(service, host)| under(service, &format!("{host}."))).collect()
+            }
+        };
+        let targets: Vec<Name> = names.iter().filter_map(|n| Name::from_ascii(n).ok()).collect();
+        if targets.is_empty() {
+            return Answer::Elsewhere;
+        }
         if kind != RecordType::PTR {
             return self.say(Found::Empty);
         }
-        self.say(Found::Records(
-            vec![Record::from_rdata(name.clone(), TTL, RData::PTR(PTR(target)))],
-            Vec::new(),
-        ))
+        let record = |target| Record::from_rdata(name.clone(), TTL, RData::PTR(PTR(target)));
+        self.say(Found::Records(targets.into_iter().map(record).collect(), Vec::new()))
     }
 }
 

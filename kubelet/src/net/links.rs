@@ -3,6 +3,7 @@
 //! Nothing here forks or changes the namespace of a runtime thread: work inside a pod's namespace goes through a
 //! netlink socket that a throw-away OS thread opened in there.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
@@ -13,7 +14,7 @@ use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressScope;
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{
     AddressMessageBuilder, Error, Handle, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
@@ -42,6 +43,16 @@ pub(super) struct NodeRoute {
     pub(super) link: u32,
 }
 
+/// Something of the pod network that is not there any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// A pod's link is gone or down.
+    Link(String),
+    Route(Cidr),
+    /// An address of the loopback device.
+    Address,
+}
+
 // === impl Links ===
 
 impl Links {
@@ -51,23 +62,43 @@ impl Links {
         Ok(Links { handle, task: tokio::spawn(connection) })
     }
 
-    /// Word of every change of the host's own links and addresses.
+    /// Word of every change of the host's own links, addresses and ways to other nodes.
     ///
     /// On a connection of its own: the kernel's notes carry the numbers of the requests they come from, and would be
     /// taken for the answers to ours.
     pub(super) fn changes() -> Result<impl Stream<Item = ()> + Unpin, NetError> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
         let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
         let connection = Links { handle, task: tokio::spawn(connection) };
         Ok(messages.filter_map(move |(message, _)| {
             let _kept = &connection;
-            let pods = match &message.payload {
+            let tells = match &message.payload {
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
-                ) => name_of(link).is_some_and(is_pod_link),
-                _ => false,
+                ) => !name_of(link).is_some_and(is_pod_link),
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+                ) => of_nodes(route),
+                _ => true,
             };
-            std::future::ready((!pods).then_some(()))
+            std::future::ready(tells.then_some(()))
+        }))
+    }
+
+    /// Word of what was taken away from the host's network: links of pods, routes of ours, addresses on loopback.
+    pub(super) fn losses() -> Result<impl Stream<Item = Loss> + Unpin, NetError> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let connection = Links { handle, task: tokio::spawn(connection) };
+        Ok(messages.filter_map(move |(message, _)| {
+            let _kept = &connection;
+            let loss = match &message.payload {
+                NetlinkPayload::InnerMessage(message) => loss(message),
+                // Word was lost: everything is looked at.
+                NetlinkPayload::Overrun(_) => Some(Loss::Address),
+                _ => None,
+            };
+            std::future::ready(loss)
         }))
     }
 
@@ -121,13 +152,33 @@ impl Links {
         let veth = LinkVeth::new(pod.name, "eth0")
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .mtu(pod.mtu)
-            .up()
             .build();
         self.handle.link().add(veth).execute().await.map_err(NetError::netlink("add the pod's veth pair"))?;
+        // Before it is up: no word of the pod's is heard until it can only speak for itself.
+        guard(pod.name)?;
         let index = self.index(pod.name).await?.ok_or(NetError::LinkGone)?;
+        self.set_up(index).await?;
         let inside = Links::inside(&netns)?;
         let (inner, outer) = tokio::join!(inside.configure_pod_end(pod.addr), self.route_pod(index, pod));
         inner.and(outer)
+    }
+
+    async fn set_up(&self, index: u32) -> Result<(), NetError> {
+        let up = LinkUnspec::new_with_index(index).up().build();
+        self.handle.link().set(up).execute().await.map_err(NetError::netlink("set the pod's link up"))
+    }
+
+    /// The host's end of a pod's link, up and with its route, where the link is there.
+    pub(super) async fn mend_pod(
+        &self,
+        name: &str,
+        addr: Ipv4Addr,
+        node_ip: Ipv4Addr,
+    ) -> Result<bool, NetError> {
+        let Some(index) = self.index(name).await? else { return Ok(false) };
+        self.set_up(index).await?;
+        self.route_from_host((addr, 32), index, node_ip, "route to the pod").await?;
+        Ok(true)
     }
 
     async fn configure_pod_end(&self, addr: Ipv4Addr) -> Result<(), NetError> {
@@ -141,8 +192,7 @@ impl Links {
             .await
             .map_err(NetError::netlink("give the pod its address"))?;
         // The kernel cannot do this when it makes the pair: an end without its peer cannot be up.
-        let up = LinkUnspec::new_with_index(eth0).up().build();
-        self.handle.link().set(up).execute().await.map_err(NetError::netlink("set the pod's link up"))?;
+        self.set_up(eth0).await?;
         let gateway = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(GATEWAY, 32)
             .output_interface(eth0)
@@ -193,10 +243,21 @@ impl Links {
 
     /// Names of the pod links that exist on the host.
     pub(super) async fn pod_links(&self) -> Result<Vec<String>, NetError> {
+        self.pod_links_where(|_| true).await
+    }
+
+    /// Those of them that are up.
+    pub(super) async fn pod_links_up(&self) -> Result<Vec<String>, NetError> {
+        self.pod_links_where(|link| link.header.flags.contains(LinkFlags::Up)).await
+    }
+
+    async fn pod_links_where(&self, wanted: impl Fn(&LinkMessage) -> bool) -> Result<Vec<String>, NetError> {
         let mut list = self.handle.link().get().execute();
         let mut found = Vec::new();
         while let Some(link) = list.try_next().await.map_err(NetError::netlink("list links"))? {
-            found.extend(name_of(&link).filter(|name| is_pod_link(name)).map(str::to_owned));
+            if wanted(&link) {
+                found.extend(name_of(&link).filter(|name| is_pod_link(name)).map(str::to_owned));
+            }
         }
         Ok(found)
     }
@@ -243,6 +304,11 @@ impl Links {
         Ok(self.our_routes().await?.iter().filter_map(node_route).collect())
     }
 
+    /// The single addresses and ranges of the host's own routes of ours: to this node's pods and services.
+    pub(super) async fn own_routes(&self) -> Result<HashSet<Cidr>, NetError> {
+        Ok(self.our_routes().await?.iter().filter_map(destination).collect())
+    }
+
     /// Removes every route we made: for a purge.
     pub(super) async fn remove_our_routes(&self) -> Result<(), NetError> {
         for route in self.our_routes().await? {
@@ -272,6 +338,52 @@ pub(super) struct PodLink<'a> {
     pub(super) addr: Ipv4Addr,
     pub(super) node_ip: Ipv4Addr,
     pub(super) mtu: u32,
+}
+
+fn loss(message: &RouteNetlinkMessage) -> Option<Loss> {
+    match message {
+        RouteNetlinkMessage::DelLink(link) => {
+            name_of(link).filter(|n| is_pod_link(n)).map(|n| Loss::Link(n.to_owned()))
+        }
+        RouteNetlinkMessage::NewLink(link) if !link.header.flags.contains(LinkFlags::Up) => {
+            name_of(link).filter(|n| is_pod_link(n)).map(|n| Loss::Link(n.to_owned()))
+        }
+        RouteNetlinkMessage::DelRoute(route) if route.header.protocol == ROUTE_PROTOCOL => {
+            destination(route).map(Loss::Route)
+        }
+        RouteNetlinkMessage::DelAddress(address) if address.header.index == LOOPBACK_INDEX => {
+            Some(Loss::Address)
+        }
+        _ => None,
+    }
+}
+
+fn destination(route: &RouteMessage) -> Option<Cidr> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(a)) => {
+            Some(Cidr::new(*a, route.header.destination_prefix_length))
+        }
+        _ => None,
+    })
+}
+
+/// Whether a change of this route may change the way to another node: those to this node's pods do not.
+fn of_nodes(route: &RouteMessage) -> bool {
+    route.header.protocol != ROUTE_PROTOCOL || node_route(route).is_some()
+}
+
+/// A pod speaks for its own address alone (strict reverse path), and tells this node of no way out (no IPv6, whose router
+/// advertisements it could send: CVE-2020-10749).
+fn guard(link: &str) -> Result<(), NetError> {
+    super::sysctl(&format!("net/ipv4/conf/{link}/rp_filter"), "1")?;
+    for (key, value) in [("accept_ra", "0"), ("disable_ipv6", "1")] {
+        match super::sysctl(&format!("net/ipv6/conf/{link}/{key}"), value) {
+            // A kernel without IPv6 needs no guard against it.
+            Err(NetError::Sysctl { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 fn is_pod_link(name: &str) -> bool {

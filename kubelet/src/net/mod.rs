@@ -6,11 +6,16 @@
 
 mod addresses;
 mod links;
+mod nft_events;
 mod nodes;
 mod records;
+mod repair;
+#[cfg(test)]
+mod repair_tests;
 mod rules;
 mod services;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -21,6 +26,7 @@ use sha2::{Digest, Sha256};
 
 pub use coracle_api::Cidr;
 pub use nodes::{NetworkState, run_node_routes};
+pub use repair::run_repair;
 pub use rules::{HostPort, Protocol, apply as apply_rules};
 pub use services::{ServicesConfig, run_services};
 
@@ -82,8 +88,18 @@ struct Inner {
     links: Links,
     records: Records,
     pool: Mutex<AddressPool>,
+    /// The links of connected pods, by name: what is taken away of these is mended.
+    wanted: Mutex<HashMap<String, WantedLink>>,
+    /// Held by what connects and disconnects pods, and by itself by what mends.
+    mending: tokio::sync::RwLock<()>,
     /// One replacement of the host-port rules at a time, so that the last one tells the newest state.
     rules: tokio::sync::Mutex<()>,
+}
+
+/// A pod's link that should be there.
+struct WantedLink {
+    uid: String,
+    ip: Ipv4Addr,
 }
 
 // === impl PodNetwork ===
@@ -98,15 +114,26 @@ impl PodNetwork {
         let records = Records::open(config.state_dir.join("pods"))?;
         let mut pool = AddressPool::new(config.pod_cidr);
         let present = links.pod_links().await?;
+        let mut wanted = HashMap::new();
         for (uid, record) in records.all()? {
-            if present.contains(&link_name(&uid)) {
+            let name = link_name(&uid);
+            // One whose link is gone is connected again, if its namespace is still there.
+            if present.contains(&name) || record.netns.as_ref().is_some_and(|netns| netns.exists()) {
                 pool.adopt(&uid, record.ip);
+                wanted.insert(name, WantedLink { uid, ip: record.ip });
             } else {
                 records.remove(&uid)?;
             }
         }
-        let inner =
-            Inner { config, links, records, pool: Mutex::new(pool), rules: tokio::sync::Mutex::new(()) };
+        let inner = Inner {
+            config,
+            links,
+            records,
+            pool: Mutex::new(pool),
+            wanted: Mutex::new(wanted),
+            mending: tokio::sync::RwLock::default(),
+            rules: tokio::sync::Mutex::new(()),
+        };
         let network = PodNetwork { inner: Arc::new(inner) };
         network.replace_rules().await?;
         Ok(network)
@@ -120,6 +147,7 @@ impl PodNetwork {
         ports: &[HostPort],
     ) -> Result<PodAddress, NetError> {
         let inner = &self.inner;
+        let turn = inner.mending.read().await;
         if let Some(record) = inner.records.get(pod_uid)? {
             return Ok(PodAddress { ip: record.ip });
         }
@@ -127,6 +155,7 @@ impl PodNetwork {
         match self.connect(pod_uid, netns, addr, ports).await {
             Ok(()) => Ok(PodAddress { ip: addr }),
             Err(error) => {
+                drop(turn);
                 self.teardown(pod_uid).await?;
                 Err(error)
             }
@@ -141,19 +170,64 @@ impl PodNetwork {
         ports: &[HostPort],
     ) -> Result<(), NetError> {
         let (inner, name) = (&self.inner, link_name(uid));
-        // A link without a record is left over from a set-up that was interrupted.
-        inner.links.remove(&name).await?;
-        let (node_ip, mtu) = (inner.config.node_ip, inner.config.mtu);
-        inner.links.connect_pod(&PodLink { name: &name, netns, addr, node_ip, mtu }).await?;
-        if !ports.is_empty() {
-            // Lets programs of the node use a host port by 127.0.0.1; the input chain guards loopback on this link.
-            sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
-        }
-        inner.records.put(uid, &PodRecord { ip: addr, ports: ports.to_vec() })?;
+        self.link(&name, netns, addr, ports).await?;
+        inner
+            .records
+            .put(uid, &PodRecord { ip: addr, ports: ports.to_vec(), netns: Some(netns.to_owned()) })?;
+        inner.wanted.lock().insert(name, WantedLink { uid: uid.to_owned(), ip: addr });
         if !ports.is_empty() {
             self.replace_rules().await?;
         }
         Ok(())
+    }
+
+    async fn link(
+        &self,
+        name: &str,
+        netns: &Path,
+        addr: Ipv4Addr,
+        ports: &[HostPort],
+    ) -> Result<(), NetError> {
+        let Inner { links, config, .. } = &*self.inner;
+        // A link without a record is left over from a set-up that was interrupted.
+        links.remove(name).await?;
+        let (node_ip, mtu) = (config.node_ip, config.mtu);
+        links.connect_pod(&PodLink { name, netns, addr, node_ip, mtu }).await?;
+        if !ports.is_empty() {
+            // Lets programs of the node use a host port by 127.0.0.1; the input chain guards loopback on this link.
+            sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
+        }
+        Ok(())
+    }
+
+    /// Makes again what is missing of addresses, routes and links; says how many pods that concerned.
+    async fn mend(&self, local: &[Ipv4Addr]) -> Result<usize, NetError> {
+        let inner = &self.inner;
+        let _alone = inner.mending.write().await;
+        let Inner { links, config, .. } = &**inner;
+        for address in local.iter().chain([&GATEWAY]) {
+            links.add_local_address(*address).await?;
+        }
+        links.route_to_loopback(config.service_cidr, config.node_ip).await?;
+        let (present, routes) = (links.pod_links_up().await?, links.own_routes().await?);
+        let missing: Vec<(String, String, Ipv4Addr)> = {
+            let wanted = inner.wanted.lock();
+            let lacking = wanted
+                .iter()
+                .filter(|(name, link)| !present.contains(*name) || !routes.contains(&Cidr::new(link.ip, 32)));
+            lacking.map(|(name, link)| (name.clone(), link.uid.clone(), link.ip)).collect()
+        };
+        for (name, uid, ip) in &missing {
+            if links.mend_pod(name, *ip, config.node_ip).await? {
+                continue;
+            }
+            let Some(PodRecord { netns: Some(netns), ports, .. }) = inner.records.get(uid)? else { continue };
+            // One pod whose namespace is going must not keep the others from their links.
+            if let Err(error) = self.link(name, &netns, *ip, &ports).await {
+                tracing::warn!(uid, ?error, "a pod cannot be connected again");
+            }
+        }
+        Ok(missing.len())
     }
 
     /// The address of a connected pod.
@@ -164,10 +238,13 @@ impl PodNetwork {
     /// Disconnects a pod and frees its address. An unknown pod is fine.
     pub async fn teardown(&self, pod_uid: &str) -> Result<(), NetError> {
         let inner = &self.inner;
-        let record = inner.records.get(pod_uid)?;
-        inner.links.remove(&link_name(pod_uid)).await?;
+        let turn = inner.mending.read().await;
+        let (record, name) = (inner.records.get(pod_uid)?, link_name(pod_uid));
+        inner.wanted.lock().remove(&name);
+        inner.links.remove(&name).await?;
         inner.records.remove(pod_uid)?;
         inner.pool.lock().release(pod_uid);
+        drop(turn);
         match record {
             Some(record) if !record.ports.is_empty() => self.replace_rules().await,
             Some(_) | None => Ok(()),

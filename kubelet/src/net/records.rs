@@ -15,6 +15,9 @@ pub(super) struct PodRecord {
     pub(super) ip: Ipv4Addr,
     #[serde(default)]
     pub(super) ports: Vec<HostPort>,
+    /// Where the pod's network namespace is; unknown of records of an earlier version.
+    #[serde(default)]
+    pub(super) netns: Option<PathBuf>,
 }
 
 pub(super) struct Records {

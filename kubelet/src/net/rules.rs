@@ -138,6 +138,9 @@ fn masquerade_chain(out: &mut String, config: &NetConfig) -> std::fmt::Result {
 
 /// Runs `nft -f -`: everything or nothing.
 pub async fn apply(text: &str) -> Result<(), NetError> {
+    if text.is_empty() {
+        return Ok(());
+    }
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
@@ -146,6 +149,8 @@ pub async fn apply(text: &str) -> Result<(), NetError> {
         .kill_on_drop(true)
         .spawn()
         .map_err(NetError::NftMissing)?;
+    // It waits for its text, so this comes before whatever it does.
+    child.id().into_iter().for_each(super::nft_events::note_own);
     let mut stdin = child.stdin.take().expect("stdin was asked for above");
     let written = stdin.write_all(text.as_bytes()).await;
     drop(stdin);

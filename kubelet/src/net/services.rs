@@ -1,10 +1,11 @@
 //! What this node does for the cluster's network beside its own pods: Services, DNS, routes to other nodes.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{NetConfig, NetError, NetworkState, add_local_address, run_node_routes};
@@ -23,6 +24,8 @@ pub struct ServicesConfig {
     pub cluster_domain: String,
     /// Where it is told which nodes' pods can be reached.
     pub state: watch::Sender<NetworkState>,
+    /// Told when others have changed the rules of services.
+    pub damaged: Arc<Notify>,
 }
 
 /// Runs the service proxy, the DNS server and the node routes until `shutdown`, or until one of them fails.
@@ -60,8 +63,11 @@ pub async fn run_services(
         Ok(())
     };
     let failed = |what: &'static str| move |error: NetError| anyhow::Error::new(error).context(what);
-    let rules =
-        async { proxy::run(proxy, catalog.clone(), shutdown.clone()).await.map_err(failed("service proxy")) };
+    let rules = async {
+        proxy::run(proxy, catalog.clone(), config.damaged, shutdown.clone())
+            .await
+            .map_err(failed("service proxy"))
+    };
     let routes = async {
         let routes =
             run_node_routes(config.client.clone(), config.node_name.clone(), config.state, shutdown.clone());

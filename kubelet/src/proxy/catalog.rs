@@ -53,6 +53,8 @@ struct State {
     slices: HashMap<Key, (Key, Vec<Endpoint>)>,
     by_service: HashMap<Key, BTreeSet<String>>,
     by_ip: HashMap<Ipv4Addr, Key>,
+    /// Host names of endpoints, with their Service and how many slices say so.
+    hosts: HashMap<Ipv4Addr, BTreeMap<(Key, String), usize>>,
     dirty: BTreeSet<Key>,
     lists_pending: Option<usize>,
 }
@@ -170,6 +172,11 @@ impl Catalog {
         self.inner.state.lock().by_ip.get(&ip).cloned()
     }
 
+    /// The host names that ready endpoints have at an address, each with its Service.
+    pub fn hosts_of_ip(&self, ip: Ipv4Addr) -> Vec<(Key, String)> {
+        self.inner.state.lock().hosts.get(&ip).into_iter().flat_map(|h| h.keys().cloned()).collect()
+    }
+
     pub fn namespace_exists(&self, namespace: &str) -> bool {
         let first = (namespace.to_owned(), String::new());
         self.inner.state.lock().services.range(first..).next().is_some_and(|((ns, _), _)| ns == namespace)
@@ -206,7 +213,19 @@ impl State {
     }
 
     fn set_slice(&mut self, key: Key, slice: Option<&EndpointSlice>) {
-        if let Some((service, _)) = self.slices.remove(&key) {
+        if let Some((service, endpoints)) = self.slices.remove(&key) {
+            for (ip, host) in hosts(&service, &endpoints) {
+                if let Some(of_ip) = self.hosts.get_mut(&ip) {
+                    if let Some(count) = of_ip.get_mut(&host).filter(|c| **c > 1) {
+                        *count -= 1;
+                    } else {
+                        of_ip.remove(&host);
+                    }
+                    if of_ip.is_empty() {
+                        self.hosts.remove(&ip);
+                    }
+                }
+            }
             if let Some(names) = self.by_service.get_mut(&service) {
                 names.remove(&key.1);
                 if names.is_empty() {
@@ -220,8 +239,20 @@ impl State {
         let service = (key.0.clone(), name.clone());
         self.by_service.entry(service.clone()).or_default().insert(key.1.clone());
         self.dirty.insert(service.clone());
-        self.slices.insert(key, (service, endpoints_of(slice)));
+        let endpoints = endpoints_of(slice);
+        for (ip, host) in hosts(&service, &endpoints) {
+            *self.hosts.entry(ip).or_default().entry(host).or_default() += 1;
+        }
+        self.slices.insert(key, (service, endpoints));
     }
+}
+
+fn hosts<'a>(
+    service: &'a Key,
+    endpoints: &'a [Endpoint],
+) -> impl Iterator<Item = (Ipv4Addr, (Key, String))> + 'a {
+    let named = endpoints.iter().filter(|e| e.ready);
+    named.filter_map(|e| Some((e.ip, (service.clone(), e.hostname.clone()?))))
 }
 
 fn key_of(object: &impl ResourceExt) -> Key {

@@ -8,7 +8,9 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -29,12 +31,23 @@ pub struct ProxyConfig {
 }
 
 /// Keeps the table equal to the catalog until `shutdown`. The table stays when this ends: pods go on.
-pub async fn run(config: ProxyConfig, catalog: Catalog, shutdown: CancellationToken) -> Result<(), NetError> {
+///
+/// `damaged` says that others have changed it.
+pub async fn run(
+    config: ProxyConfig,
+    catalog: Catalog,
+    damaged: Arc<Notify>,
+    shutdown: CancellationToken,
+) -> Result<(), NetError> {
     let mut proxy = Proxy { config, applied: HashMap::new(), whole: true };
     loop {
         let changed = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             changed = catalog.changed() => changed,
+            () = damaged.notified() => {
+                proxy.whole = true;
+                proxy.applied.keys().cloned().collect()
+            }
         };
         if let Err(error) = proxy.apply(&catalog, &changed).await {
             error!(%error, "cannot apply the rules of services; the whole table is replaced");
