@@ -109,7 +109,7 @@ impl Strategy for Pods {
             ("", None) => pod_spec::validate_pod(new),
             ("", Some(old)) => pod_spec::validate_pod_update(new, old),
             ("status", Some(_)) => addresses(new),
-            ("ephemeralcontainers", Some(_)) => ephemeral(new),
+            ("ephemeralcontainers", Some(old)) => pod_spec::validate_ephemeral_update(new, old),
             ("resize", Some(old)) => pod_spec::validate_pod_resize(new, old),
             _ => vec![],
         }
@@ -131,8 +131,10 @@ impl Strategy for Pods {
             // The binding's handler changes only what it may.
             "binding" => *new = wanted,
             "ephemeralcontainers" => {
-                if let Some(all) = wanted.at(&["spec", "ephemeralContainers"]) {
-                    new.set(&["spec", "ephemeralContainers"], all.clone());
+                // Left out means removed, which validation judges.
+                match wanted.at(&["spec", "ephemeralContainers"]) {
+                    Some(all) => new.set(&["spec", "ephemeralContainers"], all.clone()),
+                    None => drop(new.remove(&["spec", "ephemeralContainers"])),
                 }
             }
             "resize" => {
@@ -171,38 +173,6 @@ fn addresses(pod: &Object) -> Vec<FieldError> {
         FieldError::invalid(format!("status.podIPs[{i}]"), &json!(ip), rule)
     })
     .collect()
-}
-
-/// Names of ephemeral containers are their own; what they aim at is there.
-fn ephemeral(pod: &Object) -> Vec<FieldError> {
-    let name = |c: &serde_json::Value, key: &str| c[key].as_str().unwrap_or_default().to_owned();
-    let mut names: Vec<String> = ["containers", "initContainers"]
-        .iter()
-        .flat_map(|list| pod.items_at(&["spec", list]))
-        .map(|c| name(c, "name"))
-        .collect();
-    let targets = names.clone();
-    let mut errors = vec![];
-    for (i, container) in pod.items_at(&["spec", "ephemeralContainers"]).iter().enumerate() {
-        let at = format!("spec.ephemeralContainers[{i}]");
-        let (own, target) = (name(container, "name"), name(container, "targetContainerName"));
-        if own.is_empty() {
-            errors.push(FieldError::required(format!("{at}.name"), ""));
-        } else if names.contains(&own) {
-            errors.push(FieldError::duplicate(format!("{at}.name"), &json!(own)));
-        } else {
-            let bad = crate::field_names::dns1123_label(&own).into_iter();
-            errors.extend(bad.map(|why| FieldError::invalid(format!("{at}.name"), &json!(own), why)));
-        }
-        names.push(own);
-        if name(container, "image").is_empty() {
-            errors.push(FieldError::required(format!("{at}.image"), ""));
-        }
-        if !target.is_empty() && !targets.contains(&target) {
-            errors.push(FieldError::not_found(format!("{at}.targetContainerName"), &json!(target)));
-        }
-    }
-    errors
 }
 
 /// The class is decided once; later writers cannot change it.

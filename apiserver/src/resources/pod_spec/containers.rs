@@ -16,6 +16,18 @@ use crate::field_names::{dns1123_label, port_name, port_number, qualified_name};
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
+/// What only a container that is part of the pod's work can have.
+const NOT_EPHEMERAL: [&str; 8] = [
+    "ports",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+];
+
 pub(super) fn containers(at: &str, spec: &Value, volumes: &VolumeNames, errors: &mut Errors) {
     if items(spec, "containers").next().is_none() {
         errors.required(at, "");
@@ -77,8 +89,9 @@ pub(super) fn ephemeral_containers(at: &str, spec: &Value, volumes: &VolumeNames
         if !target.is_empty() && !others.contains(target) {
             errors.not_found(format!("{at}.targetContainerName"), target);
         }
-        for key in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy"] {
-            if !c[key].is_null() {
+        for key in NOT_EPHEMERAL {
+            let unset = c[key].is_null() || c[key].as_array().is_some_and(Vec::is_empty);
+            if !unset {
                 errors.forbidden(format!("{at}.{key}"), "cannot be set for an Ephemeral Container");
             }
         }

@@ -15,7 +15,7 @@ mod warnings;
 pub(super) use defaults::{pod, round_up_to_millis, template};
 pub(super) use label_keys::merge_label_keys;
 pub(super) use resize::{resized_spec, validate_pod_resize};
-pub(super) use update::validate_pod_update;
+pub(super) use update::{validate_ephemeral_update, validate_pod_update};
 pub(super) use validation::{items, job_template, replicated_template, validate_pod};
 pub(super) use volumes::{csi_driver, host_path, nfs};
 pub(super) use warnings::{pod_warnings, template_warnings};

@@ -40,6 +40,29 @@ pub(in super::super) fn validate_pod_update(new: &Object, old: &Object) -> Vec<F
     errors.0
 }
 
+/// Containers for looking into a running pod are added, never changed or removed.
+pub(in super::super) fn validate_ephemeral_update(new: &Object, old: &Object) -> Vec<FieldError> {
+    const AT: &str = "spec.ephemeralContainers";
+    let mut errors = Errors::default();
+    let empty = json!({});
+    let (is, was) = (new.at(&["spec"]).unwrap_or(&empty), old.at(&["spec"]).unwrap_or(&empty));
+    whole_pod(new, is, &mut errors);
+    if old.annotation("kubernetes.io/config.mirror").is_some() {
+        errors.forbidden("", "static pods do not support ephemeral containers");
+        return errors.0;
+    }
+    for known in items(was, "ephemeralContainers") {
+        let name = known["name"].as_str().unwrap_or_default();
+        let done = match items(is, "ephemeralContainers").find(|c| c["name"] == name) {
+            None => "removed",
+            Some(same) if same == known => continue,
+            Some(_) => "changed",
+        };
+        errors.forbidden(AT, format!("existing ephemeral containers {name:?} may not be {done}\n"));
+    }
+    errors.0
+}
+
 /// An active deadline may be set, or brought nearer.
 /// Whether anything else is worth looking at.
 fn deadline(is: &Value, was: &Value, errors: &mut Errors) -> bool {
@@ -112,4 +135,99 @@ fn without_mutable(is: &Value, was: &Value) -> Value {
         }
     }
     spec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(ephemeral: &Value) -> Object {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+            "spec": {"restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "volumes": [{"name": "v", "emptyDir": {}}],
+                "containers": [{"name": "main", "image": "a", "terminationMessagePolicy": "File",
+                    "imagePullPolicy": "Always"}]}});
+        if !ephemeral.is_null() {
+            pod["spec"]["ephemeralContainers"] = ephemeral.clone();
+        }
+        Object(pod)
+    }
+
+    fn debugger(extra: &Value) -> Value {
+        let mut c = json!({"name": "debug", "image": "b", "terminationMessagePolicy": "File",
+            "imagePullPolicy": "Always", "targetContainerName": "main"});
+        for (key, value) in extra.as_object().into_iter().flatten() {
+            c[key] = value.clone();
+        }
+        c
+    }
+
+    #[test]
+    fn ephemeral_containers_are_added_and_nothing_else() {
+        let plain = debugger(&json!({}));
+        let other = debugger(&json!({"name": "other"}));
+        let not_for = "cannot be set for an Ephemeral Container";
+        let with = |extra: Value| json!([debugger(&extra)]);
+        let cases = [
+            (json!(null), json!([plain]), ""),
+            (json!([plain]), json!([plain, other]), ""),
+            (json!([plain]), json!([other, plain]), ""),
+            (json!([plain]), json!([plain]), ""),
+            (json!([plain]), json!([]), "existing ephemeral containers \"debug\" may not be removed"),
+            (json!([plain]), json!(null), "existing ephemeral containers \"debug\" may not be removed"),
+            (json!([plain]), json!([other]), "existing ephemeral containers \"debug\" may not be removed"),
+            (
+                json!([plain]),
+                with(json!({"image": "c"})),
+                "existing ephemeral containers \"debug\" may not be changed",
+            ),
+            (json!(null), with(json!({"ports": [{"containerPort": 1, "protocol": "TCP"}]})), not_for),
+            (json!(null), with(json!({"ports": []})), ""),
+            (json!(null), with(json!({"livenessProbe": {"exec": {"command": ["x"]}}})), not_for),
+            (json!(null), with(json!({"lifecycle": {}})), not_for),
+            (json!(null), with(json!({"restartPolicy": "Always"})), not_for),
+            (json!(null), with(json!({"resources": {"limits": {"cpu": "1"}}})), not_for),
+            (
+                json!(null),
+                with(json!({"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "s"}]})),
+                not_for,
+            ),
+            (json!(null), with(json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]})), ""),
+            (json!(null), with(json!({"volumeMounts": [{"name": "x", "mountPath": "/v"}]})), "x"),
+            (json!(null), with(json!({"targetContainerName": "nobody"})), "nobody"),
+            (json!(null), with(json!({"name": "main"})), "main"),
+            (json!(null), with(json!({"image": ""})), ""),
+        ];
+        for (was, is, want) in cases {
+            let errors = validate_ephemeral_update(&pod(&is), &pod(&was));
+            let told = format!("{errors:?}");
+            let refused = !want.is_empty() || is[0]["image"] == "";
+            assert_eq!(!errors.is_empty(), refused, "{was} -> {is}: {told}");
+            assert!(told.replace("\\\"", "\"").contains(want), "{was} -> {is}: {told}");
+        }
+        let mut mirror = pod(&json!(null));
+        mirror.set(&["metadata", "annotations"], json!({"kubernetes.io/config.mirror": "x"}));
+        let errors = validate_ephemeral_update(&pod(&json!([plain])), &mirror);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+    }
+
+    #[test]
+    fn sysctls_of_shared_namespaces_are_refused_in_new_pods_only() {
+        for (name, host, refused) in [
+            ("net.ipv4.tcp_syncookies", "hostNetwork", true),
+            ("net/ipv4/tcp_syncookies", "hostNetwork", true),
+            ("net.ipv4.tcp_syncookies", "hostIPC", false),
+            ("kernel.shm_rmid_forced", "hostIPC", true),
+            ("kernel/sem", "hostIPC", true),
+            ("kernel.sem", "hostNetwork", false),
+            ("fs.mqueue.msg_max", "hostIPC", true),
+        ] {
+            let mut pod = pod(&json!(null));
+            pod.set(&["spec", host], json!(true));
+            pod.set(&["spec", "securityContext"], json!({"sysctls": [{"name": name, "value": "1"}]}));
+            let told = format!("{:?}", super::super::validate_pod(&pod));
+            let words = format!("may not be specified when '{host}' is true");
+            assert_eq!(told.contains(&words), refused, "{name} {host}: {told}");
+            assert!(validate_pod_update(&pod, &pod).is_empty(), "an old pod goes on: {name}");
+        }
+    }
 }

@@ -24,6 +24,7 @@ pub(in super::super) fn validate_pod(pod: &Object) -> Vec<FieldError> {
     if items(&spec, "ephemeralContainers").next().is_some() {
         errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
     }
+    host_sysctls("spec", &spec, &mut errors);
     let gated = items(&spec, "schedulingGates").next().is_some();
     if gated && spec["nodeName"].as_str().is_some_and(|n| !n.is_empty()) {
         errors.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared");
@@ -93,6 +94,7 @@ pub(in super::super) fn replicated_template(
 pub(in super::super) fn job_template(at: &str, template: &Value, errors: &mut Errors) {
     labels(&format!("{at}.labels"), template["metadata"].get("labels"), errors);
     pod_spec(&format!("{at}.spec"), &template["spec"], errors);
+    host_sysctls(&format!("{at}.spec"), &template["spec"], errors);
     if items(&template["spec"], "ephemeralContainers").next().is_some() {
         let at = format!("{at}.spec.ephemeralContainers");
         errors.forbidden(at, "ephemeral containers not allowed in pod template");
@@ -192,6 +194,27 @@ fn sysctls(at: &str, context: &Value, errors: &mut Errors) {
             errors.invalid(at, name, detail);
         } else if !seen.insert(name) {
             errors.duplicate(at, name);
+        }
+    }
+}
+
+/// A sysctl of a namespace that the pod shares with its node would be set for the whole node. Not asked of pods that
+/// exist: they may be older than the rule.
+fn host_sysctls(at: &str, spec: &Value, errors: &mut Errors) {
+    for (i, sysctl) in items(&spec["securityContext"], "sysctls").enumerate() {
+        let name = sysctl["name"].as_str().unwrap_or_default();
+        // Either separator will do.
+        let plain = if name.find('/') < name.find('.').or(Some(name.len())) && name.contains('/') {
+            name.replace('/', ".")
+        } else {
+            name.to_owned()
+        };
+        let ipc = plain == "kernel.sem"
+            || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| plain.starts_with(prefix));
+        let shared = [("hostNetwork", plain.starts_with("net.")), ("hostIPC", ipc)];
+        for (field, _) in shared.iter().filter(|(field, own)| *own && spec[*field] == true) {
+            let at = format!("{at}.securityContext.sysctls[{i}].name");
+            errors.invalid(at, name, format!("may not be specified when '{field}' is true"));
         }
     }
 }
