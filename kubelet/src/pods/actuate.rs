@@ -27,8 +27,8 @@ impl Worker {
         if let Some(pending) = &grant.pending {
             let known = self.view.pending.as_ref().map(|known| known.generation);
             if known != Some(pending.generation) {
-                let message = event_message("Deferred", &grant.desired, generation, &pending.message);
-                self.node.recorder.warning(about.clone(), "ResizeDeferred", message);
+                let message = event_message(pending.reason, &grant.desired, generation, &pending.message);
+                self.node.recorder.warning(about.clone(), &format!("Resize{}", pending.reason), message);
             }
         }
         self.view.pending = grant.pending;

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     resize::{same_resources, with_resources_of},
-    resources::{ResourceList, pod_request, qos},
+    resources::{ResourceList, milli, pod_request, qos},
     view::{spec_of, uid_of},
 };
 use crate::{cri::Qos, node::admission::fits};
@@ -23,9 +23,11 @@ pub(crate) struct Allocations {
     grants: Mutex<HashMap<String, Grant>>,
 }
 
-/// Why a wish waits: the message of `PodResizePending`, whose reason is `Deferred`.
+/// Why a wish waits: the condition `PodResizePending`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Pending {
+    /// `Infeasible`: more than the whole node has; `Deferred`: there may be room later.
+    pub(crate) reason: &'static str,
     pub(crate) message: String,
     pub(crate) generation: Option<i64>,
     pub(crate) since: Timestamp,
@@ -106,15 +108,19 @@ fn settle(grants: &mut HashMap<String, Grant>, allocatable: &ResourceList, now: 
     for uid in waiting {
         let desired = grants[&uid].desired.clone();
         let others = grants.iter().filter(|(other, _)| **other != uid).map(|(_, grant)| &*grant.allocated);
-        let answer = fits(&desired, &others.collect::<Vec<_>>(), Some(allocatable));
+        let answer =
+            feasible(&desired, allocatable).map_err(|message| ("Infeasible", message)).and_then(|()| {
+                fits(&desired, &others.collect::<Vec<_>>(), Some(allocatable))
+                    .map_err(|refused| ("Deferred", refused.message))
+            });
         let Some(grant) = grants.get_mut(&uid) else { continue };
         let before = grant.pending.take();
         match answer {
             Ok(()) => grant.allocated = desired,
-            Err(refused) => {
+            Err((reason, message)) => {
                 let since = before.as_ref().map_or(now, |old| old.since);
                 let generation = desired.metadata.generation;
-                grant.pending = Some(Pending { message: refused.message, generation, since });
+                grant.pending = Some(Pending { reason, message, generation, since });
                 if grant.pending == before {
                     continue;
                 }
@@ -122,6 +128,21 @@ fn settle(grants: &mut HashMap<String, Grant>, allocatable: &ResourceList, now: 
         }
         grant.wake.notify_one();
     }
+}
+
+/// Whether the node could give it, were no other pod there.
+fn feasible(pod: &Pod, allocatable: &ResourceList) -> Result<(), String> {
+    for (name, unit) in [("cpu", 1), ("memory", 1000)] {
+        let wanted = pod_request(spec_of(pod), name);
+        let capacity = milli(Some(allocatable), name).unwrap_or(0);
+        if wanted > capacity {
+            let (wanted, capacity) = (wanted / unit, capacity / unit);
+            return Err(format!(
+                "Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Who asks for no more comes first; then by priority, by class, and by how long they have waited.
@@ -188,7 +209,12 @@ mod tests {
         }
         ledger.update(&pod("b", "9", 0), now);
         let pending = ledger.grant("b").unwrap().pending.unwrap();
-        let message = "Node didn't have enough resource: cpu, requested: 9000, used: 3000, capacity: 4000";
-        assert_eq!((pending.message.as_str(), pending.generation), (message, Some(2)));
+        let message = "Node didn't have enough capacity: cpu, requested: 9000, capacity: 4000";
+        assert_eq!((pending.reason, pending.message.as_str()), ("Infeasible", message));
+        assert_eq!(pending.generation, Some(2));
+        ledger.update(&pod("b", "3", 0), now);
+        let pending = ledger.grant("b").unwrap().pending.unwrap();
+        let message = "Node didn't have enough resource: cpu, requested: 3000, used: 3000, capacity: 4000";
+        assert_eq!((pending.reason, pending.message.as_str()), ("Deferred", message));
     }
 }

@@ -78,7 +78,7 @@ fn resize_conditions(view: &PodView, phase: &str) -> Vec<PodCondition> {
     let pending = view
         .pending
         .iter()
-        .map(|p| condition(pending, Some("Deferred"), Some(&p.message), p.generation, p.since));
+        .map(|p| condition(pending, Some(p.reason), Some(&p.message), p.generation, p.since));
     let progress = view.progress.iter().map(|p| {
         let reason = p.error.is_some().then_some("Error");
         condition(progress, reason, p.error.as_ref(), p.generation, p.since)
