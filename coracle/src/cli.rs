@@ -162,6 +162,14 @@ pub struct Node {
     #[arg(long, value_name = "HOST:PORT")]
     pub insecure_loopback_registry: Vec<String>,
 
+    /// How many processes and threads one pod may have (-1: as many as the machine)
+    #[arg(long, default_value_t = 4096, value_name = "N", allow_negative_numbers = true)]
+    pub pod_max_pids: i64,
+
+    /// Sysctls beyond the safe ones that pods may set: names, or beginnings that end in `*`
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
+
     #[command(flatten)]
     pub image_policy: ImagePolicy,
 

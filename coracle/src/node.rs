@@ -187,6 +187,8 @@ fn config(
         eviction,
         images_dir: layout.images(),
         registries: options.registries.clone(),
+        pod_max_pids: (options.pod_max_pids > 0).then_some(options.pod_max_pids),
+        allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
         insecure_loopback_registries: options.insecure_loopback_registry.clone(),
         image_verification: verification(&options.image_policy),
         image_gc: GarbagePolicy {

@@ -22,17 +22,30 @@ use crate::{
     net::{Cidr, NetConfig, NetworkState, PodNetwork, ServicesConfig, run_repair, run_services},
     node,
     pods::{
-        self, allocation::Allocations, node_context::NodeContext, recorder::Recorder, roster::Roster,
+        self,
+        allocation::Allocations,
+        enforceable::{Abilities, Sysctls},
+        node_context::NodeContext,
+        recorder::Recorder,
+        roster::Roster,
         sources::Sources,
     },
     runtime::{Runtime, RuntimeConfig},
     streaming::{Endpoints, Listener},
+    sys::process,
     tasks::supervised,
 };
+
+/// Upstream's `oomScoreAdj` of a kubelet.
+const OOM_SCORE: i32 = -999;
 
 /// Runs the node until `shutdown` is cancelled. Pods go on running without it and are adopted by the next run: also by the
 /// one that follows a panic.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // As upstream's: the node's own program is the last that the kernel takes when memory is short.
+    if let Err(error) = process::set_oom_score(OOM_SCORE) {
+        tracing::warn!(%error, "the OOM killer may take this program like any other");
+    }
     supervised("node agent", || run_once(config.clone(), shutdown.clone())).await
 }
 
@@ -53,12 +66,13 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         state_dir: config.state_dir.join("runtime"),
         run_dir: config.run_dir.clone(),
         cgroup_root: format!("{}/kubepods", config.cgroup_root.trim_end_matches('/')),
-        shim_command: vec!["/proc/self/exe".into(), "shim".into()],
+        shim_arguments: vec!["shim".into()],
         seccomp_dir: config.state_dir.join("seccomp"),
         images: images.clone(),
     })
     .await
     .context("cannot open the container runtime")?;
+    let abilities = abilities(&config, &runtime)?;
     let (services, writer) = reflector::store::<Service>();
     let watch = watcher(Api::all(config.client.clone()), watcher::Config::default());
     let mut watch = Box::pin(reflector::reflector(writer, watch.default_backoff()));
@@ -76,6 +90,7 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         allocations: Allocations::new(node::allocatable(&config, capacity)),
         roster: Roster::default(),
         shortages: told,
+        abilities,
         runtime,
         images,
         network: OnceLock::new(),
@@ -110,6 +125,18 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         result = async { tokio::try_join!(registered, connected) } => drop(result?),
     }
     Ok(())
+}
+
+/// What the machine and the configuration let pods have.
+fn abilities(config: &Config, runtime: &Runtime) -> anyhow::Result<Abilities> {
+    let kernel = nix::sys::utsname::uname().context("cannot read the kernel's version")?;
+    let sysctls = Sysctls::new(&kernel.release().to_string_lossy(), &config.allowed_unsafe_sysctls);
+    Ok(Abilities {
+        sysctls: sysctls.map_err(anyhow::Error::msg).context("unsafe sysctls")?,
+        no_apparmor: runtime.no_apparmor().map(str::to_owned),
+        selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+        no_user_namespaces: Some("this node gives pods no user namespaces".to_owned()),
+    })
 }
 
 /// Opens the pod network as soon as the Node has its range, then runs all that needs it.

@@ -45,6 +45,11 @@ pub struct Config {
     pub cluster_domain: String,
     /// 110 upstream.
     pub max_pods: u32,
+    /// How many processes and threads all containers of one pod may have together; `None`: as many as the machine.
+    pub pod_max_pids: Option<i64>,
+    /// Sysctls beyond upstream's safe ones that pods may set: names, or beginnings that end in `*`. Each must belong to a
+    /// namespace that pods have of their own.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Labels and taints the node registers with.
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
@@ -104,6 +109,8 @@ impl Config {
             cluster_dns: Some(IpAddr::from([10, 96, 0, 10])),
             cluster_domain: "cluster.local".to_owned(),
             max_pods: 110,
+            pod_max_pids: Some(4096),
+            allowed_unsafe_sysctls: Vec::new(),
             labels: BTreeMap::new(),
             taints: Vec::new(),
             provider_id: None,

@@ -26,7 +26,7 @@ pub struct SandboxSpec {
     pub qos: Qos,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Qos {
     Guaranteed,
     Burstable,
@@ -34,7 +34,7 @@ pub enum Qos {
 }
 
 /// cgroup limits. `None` means: no limit.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Resources {
     pub cpu_shares: Option<u64>,
     /// Microseconds of CPU per `cpu_period` (100,000).
@@ -44,6 +44,10 @@ pub struct Resources {
     pub memory_limit: Option<i64>,
     pub pids_limit: Option<i64>,
     pub oom_score_adj: i32,
+    /// The kernel's OOM killer ends all processes together, as containers want it (version 2 alone can).
+    pub kill_together: bool,
+    /// Bytes of huge pages by their size as the kernel names it (`2MB`).
+    pub huge_pages: Vec<(String, u64)>,
 }
 
 /// A sandbox that exists: its namespace files survive a restart of the kubelet.
@@ -66,6 +70,8 @@ pub struct ContainerSpec {
     /// How often this container was started before (restart count): part of its identity and of its log file's name.
     pub attempt: u32,
     pub init: bool,
+    /// The id of a running container whose processes this one shares.
+    pub target: Option<String>,
     /// The image id that `Images` gave.
     pub image_id: String,
     /// As the user wrote it, for status.
@@ -130,6 +136,7 @@ pub struct Security {
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
     pub seccomp: Seccomp,
+    pub apparmor: AppArmor,
     /// `procMount: Unmasked`
     pub unmasked_proc: bool,
 }
@@ -142,6 +149,18 @@ pub enum Seccomp {
     Unconfined,
     /// A profile file below the kubelet's seccomp directory.
     Localhost(PathBuf),
+}
+
+/// What AppArmor profile a container runs under.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum AppArmor {
+    /// Nothing was asked for: the runtime's own, and none for privileged containers.
+    #[default]
+    Default,
+    RuntimeDefault,
+    Unconfined,
+    /// A profile that the administrator has loaded.
+    Localhost(String),
 }
 
 /// A container as the disk and the shim know it, whoever started it.

@@ -17,6 +17,9 @@ use coracle_kubelet::volumes::atomic;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
+#[path = "containers/hostile.rs"]
+mod hostile;
+
 const BUSYBOX: &str = "/bin/busybox";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -66,14 +69,15 @@ fn archive(dir: &Path) -> PathBuf {
         header.set_cksum();
         layer.append_data(&mut header, path, bytes).expect("append");
     };
-    let busybox = std::fs::read(BUSYBOX).expect("busybox");
-    for name in ["sh", "cat", "echo", "id", "sleep", "tail", "unshare", "grep", "tty", "mkdir", "test"] {
-        add(&format!("bin/{name}"), 0o755, &busybox);
-    }
-    add("bin/busybox", 0o755, &busybox);
+    add("bin/busybox", 0o755, &std::fs::read(BUSYBOX).expect("busybox"));
     add("etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\nweb:x:33:44::/srv:/bin/sh\n");
     add("etc/group", 0o644, b"root:x:0:\nweb:x:44:\nextra:x:55:web\n");
     add("tmp/here", 0o644, b"");
+    for name in
+        ["sh", "cat", "echo", "id", "sleep", "tail", "unshare", "grep", "tty", "mkdir", "test", "mknod"]
+    {
+        link(&mut layer, &format!("bin/{name}"), "busybox");
+    }
     link(&mut layer, "var/run", "/run");
     link(&mut layer, "etc/resolv.conf", "../run/resolve/stub.conf");
     let layer = layer.into_inner().expect("tar");
@@ -118,7 +122,7 @@ impl Node {
             state_dir: dir.join("state"),
             run_dir: dir.join("run"),
             cgroup_root: cgroup_root.to_owned(),
-            shim_command: vec!["/proc/self/exe".into(), "shim".into()],
+            shim_arguments: vec!["shim".into()],
             seccomp_dir: dir.join("seccomp"),
             images,
         };
@@ -130,14 +134,20 @@ impl Node {
     async fn purge(&self) {
         purge(&self.config.state_dir, &self.config.run_dir, &self.config.cgroup_root).await.expect("purge");
         assert!(!self.config.run_dir.exists(), "no directory is left");
-        let cgroup = Path::new("/sys/fs/cgroup/memory").join(&self.config.cgroup_root[1..]);
-        assert!(!cgroup.exists(), "no cgroup is left");
+        for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/devices"] {
+            let cgroup = Path::new(root).join(&self.config.cgroup_root[1..]);
+            assert!(!cgroup.exists(), "{} is left", cgroup.display());
+        }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
         assert!(!mounts.contains(&self.dir.display().to_string()), "no mount is left");
     }
 
     async fn pod(&self, uid: &str, share_pid: bool) {
-        let spec = SandboxSpec {
+        self.runtime.create_sandbox(&Self::sandbox(uid, share_pid)).await.expect("sandbox");
+    }
+
+    fn sandbox(uid: &str, share_pid: bool) -> SandboxSpec {
+        SandboxSpec {
             pod_uid: uid.to_owned(),
             namespace: "default".to_owned(),
             name: uid.to_owned(),
@@ -149,8 +159,7 @@ impl Node {
             sysctls: Vec::new(),
             resources: Resources::default(),
             qos: Qos::BestEffort,
-        };
-        self.runtime.create_sandbox(&spec).await.expect("sandbox");
+        }
     }
 
     fn spec(&self, uid: &str, script: &str) -> ContainerSpec {
@@ -161,6 +170,7 @@ impl Node {
             name: "main".to_owned(),
             attempt: 0,
             init: false,
+            target: None,
             image_id: self.image_id.clone(),
             image: "busybox:test".to_owned(),
             command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
@@ -551,6 +561,7 @@ async fn all() {
     foreign_working_directories(&node).await;
     planted_volume(&node).await;
     runtime.remove_sandbox("hostile").await.expect("remove");
+    hostile::all(&node).await;
 
     node.pod("many", false).await;
     let begun = Instant::now();

@@ -30,8 +30,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config,
+    cri::Resources,
     net::Cidr,
-    pods::{node_context::NodeContext, recorder::node_reference},
+    pods::{
+        enforceable::enforceable,
+        node_context::NodeContext,
+        recorder::node_reference,
+        resources::{cpu_shares, milli, value},
+    },
 };
 use status::{differs, status, transitions};
 
@@ -60,6 +66,27 @@ pub(crate) fn capacity(config: &Config) -> Capacity {
 /// What of that pods may have.
 pub(crate) fn allocatable(config: &Config, have: Capacity) -> BTreeMap<String, Quantity> {
     status::resources(config, have).1
+}
+
+/// What all pods may have together, as their common cgroup is held to it.
+fn ceiling(config: &Config, have: Capacity) -> Resources {
+    let allocatable = allocatable(config, have);
+    Resources {
+        cpu_shares: milli(Some(&allocatable), "cpu").map(cpu_shares),
+        memory_limit: value(Some(&allocatable), "memory").filter(|bytes| *bytes > 0),
+        pids_limit: processes(),
+        ..Resources::default()
+    }
+}
+
+/// The node itself keeps a tenth of what the kernel can number.
+fn processes() -> Option<i64> {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        text.trim().parse::<i64>().ok()
+    };
+    let most = [read("pid_max"), read("threads-max")].into_iter().flatten().min()?;
+    Some(most / 10 * 9)
 }
 
 /// Registers the node and keeps its lease and status fresh: the lease every 10 s, the status every 5 min or on change.
@@ -120,11 +147,17 @@ async fn registration(node: &NodeContext, port: u16) -> Node {
                 for reason in registered.status.iter().flat_map(|s| transitions(s, None)) {
                     tell(node, reason);
                 }
-                node.recorder.normal(
-                    about,
-                    "NodeAllocatableEnforced",
-                    "Updated Node Allocatable limit across pods",
-                );
+                match node.runtime.limit_pods(&ceiling(&node.config, node.capacity)).await {
+                    Ok(()) => {
+                        let message = "Updated Node Allocatable limit across pods";
+                        node.recorder.normal(about, "NodeAllocatableEnforced", message);
+                    }
+                    Err(error) => {
+                        let error = format!("{:#}", anyhow::Error::from(error));
+                        let message = format!("Failed to update Node Allocatable Limits: {error}");
+                        node.recorder.warning(about, "FailedNodeAllocatableEnforcement", message);
+                    }
+                }
                 return registered;
             }
             Err(error) => {
@@ -205,6 +238,7 @@ pub(crate) async fn admit(
 ) -> Result<(), admission::Rejection> {
     crate::eviction::admit(pod, &node.shortages.borrow().clone())?;
     let api: Api<Node> = Api::all(node.config.client.clone());
+    enforceable(pod, &node.abilities)?;
     match api.get(&node.config.node_name).await {
         Ok(known) => admission::admit(pod, others, &known),
         Err(error) => {

@@ -33,6 +33,10 @@ pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) ->
     let (capacity, allocatable) = resources(config, node.capacity);
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let shortages = node.shortages.borrow().clone();
+    let mut conditions = conditions(&shortages, &node.network_state.borrow(), old, Timestamp::now());
+    if let Some(why) = node.runtime.trouble() {
+        not_ready(&mut conditions, why);
+    }
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", config.node_ip.to_string()),
@@ -40,7 +44,7 @@ pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) ->
         ]),
         capacity: Some(capacity),
         allocatable: Some(allocatable),
-        conditions: Some(conditions(&shortages, &node.network_state.borrow(), old, Timestamp::now())),
+        conditions: Some(conditions),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
         }),
@@ -48,6 +52,15 @@ pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) ->
         images: Some(images(&node.images)),
         node_info: Some(info(config)),
         ..NodeStatus::default()
+    }
+}
+
+/// Pods cannot be run here, and no one is to send any.
+fn not_ready(conditions: &mut [NodeCondition], why: &str) {
+    for ready in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
+        ready.status = "False".to_owned();
+        ready.reason = Some("KubeletNotReady".to_owned());
+        ready.message = Some(format!("container runtime is not ready: {why}"));
     }
 }
 

@@ -160,6 +160,7 @@ async fn container_spec(
         name: c.name.clone(),
         attempt: l.attempt,
         init: l.role == Role::Init,
+        target: target(node, pod, &l.name)?,
         image_id: image.id.clone(),
         image: c.image.clone().unwrap_or_default(),
         command: expand(&c.command),
@@ -178,6 +179,18 @@ async fn container_spec(
         log_max_files: 5,
         hostname: l.hostname.clone(),
     })
+}
+
+/// The container that an ephemeral one aims at, with its id.
+fn target(node: &NodeContext, pod: &Pod, name: &str) -> Result<Option<String>, String> {
+    let ephemeral = spec_of(pod).ephemeral_containers.iter().flatten().find(|c| c.name == name);
+    let target = ephemeral.and_then(|c| c.target_container_name.as_deref()).filter(|t| !t.is_empty());
+    let Some(target) = target else { return Ok(None) };
+    let containers = node.runtime.containers_of(uid_of(pod)).into_iter().filter(|c| c.name == target);
+    match containers.max_by_key(|c| c.attempt) {
+        Some(found) => Ok(Some(found.id)),
+        None => Err(format!("unable to find target container {target}")),
+    }
 }
 
 async fn environment(

@@ -5,6 +5,7 @@ mod actuate;
 pub(crate) mod allocation;
 mod conditions;
 mod crash_loop;
+pub(crate) mod enforceable;
 pub(crate) mod env;
 mod env_file;
 pub(crate) mod expansion;

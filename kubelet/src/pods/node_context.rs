@@ -6,7 +6,10 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::reflector::Store;
 use tokio::sync::watch;
 
-use super::{allocation::Allocations, places::Places, recorder::Recorder, roster::Roster, sources::Sources};
+use super::{
+    allocation::Allocations, enforceable::Abilities, places::Places, recorder::Recorder, roster::Roster,
+    sources::Sources,
+};
 use crate::{
     Config,
     eviction::Shortages,
@@ -28,6 +31,7 @@ pub(crate) struct NodeContext {
     pub(crate) services: Store<Service>,
     pub(crate) recorder: Recorder,
     pub(crate) capacity: Capacity,
+    pub(crate) abilities: Abilities,
     pub(crate) allocations: Allocations,
     pub(crate) roster: Roster,
     /// What the node is short of.

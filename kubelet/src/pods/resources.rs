@@ -10,7 +10,10 @@ use k8s_openapi::{
 
 use super::resize;
 use super::view::{Role, init_containers, role_of_init};
-use crate::cri::{Qos, Resources};
+use crate::{
+    cri::{Qos, Resources},
+    runtime::limits::{no_huge_pages, size_name},
+};
 
 pub(crate) type ResourceList = BTreeMap<String, Quantity>;
 
@@ -86,6 +89,8 @@ pub(crate) fn container_resources(spec: &PodSpec, c: &Container, node_memory: i6
         memory_limit: value(limits(c), "memory").filter(|m| *m > 0),
         pids_limit: None,
         oom_score_adj: oom_score_adj(spec, memory_request, node_memory),
+        kill_together: true,
+        huge_pages: huge_pages(limits(c), &no_huge_pages()),
     }
 }
 
@@ -124,7 +129,22 @@ pub(crate) fn pod_resources(spec: &PodSpec) -> Resources {
         memory_limit: memory,
         pids_limit: None,
         oom_score_adj: 0,
+        kill_together: false,
+        huge_pages: Vec::new(),
     }
+}
+
+/// What a container may have of each size that the node knows: what it is limited to, else nothing.
+fn huge_pages(limits: Option<&ResourceList>, sizes: &[(String, u64)]) -> Vec<(String, u64)> {
+    let mut all = sizes.to_vec();
+    for (name, amount) in limits.into_iter().flatten() {
+        let size = name.strip_prefix("hugepages-").and_then(|size| parse_bytes(&Quantity(size.to_owned())));
+        let size = size.and_then(|bytes| u64::try_from(bytes).ok()).map(size_name);
+        if let Some(own) = all.iter_mut().find(|(known, _)| Some(known) == size.as_ref()) {
+            own.1 = parse_bytes(amount).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+        }
+    }
+    all
 }
 
 /// What a pod asks for in total, in 1/1000 units: the larger of the main containers with sidecars and the init peak.

@@ -1,8 +1,10 @@
 //! The merged security contexts of a pod and one of its containers. Pure.
 
-use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext,
+};
 
-use crate::cri::{Seccomp, Security};
+use crate::cri::{AppArmor, Seccomp, Security};
 
 /// Fields of the container win over the pod's.
 pub(crate) fn security(spec: &PodSpec, c: &Container) -> Security {
@@ -23,13 +25,27 @@ pub(crate) fn security(spec: &PodSpec, c: &Container) -> Security {
         add_capabilities: bare(capabilities.add),
         drop_capabilities: bare(capabilities.drop),
         seccomp: seccomp(&pod, &own),
-        unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
+        apparmor: apparmor(&pod, &own),
+        // Without a user namespace of its own the pod would have the host's kernel settings before it.
+        unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked") && spec.host_users == Some(false),
     }
 }
 
 fn bare(names: Option<Vec<String>>) -> Vec<String> {
     let strip = |n: String| n.strip_prefix("CAP_").map(str::to_owned).unwrap_or(n);
     names.unwrap_or_default().into_iter().map(strip).collect()
+}
+
+fn apparmor(pod: &PodSecurityContext, own: &SecurityContext) -> AppArmor {
+    let profile: Option<&AppArmorProfile> = own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref());
+    match profile {
+        None => AppArmor::Default,
+        Some(p) => match p.type_.as_str() {
+            "Unconfined" => AppArmor::Unconfined,
+            "Localhost" => AppArmor::Localhost(p.localhost_profile.clone().unwrap_or_default()),
+            _ => AppArmor::RuntimeDefault,
+        },
+    }
 }
 
 fn seccomp(pod: &PodSecurityContext, own: &SecurityContext) -> Seccomp {

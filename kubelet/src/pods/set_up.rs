@@ -2,7 +2,11 @@
 
 use std::{io, net::IpAddr, sync::Arc};
 
-use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+use k8s_openapi::api::{
+    core::v1::{ContainerPort, Pod, PodSpec},
+    node::v1::RuntimeClass,
+};
+use kube::Api;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +19,7 @@ use super::{
 };
 use crate::{
     beneath::{Access, Dir, Links, off_workers},
-    cri::SandboxSpec,
+    cri::{Resources, SandboxSpec},
     net::{HostPort, Protocol},
     volumes::{
         self, Paths,
@@ -45,6 +49,7 @@ pub(super) async fn set_up(
     let places = node.places(pod).map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
     let config = &node.config;
     let sandbox = sandbox(node, pod)?;
+    handler(node, spec_of(pod)).await.map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
     let made = node
         .runtime
         .create_sandbox(&sandbox)
@@ -105,6 +110,21 @@ fn of_host(path: &str) -> String {
     data.map_or_else(|_| String::new(), |data| String::from_utf8_lossy(&data).into_owned())
 }
 
+/// Another way to run containers than ours cannot be had: a pod that needs stronger walls must not run without them.
+async fn handler(node: &NodeContext, spec: &PodSpec) -> Result<(), String> {
+    const OWN: [&str; 2] = ["coracle", "runc"];
+    let Some(name) = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
+        return Ok(());
+    };
+    let classes: Api<RuntimeClass> = Api::all(node.config.client.clone());
+    let class = classes.get(name).await.map_err(|e| format!("failed to get RuntimeClass {name:?}: {e}"))?;
+    if OWN.contains(&class.handler.as_str()) {
+        Ok(())
+    } else {
+        Err(format!("no runtime for {:?} is configured", class.handler))
+    }
+}
+
 fn sandbox(node: &NodeContext, pod: &Pod) -> Result<SandboxSpec, String> {
     let (spec, config) = (spec_of(pod), &node.config);
     let sysctls = spec.security_context.iter().filter_map(|s| s.sysctls.as_ref()).flatten();
@@ -118,7 +138,7 @@ fn sandbox(node: &NodeContext, pod: &Pod) -> Result<SandboxSpec, String> {
         host_ipc: spec.host_ipc == Some(true),
         share_pid: spec.share_process_namespace == Some(true),
         sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
-        resources: resources::pod_resources(spec),
+        resources: Resources { pids_limit: config.pod_max_pids, ..resources::pod_resources(spec) },
         qos: resources::qos(spec),
     })
 }

@@ -2,9 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use super::device_rules::Devices;
+use super::limits;
 use crate::cri::{Resources, Stats};
+use crate::sys::bpf;
 
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
 /// The controllers of version 1 that give each container a group of its own.
@@ -72,76 +76,86 @@ fn directories(path: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn controller(name: &str, path: &str) -> PathBuf {
+pub(super) fn controller(name: &str, path: &str) -> PathBuf {
     let relative = path.trim_start_matches('/');
     if unified() { Path::new(ROOT).join(relative) } else { Path::new(ROOT).join(name).join(relative) }
 }
 
 /// Makes the group and its parents and applies the limits to the group itself.
-pub(super) fn create(path: &str, resources: &Resources) -> io::Result<()> {
+pub(crate) fn create(path: &str, resources: &Resources) -> io::Result<()> {
     if unified() {
         let mut dir = PathBuf::from(ROOT);
         for part in path.split('/').filter(|part| !part.is_empty()) {
-            for name in ["cpu", "memory", "pids", "cpuset", "io"] {
-                // A controller that is not there cannot be handed down; a limit that needs it fails below.
-                let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}"));
-            }
+            hand_down(&dir)?;
             dir.push(part);
-            fs::create_dir_all(&dir)?;
+            fs::create_dir_all(&dir).map_err(|error| about(&dir, &error))?;
         }
     } else {
-        for name in ["cpu", "memory", "pids"] {
-            fs::create_dir_all(controller(name, path))?;
+        for name in hierarchies() {
+            let dir = controller(name, path);
+            fs::create_dir_all(&dir).map_err(|error| about(&dir, &error))?;
         }
     }
-    update(path, resources)
+    limits::apply(path, resources)
 }
 
-pub(super) fn update(path: &str, resources: &Resources) -> io::Result<()> {
-    let period = if resources.cpu_period == 0 { 100_000 } else { resources.cpu_period };
-    let set = |name: &str, file: &str, value: String| fs::write(controller(name, path).join(file), value);
-    let limit = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
-    if unified() {
-        if let Some(shares) = resources.cpu_shares {
-            set("cpu", "cpu.weight", (1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142).to_string())?;
+/// The hierarchies of version 1 by which containers are held; what cannot be frozen is killed in more rounds.
+fn hierarchies() -> impl Iterator<Item = &'static str> {
+    let all = ["cpu", "memory", "pids", "devices", "freezer"].into_iter();
+    all.filter(|name| *name != "freezer" || Path::new(ROOT).join(name).exists())
+}
+
+/// An error that names its file, for the kernel's own do not.
+pub(super) fn about(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
+/// Lets the groups below a group have the controllers that it has. A controller that cannot be handed down is left out: a
+/// limit that needs it fails when it is set.
+fn hand_down(dir: &Path) -> io::Result<()> {
+    const WANTED: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
+    let read =
+        |file: &str| fs::read_to_string(dir.join(file)).map_err(|error| about(&dir.join(file), &error));
+    let (has, below) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
+    let listed = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
+    for name in WANTED.iter().filter(|name| listed(&has, name) && !listed(&below, name)) {
+        let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}"));
+    }
+    Ok(())
+}
+
+/// Makes the root ready to have groups below it. In a container with a cgroup namespace of its own the root is an
+/// ordinary group with processes in it, and such a group hands nothing down: they move aside, as in every program that
+/// runs containers in a container. The error says why pods cannot be held to limits here.
+pub(super) fn prepare_root() -> io::Result<()> {
+    /// Where they go.
+    const ASIDE: &str = "init";
+    if !unified() {
+        return Ok(());
+    }
+    let root = Path::new(ROOT);
+    // Only the machine's own root has no type. With a process in it, any other could hand down but a part: it would become a
+    // group of threads, and the processes could not leave it any more.
+    if root.join("cgroup.type").exists() {
+        let (aside, own) = (root.join(ASIDE), root.join("cgroup.procs"));
+        let processes = fs::read_to_string(&own).map_err(|error| about(&own, &error))?;
+        if !processes.is_empty() {
+            fs::create_dir_all(&aside).map_err(|error| about(&aside, &error))?;
         }
-        if let Some(quota) = resources.cpu_quota {
-            set("cpu", "cpu.max", format!("{} {period}", limit(quota)))?;
-        }
-        if let Some(memory) = resources.memory_limit {
-            set("memory", "memory.max", limit(memory))?;
-        }
-    } else {
-        if let Some(shares) = resources.cpu_shares {
-            set("cpu", "cpu.shares", shares.max(2).to_string())?;
-        }
-        if let Some(quota) = resources.cpu_quota {
-            set("cpu", "cpu.cfs_period_us", period.to_string())?;
-            set("cpu", "cpu.cfs_quota_us", quota.to_string())?;
-        }
-        if let Some(memory) = resources.memory_limit {
-            set("memory", "memory.limit_in_bytes", memory.to_string())?;
+        for pid in processes.lines() {
+            // It may have ended.
+            let _ = fs::write(aside.join("cgroup.procs"), pid);
         }
     }
-    match resources.pids_limit {
-        Some(pids) => set("pids", "pids.max", limit(pids)),
+    hand_down(root)?;
+    let below = root.join("cgroup.subtree_control");
+    let text = fs::read_to_string(&below).map_err(|error| about(&below, &error))?;
+    let missing =
+        ["cpu", "memory", "pids"].into_iter().find(|name| !text.split_whitespace().any(|word| word == *name));
+    match missing {
         None => Ok(()),
+        Some(name) => Err(io::Error::other(format!("{}: {name} cannot be handed down", below.display()))),
     }
-}
-
-/// The limits a group has.
-pub(super) fn limits(path: &str) -> io::Result<Resources> {
-    let read = |name: &str, file: &str| fs::read_to_string(controller(name, path).join(file));
-    // What stands for no limit on version 1 is a number above any memory.
-    let memory = |text: &str| text.trim().parse::<i64>().ok().filter(|bytes| *bytes < i64::MAX / 2);
-    let (quota, memory_limit) = if unified() {
-        let quota = read("cpu", "cpu.max")?;
-        (quota.split(' ').next().unwrap_or_default().to_owned(), memory(&read("memory", "memory.max")?))
-    } else {
-        (read("cpu", "cpu.cfs_quota_us")?, memory(&read("memory", "memory.limit_in_bytes")?))
-    };
-    let cpu_quota = quota.trim().parse::<i64>().ok().filter(|quota| *quota >= 0);
-    Ok(Resources { cpu_quota, memory_limit, ..Resources::default() })
 }
 
 /// The group of all shims below a root.
@@ -160,12 +174,79 @@ pub(super) fn create_shims(root: &str) -> io::Result<()> {
 
 /// Kills what is left in the group, then removes it.
 pub(super) fn end(path: &str) -> io::Result<()> {
-    for pid in processes(path) {
-        // Already gone is fine.
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-    }
+    kill(path);
     wait_empty(path)?;
     remove(path)
+}
+
+/// Kills all processes of the group and of those below, also one that forks faster than it can be looked for.
+pub(crate) fn kill(path: &str) {
+    // Each round finds what was born in the one before; frozen, nothing is.
+    const ROUNDS: usize = 10;
+    let all_at_once = controller("memory", path).join("cgroup.kill");
+    if unified() && fs::write(all_at_once, "1").is_ok() {
+        return;
+    }
+    freeze(path, true);
+    for _ in 0..ROUNDS {
+        let found = processes(path);
+        for pid in &found {
+            // Already gone is fine.
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        // On version 1 a frozen process dies when it thaws.
+        freeze(path, false);
+        if found.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Best effort: a group that does not freeze is killed in more rounds.
+fn freeze(path: &str, frozen: bool) {
+    let (file, value) = match (unified(), frozen) {
+        (true, true) => (controller("memory", path).join("cgroup.freeze"), "1"),
+        (true, false) => (controller("memory", path).join("cgroup.freeze"), "0"),
+        (false, true) => (controller("freezer", path).join("freezer.state"), "FROZEN"),
+        (false, false) => (controller("freezer", path).join("freezer.state"), "THAWED"),
+    };
+    let _ = fs::write(file, value);
+}
+
+/// Lets the group use these devices and no others.
+pub(crate) fn restrict_devices(path: &str, devices: &Devices) -> io::Result<()> {
+    let dir = controller("devices", path);
+    if unified() {
+        let group = fs::File::open(&dir).map_err(|error| about(&dir, &error))?;
+        let program = bpf::load_device_program(&devices.program())?;
+        return bpf::attach_device_program(group.as_fd(), program.as_fd());
+    }
+    let write = |file: &str, line: &str| {
+        fs::write(dir.join(file), line).map_err(|error| about(&dir.join(file), &error))
+    };
+    if let Devices::Only(_) = devices {
+        write("devices.deny", "a")?;
+    }
+    devices.lines().iter().try_for_each(|line| write("devices.allow", line))
+}
+
+/// Whether the kernel holds the group to these devices, by its own account.
+pub(crate) fn devices_are(path: &str, devices: &Devices) -> io::Result<bool> {
+    let dir = controller("devices", path);
+    if unified() {
+        let group = fs::File::open(&dir).map_err(|error| about(&dir, &error))?;
+        let program = bpf::load_device_program(&devices.program())?;
+        let wanted = bpf::tag(program.as_fd())?;
+        return Ok(bpf::attached_device_programs(group.as_fd())?.contains(&wanted));
+    }
+    let file = dir.join("devices.list");
+    let text = fs::read_to_string(&file).map_err(|error| about(&file, &error))?;
+    let mut has: Vec<&str> = text.lines().map(str::trim).collect();
+    let mut wanted = devices.lines();
+    has.sort_unstable();
+    wanted.sort_unstable();
+    Ok(has == wanted)
 }
 
 /// Removes the group and everything below it; processes must be gone.
@@ -186,6 +267,19 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes the group and those below it as far as nothing lives in them.
+pub(super) fn remove_empty(path: &str) {
+    fn down(dir: &Path) {
+        let below = fs::read_dir(dir).into_iter().flatten().flatten();
+        for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            down(&entry.path());
+        }
+        // A group with processes refuses.
+        let _ = fs::remove_dir(dir);
+    }
+    directories(path).iter().for_each(|dir| down(dir));
+}
+
 /// The processes in the group and below.
 pub(crate) fn processes(path: &str) -> Vec<i32> {
     let mut found = Vec::new();
@@ -201,6 +295,22 @@ pub(crate) fn processes(path: &str) -> Vec<i32> {
         );
     }
     found
+}
+
+/// Whether a process is in the group itself, in every hierarchy that limits it.
+pub(crate) fn contains(path: &str, pid: i32) -> io::Result<bool> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let is_in = |controller: &str| {
+        text.lines().any(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (names, group) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            names.split(',').any(|name| name == controller) && group == path
+        })
+    };
+    if unified() {
+        return Ok(is_in(""));
+    }
+    Ok(hierarchies().all(is_in))
 }
 
 /// Puts a process into an existing group, in every hierarchy.
@@ -254,9 +364,11 @@ pub(super) fn stats(path: &str) -> io::Result<Stats> {
 
 /// Waits until killed processes have left the group; each is awaited through its pidfd.
 pub(super) fn wait_empty(path: &str) -> io::Result<()> {
-    const PATIENCE_MILLISECONDS: u16 = 5000;
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+    let until = std::time::Instant::now() + PATIENCE;
     for pid in processes(path) {
-        crate::sys::process::wait_gone(pid, PATIENCE_MILLISECONDS)?;
+        let left = until.saturating_duration_since(std::time::Instant::now());
+        crate::sys::process::wait_gone(pid, u16::try_from(left.as_millis()).unwrap_or(u16::MAX))?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ pub(super) fn split(oci: &mut Value, filters: &Path) -> io::Result<Confinement> 
     let process = &mut oci["process"];
     let confinement = Confinement {
         capabilities: serde_json::from_value(process["capabilities"].clone()).map_err(io::Error::other)?,
+        forbids_fork: profile.as_ref().is_some_and(|profile| !allows(profile, "clone")),
         filter: profile.map(|profile| compiled(&profile, filters)).transpose()?,
         no_new_privileges: process["noNewPrivileges"] == true,
     };
@@ -35,6 +36,20 @@ pub(super) fn split(oci: &mut Value, filters: &Path) -> io::Result<Confinement> 
     Ok(confinement)
 }
 
+/// Whether a profile lets a system call pass, if only with some arguments.
+fn allows(profile: &Value, call: &str) -> bool {
+    let passes = |action: &Value| matches!(action.as_str(), Some("SCMP_ACT_ALLOW" | "SCMP_ACT_LOG"));
+    let rules = || profile["syscalls"].as_array().into_iter().flatten();
+    let mut own = rules()
+        .filter(|rule| rule["names"].as_array().is_some_and(|names| names.iter().any(|name| name == call)))
+        .peekable();
+    if own.peek().is_none() {
+        passes(&profile["defaultAction"])
+    } else {
+        own.any(|rule| passes(&rule["action"]))
+    }
+}
+
 /// The file of the compiled profile. Another libseccomp knows other system calls, so its version counts.
 fn compiled(profile: &Value, filters: &Path) -> io::Result<PathBuf> {
     let version = libseccomp::ScmpVersion::current().map_err(io::Error::other)?;
@@ -46,4 +61,24 @@ fn compiled(profile: &Value, filters: &Path) -> io::Result<PathBuf> {
         fs::rename(scratch, &path)?;
     }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_that_forbid_new_processes_are_known() {
+        let rule = |name: &str, action: &str| json!({"names": ["read", name], "action": action});
+        let profile = |default: &str, rules: Vec<Value>| json!({"defaultAction": default, "syscalls": rules});
+        for (profile, want) in [
+            (crate::runtime::seccomp::runtime_default(&[]), true),
+            (profile("SCMP_ACT_ALLOW", vec![]), true),
+            (profile("SCMP_ACT_LOG", vec![rule("clone", "SCMP_ACT_ERRNO")]), false),
+            (profile("SCMP_ACT_ERRNO", vec![rule("write", "SCMP_ACT_ALLOW")]), false),
+            (profile("SCMP_ACT_ERRNO", vec![rule("clone", "SCMP_ACT_ALLOW")]), true),
+        ] {
+            assert_eq!(allows(&profile, "clone"), want, "{profile}");
+        }
+    }
 }

@@ -2,18 +2,22 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::device_rules::Devices;
 use super::sandbox::{self, SandboxRecord};
 use super::spec::{self, Surroundings};
-use super::{RuntimeConfig, cgroups, confinement, devices, rootfs, user};
+use super::{RuntimeConfig, apparmor, cgroups, confinement, devices, rootfs, user};
 use crate::beneath::{self, Access, Dir, FileType, Links};
 use crate::cri::{ContainerError, ContainerRecord, ContainerSpec, ContainerState, ContainerUser, Seccomp};
 use crate::shim::protocol::{ExitFile, ShimConfig, StateFile, read_file, write_file};
 use crate::sys::mounts;
+
+/// In the run directory: the namespace of the container whose processes are shared.
+const PID_NAMESPACE: &str = "pid";
 
 /// `record.json`: what does not change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -122,14 +126,27 @@ pub(super) fn exited(exit: ExitFile) -> ContainerState {
     }
 }
 
+/// A running container whose processes another one shall see.
+pub(super) struct Target {
+    pub(super) pid: i32,
+    pub(super) cgroup: String,
+}
+
+/// What a container is made among.
+pub(super) struct Among {
+    pub(super) target: Option<Target>,
+    pub(super) enforces_apparmor: bool,
+}
+
 /// Makes everything but the process.
 pub(super) fn prepare(
     config: &RuntimeConfig,
     pod: &SandboxRecord,
     spec: &ContainerSpec,
+    among: &Among,
     id: &str,
 ) -> Result<Record, ContainerError> {
-    let result = build(config, pod, spec, id);
+    let result = build(config, pod, spec, among, id);
     if result.is_err() {
         // The first error is the one to tell.
         let _ = remove(config, id, None);
@@ -141,6 +158,7 @@ fn build(
     config: &RuntimeConfig,
     pod: &SandboxRecord,
     spec: &ContainerSpec,
+    among: &Among,
     id: &str,
 ) -> Result<Record, ContainerError> {
     let failed = |error: io::Error| ContainerError::Create(error.to_string());
@@ -169,8 +187,14 @@ fn build(
     let root = Dir::open(&rootfs).map_err(failed)?;
     rootfs::make_working_dir(&root, &spec::working_dir(spec, &image)).map_err(failed)?;
     rootfs::make_mount_points(&root, &spec.mounts).map_err(failed)?;
+    let mut namespaces = pod.namespaces(config, spec.security.privileged);
+    if let Some(own) = namespaces.iter_mut().find(|(kind, path)| *kind == "pid" && path.is_none())
+        && let Some(target) = &among.target
+    {
+        own.1 = Some(processes_of(target, &run_dir).map_err(failed)?);
+    }
     let around = Surroundings {
-        namespaces: pod.namespaces(config),
+        namespaces,
         sysctls: pod.sysctls.clone(),
         cgroup: format!("{}/{id}", pod.cgroup),
         unified_cgroups: cgroups::unified(),
@@ -179,6 +203,7 @@ fn build(
         shm: (!pod.host_ipc).then(|| sandbox::dir(config, &pod.pod_uid).join("shm")),
         available: config.capabilities(),
         lowest_oom_score: config.oom_score(),
+        apparmor: apparmor::profile(&spec.security, among.enforces_apparmor)?,
         localhost_profile: localhost_profile(config, &spec.security.seccomp)?,
         devices: if spec.security.privileged { devices::of_host().map_err(failed)? } else { Vec::new() },
     };
@@ -195,6 +220,8 @@ fn build(
         uid: who.uid,
         confinement,
         log_root: spec.log_root.clone(),
+        resources: spec.resources.clone(),
+        devices: Devices::of_container(spec.security.privileged),
         log_path: spec.log_path.clone(),
         log_max_bytes: spec.log_max_bytes,
         log_max_files: spec.log_max_files,
@@ -223,6 +250,19 @@ fn build(
     Ok(record)
 }
 
+/// The file by which the pid namespace of a running container is joined.
+fn processes_of(target: &Target, run_dir: &Path) -> io::Result<PathBuf> {
+    let file = run_dir.join(PID_NAMESPACE);
+    fs::File::create(&file)?;
+    mounts::bind(Path::new(&format!("/proc/{}/ns/pid", target.pid)), &file)?;
+    // Its number may have gone to another process: what was bound counts only if it is still in the container's group.
+    if cgroups::contains(&target.cgroup, target.pid)? {
+        Ok(file)
+    } else {
+        Err(io::Error::other("the target container has just ended"))
+    }
+}
+
 fn localhost_profile(
     config: &RuntimeConfig,
     seccomp: &Seccomp,
@@ -245,7 +285,9 @@ pub(super) fn sweep(config: &RuntimeConfig) -> io::Result<()> {
             .flatten()
             .any(|container| container.file_name().to_string_lossy().starts_with(&short));
         if !known {
-            mounts::unmount(&entry.path().join("rootfs"))?;
+            for point in ["rootfs", PID_NAMESPACE] {
+                mounts::unmount(&entry.path().join(point))?;
+            }
             beneath::remove_tree(entry.path())?;
         }
     }
@@ -258,7 +300,9 @@ pub(super) fn remove(config: &RuntimeConfig, id: &str, cgroup: Option<&str>) -> 
     if let Some(cgroup) = cgroup {
         cgroups::end(cgroup)?;
     }
-    mounts::unmount(&run_dir.join("rootfs"))?;
+    for point in ["rootfs", PID_NAMESPACE] {
+        mounts::unmount(&run_dir.join(point))?;
+    }
     for directory in [run_dir, dir(config, id)] {
         beneath::remove_tree(&directory)?;
     }

@@ -26,6 +26,11 @@ impl Link {
         Ok(Link::new(UnixStream::connect(socket).await?))
     }
 
+    /// The process at the other end of a connection that was made with `connect`.
+    pub(super) fn peer(&self) -> Option<i32> {
+        self.stream.peer_cred().ok()?.pid()
+    }
+
     pub(super) async fn send(&self, request: &Request, descriptors: &[RawFd]) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(request).map_err(io::Error::other)?;
         bytes.push(b'\n');

@@ -4,16 +4,12 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 use tokio::sync::{broadcast, watch};
 
 use crate::cri::{
@@ -21,13 +17,19 @@ use crate::cri::{
     ExecSpec, RuntimeError, Sandbox, SandboxSpec,
 };
 use crate::images::Images;
-use crate::shim::protocol::{ExitFile, Reply, Request, read_file, write_file};
+use crate::shim::protocol::{ExitFile, Reply, Request, read_file};
 
+mod apparmor;
 pub(crate) mod cgroups;
+mod classes;
 mod confinement;
 mod container;
+pub(crate) mod device_rules;
 mod devices;
+mod lifecycle;
+pub(crate) mod limits;
 mod link;
+mod program;
 mod purge;
 mod rootfs;
 mod sandbox;
@@ -39,6 +41,7 @@ mod user;
 
 use container::Record;
 use link::Link;
+use program::Program;
 pub use purge::purge;
 use sandbox::SandboxRecord;
 pub use session::{Resizer, Session};
@@ -47,8 +50,6 @@ pub use session::{Resizer, Session};
 const EVENTS: usize = 1024;
 /// What `exec_sync` keeps of a command's output.
 const MAX_OUTPUT: u64 = 16 * 1024;
-/// The exit code of a container whose program could not be started.
-const START_ERROR: i32 = 128;
 
 /// Where the runtime keeps what it knows.
 #[derive(Clone, Debug)]
@@ -59,8 +60,8 @@ pub struct RuntimeConfig {
     pub run_dir: PathBuf,
     /// The cgroup above the QoS classes: `/kubepods`.
     pub cgroup_root: String,
-    /// Program and first arguments that end in `shim::main`: `["/proc/self/exe", "shim"]`.
-    pub shim_command: Vec<OsString>,
+    /// What this program is told to end in `shim::main`: `["shim"]`.
+    pub shim_arguments: Vec<OsString>,
     /// Where `Localhost` seccomp profiles are looked up.
     pub seccomp_dir: PathBuf,
     pub images: Images,
@@ -92,6 +93,13 @@ struct Entry {
 
 struct Inner {
     config: RuntimeConfig,
+    program: Program,
+    /// Why pods cannot be held to limits on this machine.
+    unlimited: Option<String>,
+    /// Why AppArmor profiles cannot be enforced on this machine.
+    no_apparmor: Option<String>,
+    /// The processor shares that the class of Burstable pods has.
+    weighed: Mutex<u64>,
     containers: Mutex<HashMap<String, Entry>>,
     sandboxes: Mutex<HashMap<String, SandboxRecord>>,
     events: broadcast::Sender<ContainerEvent>,
@@ -105,8 +113,18 @@ impl Runtime {
     /// Opens the directories and takes up the containers a former process left running.
     pub async fn open(config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
         container::make_directories(&config).map_err(io_error("create the runtime's directories"))?;
+        let unlimited = classes::prepare(&config).err().map(|error| {
+            tracing::error!(%error, "cgroups cannot be managed");
+            format!("cgroups cannot be managed: {error}")
+        });
         let inner = Inner {
             config,
+            program: Program::own().map_err(io_error("prepare the program of the shims"))?,
+            unlimited,
+            no_apparmor: blocking(|| Ok(apparmor::load().err()))
+                .await
+                .map_err(io_error("load the AppArmor profile"))?,
+            weighed: Mutex::default(),
             containers: Mutex::default(),
             sandboxes: Mutex::default(),
             events: broadcast::channel(EVENTS).0,
@@ -114,12 +132,12 @@ impl Runtime {
         let runtime = Runtime(Arc::new(inner));
         runtime.sweep().map_err(io_error("clean up after a former run"))?;
         runtime.adopt().await.map_err(io_error("read the runtime's records"))?;
+        runtime.weigh_classes();
         Ok(runtime)
     }
 
     fn sweep(&self) -> std::io::Result<()> {
         let config = &self.0.config;
-        cgroups::create_shims(&config.cgroup_root)?;
         sandbox::sweep(config)?;
         container::sweep(config)
     }
@@ -174,6 +192,7 @@ impl Runtime {
         };
         // Nobody may be listening.
         let _ = self.0.events.send(ContainerEvent { pod_uid, container_id: id.to_owned() });
+        self.weigh_classes();
     }
 
     /// The shim hung up: the end is on record, or the shim was killed and its container with it must go.
@@ -183,12 +202,7 @@ impl Runtime {
         let state = match read_file::<ExitFile>(&dir.join("exit.json")) {
             Some(exit) => container::exited(exit),
             None => {
-                for pid in cgroups::processes(&record.cgroup) {
-                    let _ = nix::sys::signal::kill(
-                        nix::unistd::Pid::from_raw(pid),
-                        nix::sys::signal::Signal::SIGKILL,
-                    );
-                }
+                cgroups::kill(&record.cgroup);
                 ContainerState::Unknown
             }
         };
@@ -217,6 +231,9 @@ impl Runtime {
         if let Some(record) = self.0.sandboxes.lock().get(&spec.pod_uid) {
             return Ok(record.sandbox(&self.0.config));
         }
+        if let Some(why) = &self.0.unlimited {
+            return Err(ContainerError::Create(format!("failed to create the pod's sandbox: {why}")));
+        }
         let (runtime, spec) = (self.clone(), spec.clone());
         let record = blocking(move || {
             let config = &runtime.0.config;
@@ -227,12 +244,13 @@ impl Runtime {
                     crate::sys::mounts::unmount(&point)?;
                 }
             }
-            sandbox::create(config, &spec)
+            sandbox::create(config, &runtime.0.program, &spec)
         })
         .await
         .map_err(|error| ContainerError::Create(format!("failed to create the pod's sandbox: {error}")))?;
         let sandbox = record.sandbox(&self.0.config);
         self.0.sandboxes.lock().insert(record.pod_uid.clone(), record);
+        self.weigh_classes();
         Ok(sandbox)
     }
 
@@ -248,6 +266,7 @@ impl Runtime {
             .await
             .map_err(io_error("remove a sandbox"))?;
         self.0.sandboxes.lock().remove(pod_uid);
+        self.weigh_classes();
         Ok(())
     }
 
@@ -260,11 +279,14 @@ impl Runtime {
         let pod = self.0.sandboxes.lock().get(&spec.pod_uid).cloned();
         let pod =
             pod.ok_or_else(|| ContainerError::Create(format!("pod {} has no sandbox", spec.pod_uid)))?;
+        let target = spec.target.as_ref().map(|target| self.target(target)).transpose()?;
         let id = hex::encode(rand::random::<[u8; 32]>());
         let (runtime, spec, new) = (self.clone(), spec.clone(), id.clone());
-        let made =
-            tokio::task::spawn_blocking(move || container::prepare(&runtime.0.config, &pod, &spec, &new))
-                .await;
+        let made = tokio::task::spawn_blocking(move || {
+            let among = container::Among { target, enforces_apparmor: runtime.0.no_apparmor.is_none() };
+            container::prepare(&runtime.0.config, &pod, &spec, &among, &new)
+        })
+        .await;
         let record = made.map_err(|error| ContainerError::Create(error.to_string()))??;
         let state = record.created();
         self.insert(record, state.clone());
@@ -272,120 +294,13 @@ impl Runtime {
         Ok(id)
     }
 
-    pub async fn start_container(&self, id: &str) -> Result<(), ContainerError> {
-        let failed =
-            |error: &dyn std::fmt::Display| ContainerError::Start(format!("cannot run the shim: {error}"));
-        if self.record(id).is_none() {
-            return Err(ContainerError::Start(format!("container {id:?} not found")));
-        }
-        let dir = container::dir(&self.0.config, id);
-        let (ours, theirs) = UnixStream::pair().map_err(|error| failed(&error))?;
-        let theirs: OwnedFd = theirs.into_std().map_err(|error| failed(&error))?.into();
-        let log = std::fs::File::create(dir.join("shim.log")).map_err(|error| failed(&error))?;
-        let command = &self.0.config.shim_command;
-        let mut child = tokio::process::Command::new(&command[0])
-            .args(&command[1..])
-            .arg(&dir)
-            // An allocator that prefers huge pages has the kernel clear megabytes for a process that needs a few pages.
-            .env("MIMALLOC_ALLOW_THP", "0")
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(log))
-            .spawn()
-            .map_err(|error| failed(&error))?;
-        tokio::spawn(async move { child.wait().await });
-        let mut link = Link::new(ours);
-        let message = match link.next().await {
-            Ok(Some(Reply::Running { pid, started })) => {
-                self.set(id, ContainerState::Running { started: container::time(&started), pid });
-                self.follow(id.to_owned(), link);
-                return Ok(());
-            }
-            Ok(Some(Reply::Failed { message })) => message,
-            Ok(_) => "the shim ended without a word".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        let exit = ExitFile {
-            finished: Timestamp::now().to_string(),
-            code: START_ERROR,
-            message: message.clone(),
-            ..ExitFile::default()
-        };
-        write_file(&dir.join("exit.json"), &exit).map_err(|error| failed(&error))?;
-        self.set(id, container::exited(exit));
-        Err(ContainerError::Start(message))
-    }
-
-    /// Sends `signal` (`None`: the image's stop signal, else SIGTERM), and SIGKILL when `grace` has passed.
-    /// Returns when the container has exited.
-    pub async fn stop_container(
-        &self,
-        id: &str,
-        signal: Option<i32>,
-        grace: Duration,
-    ) -> Result<(), RuntimeError> {
-        let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
-        let signal = signal.or_else(|| signal_number(&record.stop_signal)).unwrap_or(libc::SIGTERM);
-        if !self.is_running(id) {
-            return Ok(());
-        }
-        if !grace.is_zero() {
-            self.kill_container(id, signal).await?;
-            if tokio::time::timeout(grace, self.wait_exit(id)).await.is_ok() {
-                return Ok(());
-            }
-        }
-        self.kill_container(id, libc::SIGKILL).await?;
-        self.wait_exit(id).await;
-        Ok(())
-    }
-
-    fn is_running(&self, id: &str) -> bool {
+    /// The container whose processes another one shall see.
+    fn target(&self, id: &str) -> Result<container::Target, ContainerError> {
+        let gone = || ContainerError::Create(format!("target container {id:?} is not running"));
         let containers = self.0.containers.lock();
-        containers
-            .get(id)
-            .is_some_and(|entry| matches!(*entry.state.borrow(), ContainerState::Running { .. }))
-    }
-
-    async fn wait_exit(&self, id: &str) {
-        let receiver = self.0.containers.lock().get(id).map(|entry| entry.state.subscribe());
-        if let Some(mut receiver) = receiver {
-            // An error means that the container was removed.
-            let _ = receiver.wait_for(|state| !matches!(state, ContainerState::Running { .. })).await;
-        }
-    }
-
-    async fn link(&self, id: &str) -> Result<Link, RuntimeError> {
-        if self.record(id).is_none() {
-            return Err(RuntimeError::NotFound(id.to_owned()));
-        }
-        let socket = container::run_dir(&self.0.config, id).join("s");
-        Link::connect(&socket).await.map_err(|_| RuntimeError::NotRunning)
-    }
-
-    pub async fn kill_container(&self, id: &str, signal: i32) -> Result<(), RuntimeError> {
-        match self.link(id).await {
-            Ok(mut link) => match link.ask(&Request::Kill { signal }, &[]).await {
-                // It has just ended.
-                Ok(_) | Err(RuntimeError::NotRunning) => Ok(()),
-                Err(error) => Err(error),
-            },
-            Err(RuntimeError::NotRunning) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Removes an exited (or killed first) container with its root file system. The log file stays.
-    pub async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
-        let Some(record) = self.record(id) else { return Ok(()) };
-        self.stop_container(id, None, Duration::ZERO).await?;
-        let runtime = self.clone();
-        blocking(move || container::remove(&runtime.0.config, &record.id, Some(&record.cgroup)))
-            .await
-            .map_err(io_error("remove a container"))?;
-        self.0.containers.lock().remove(id);
-        Ok(())
+        let entry = containers.get(id).ok_or_else(gone)?;
+        let ContainerState::Running { pid, .. } = *entry.state.borrow() else { return Err(gone()) };
+        Ok(container::Target { pid, cgroup: entry.record.cgroup.clone() })
     }
 
     pub fn containers(&self) -> Vec<ContainerRecord> {
@@ -432,14 +347,16 @@ impl Runtime {
         timeout: Duration,
     ) -> Result<ExecOutput, RuntimeError> {
         let spec = ExecSpec { command: command.to_vec(), stdout: true, stderr: true, ..ExecSpec::default() };
-        let mut session = self.exec(id, &spec).await?;
+        let begun = tokio::time::Instant::now();
+        let session = tokio::time::timeout(timeout, self.exec(id, &spec)).await;
+        let mut session = session.map_err(|_| RuntimeError::TimedOut(timeout))??;
         let (stdout, stderr) = (session.stdio.stdout.take(), session.stdio.stderr.take());
         let run = async {
             let (mut output, errors, code) = tokio::join!(drain(stdout), drain(stderr), session.wait());
             output.extend(errors);
             Ok(ExecOutput { code: code?, output })
         };
-        match tokio::time::timeout(timeout, run).await {
+        match tokio::time::timeout_at(begun + timeout, run).await {
             Ok(result) => result,
             Err(_) => {
                 session.kill();

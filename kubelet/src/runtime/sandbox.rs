@@ -1,7 +1,7 @@
 //! Sandboxes on disk: a pod's cgroup, its namespace files, its shared memory.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -9,6 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::device_rules::Devices;
+use super::program::Program;
 use super::{RuntimeConfig, cgroups};
 use crate::beneath;
 use crate::cri::{Qos, Resources, Sandbox, SandboxSpec};
@@ -27,6 +29,11 @@ pub(super) struct SandboxRecord {
     pub(super) share_pid: bool,
     pub(super) sysctls: Vec<(String, String)>,
     pub(super) pause: Option<i32>,
+    /// Absent in records of older versions.
+    #[serde(default)]
+    pub(super) qos: Option<Qos>,
+    #[serde(default)]
+    pub(super) cpu_shares: u64,
 }
 
 impl SandboxRecord {
@@ -38,8 +45,12 @@ impl SandboxRecord {
         }
     }
 
-    /// What an OCI configuration says of the namespaces.
-    pub(super) fn namespaces(&self, config: &RuntimeConfig) -> Vec<(&'static str, Option<PathBuf>)> {
+    /// What an OCI configuration says of the namespaces. A privileged container sees the host's cgroups, as upstream's.
+    pub(super) fn namespaces(
+        &self,
+        config: &RuntimeConfig,
+        privileged: bool,
+    ) -> Vec<(&'static str, Option<PathBuf>)> {
         let dir = dir(config, &self.pod_uid);
         let mut all = vec![("mount", None)];
         if !self.host_network {
@@ -53,7 +64,7 @@ impl SandboxRecord {
             (false, Some(_)) => all.push(("pid", Some(dir.join("pid")))),
             (false, None) => all.push(("pid", None)),
         }
-        if cgroups::unified() {
+        if cgroups::unified() && !privileged {
             all.push(("cgroup", None));
         }
         all
@@ -64,13 +75,18 @@ pub(super) fn dir(config: &RuntimeConfig, pod_uid: &str) -> PathBuf {
     config.run_dir.join("pods").join(pod_uid)
 }
 
-fn cgroup(config: &RuntimeConfig, qos: Qos, pod_uid: &str) -> String {
+/// The groups that a pod may have, one for each class.
+pub(super) fn groups(root: &str, pod_uid: &str) -> [String; 3] {
+    [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort].map(|qos| cgroup(root, qos, pod_uid))
+}
+
+fn cgroup(root: &str, qos: Qos, pod_uid: &str) -> String {
     let class = match qos {
         Qos::Guaranteed => "",
         Qos::Burstable => "/burstable",
         Qos::BestEffort => "/besteffort",
     };
-    format!("{}{class}/pod{pod_uid}", config.cgroup_root)
+    format!("{root}{class}/pod{pod_uid}")
 }
 
 /// Removes what creations that were cut off left behind.
@@ -78,17 +94,21 @@ pub(super) fn sweep(config: &RuntimeConfig) -> io::Result<()> {
     for entry in fs::read_dir(config.run_dir.join("pods"))?.flatten() {
         if !entry.path().join("sandbox.json").exists() {
             let uid = entry.file_name().to_string_lossy().into_owned();
-            for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
-                end(config, &uid, &cgroup(config, qos, &uid))?;
+            for group in groups(&config.cgroup_root, &uid) {
+                end(config, &uid, &group)?;
             }
         }
     }
     Ok(())
 }
 
-pub(super) fn create(config: &RuntimeConfig, spec: &SandboxSpec) -> io::Result<SandboxRecord> {
-    let cgroup = cgroup(config, spec.qos, &spec.pod_uid);
-    let result = build(config, spec, cgroup.clone());
+pub(super) fn create(
+    config: &RuntimeConfig,
+    program: &Program,
+    spec: &SandboxSpec,
+) -> io::Result<SandboxRecord> {
+    let cgroup = cgroup(&config.cgroup_root, spec.qos, &spec.pod_uid);
+    let result = build(config, program, spec, cgroup.clone());
     if result.is_err() {
         // The first error is the one to tell.
         let _ = end(config, &spec.pod_uid, &cgroup);
@@ -96,7 +116,12 @@ pub(super) fn create(config: &RuntimeConfig, spec: &SandboxSpec) -> io::Result<S
     result
 }
 
-fn build(config: &RuntimeConfig, spec: &SandboxSpec, cgroup: String) -> io::Result<SandboxRecord> {
+fn build(
+    config: &RuntimeConfig,
+    program: &Program,
+    spec: &SandboxSpec,
+    cgroup: String,
+) -> io::Result<SandboxRecord> {
     let dir = dir(config, &spec.pod_uid);
     fs::create_dir_all(&dir)?;
     cgroups::create(&cgroup, &spec.resources)?;
@@ -114,7 +139,7 @@ fn build(config: &RuntimeConfig, spec: &SandboxSpec, cgroup: String) -> io::Resu
         mounts::tmpfs(&shm, "mode=1777,size=65536k")?;
     }
     let pause = if spec.share_pid && !spec.host_pid {
-        Some(start_pause(config, &dir, &format!("{cgroup}/pause"))?)
+        Some(start_pause(config, program, &dir, &format!("{cgroup}/pause"))?)
     } else {
         None
     };
@@ -128,23 +153,39 @@ fn build(config: &RuntimeConfig, spec: &SandboxSpec, cgroup: String) -> io::Resu
         share_pid: spec.share_pid,
         sysctls: spec.sysctls.clone(),
         pause,
+        qos: Some(spec.qos),
+        cpu_shares: spec.resources.cpu_shares.unwrap_or(0),
     };
     write_file(&dir.join("sandbox.json"), &record)?;
     Ok(record)
 }
 
 /// A first process for the shared pid namespace, locked into an empty directory.
-fn start_pause(config: &RuntimeConfig, dir: &std::path::Path, cgroup: &str) -> io::Result<i32> {
+fn start_pause(
+    config: &RuntimeConfig,
+    program: &Program,
+    dir: &std::path::Path,
+    cgroup: &str,
+) -> io::Result<i32> {
     fs::create_dir_all(dir.join(pause::ROOT))?;
     cgroups::create(cgroup, &Resources::default())?;
-    let mut command = std::process::Command::new(&config.shim_command[0]);
-    command.args(&config.shim_command[1..]).arg("--pause").arg(dir);
+    cgroups::restrict_devices(cgroup, &Devices::of_container(false))?;
+    let mut command = std::process::Command::new(program.path());
+    command.args(&config.shim_arguments).arg("--pause").arg(dir);
     command
         .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null());
     let mut child = namespaces::spawn_in_pid_namespace(command)?;
     let pid = child.id().cast_signed();
+    // Until it has left the host's files behind, no container may share its processes.
+    let mut word = String::new();
+    let told = child.stdout.take().map(|mut out| out.read_to_string(&mut word));
+    if !matches!(told, Some(Ok(_))) || word != pause::READY {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(io::Error::other(format!("the pause process failed: {word}")));
+    }
     cgroups::join(cgroup, pid)?;
     let file = dir.join("pid");
     fs::File::create(&file)?;

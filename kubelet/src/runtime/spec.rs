@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::user::User;
 use super::{cgroups, seccomp};
-use crate::cri::{ContainerError, ContainerSpec, Mount, Propagation, Resources, Seccomp};
+use crate::cri::{ContainerError, ContainerSpec, Mount, Propagation, Seccomp};
 use crate::images::ImageConfig;
 
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -101,6 +101,8 @@ pub(super) struct Surroundings {
     /// The capabilities this process can give: root in a container may lack some.
     pub(super) available: u64,
     pub(super) lowest_oom_score: i32,
+    /// The AppArmor profile.
+    pub(super) apparmor: Option<String>,
     /// The content of a `Localhost` profile.
     pub(super) localhost_profile: Option<Value>,
     /// Character and block devices of the host, for privileged containers.
@@ -131,6 +133,9 @@ pub(super) fn build(
     if security.allow_privilege_escalation == Some(false) && !security.privileged {
         process["noNewPrivileges"] = json!(true);
     }
+    if let Some(profile) = &around.apparmor {
+        process["apparmorProfile"] = json!(profile);
+    }
     if spec.resources.oom_score_adj >= around.lowest_oom_score {
         process["oomScoreAdj"] = json!(spec.resources.oom_score_adj);
     }
@@ -145,7 +150,8 @@ pub(super) fn build(
     let mut linux = json!({
         "cgroupsPath": around.cgroup,
         "namespaces": namespaces,
-        "resources": resources(&spec.resources, security.privileged, around.unified_cgroups),
+        // All limits are set where the group is made; without a word on devices the library would allow all at first.
+        "resources": {"devices": [{"allow": security.privileged, "access": "rwm"}]},
         "rootfsPropagation": propagation(&spec.mounts),
         "devices": around.devices,
     });
@@ -238,27 +244,6 @@ fn capabilities(spec: &ContainerSpec, available: u64) -> Result<Vec<String>, Con
         }
     }
     Ok(set.into_iter().collect())
-}
-
-fn resources(resources: &Resources, privileged: bool, unified: bool) -> Value {
-    let mut out = json!({"devices": [{"allow": privileged, "access": "rwm"}]});
-    if let Some(shares) = resources.cpu_shares {
-        out["cpu"]["shares"] = json!(shares.clamp(2, 262_144));
-    }
-    if let Some(quota) = resources.cpu_quota {
-        out["cpu"]["quota"] = json!(quota);
-        out["cpu"]["period"] = json!(if resources.cpu_period == 0 { 100_000 } else { resources.cpu_period });
-    }
-    if let Some(limit) = resources.memory_limit {
-        out["memory"] = json!({"limit": limit});
-        if unified {
-            out["unified"] = json!({"memory.swap.max": "0"});
-        }
-    }
-    if let Some(pids) = resources.pids_limit {
-        out["pids"] = json!({"limit": pids});
-    }
-    out
 }
 
 /// libcontainer honours only the root's propagation, so the strongest wish of the mounts decides.

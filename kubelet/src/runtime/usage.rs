@@ -1,6 +1,6 @@
 //! What containers and pods use, and what they may use at most: their cgroups.
 
-use super::{Runtime, blocking, cgroups, container, io_error};
+use super::{Runtime, blocking, cgroups, container, io_error, limits};
 use crate::cri::{Resources, RuntimeError, Stats};
 
 impl Runtime {
@@ -28,7 +28,7 @@ impl Runtime {
     /// The limits of a pod's cgroup as the kernel has them; absent: none.
     pub async fn pod_limits(&self, pod_uid: &str) -> Result<Resources, RuntimeError> {
         let cgroup = self.pod_cgroup(pod_uid)?;
-        blocking(move || cgroups::limits(&cgroup)).await.map_err(io_error("read limits"))
+        blocking(move || limits::of_group(&cgroup)).await.map_err(io_error("read limits"))
     }
 
     pub async fn update_pod_resources(
@@ -36,8 +36,15 @@ impl Runtime {
         pod_uid: &str,
         resources: &Resources,
     ) -> Result<(), RuntimeError> {
-        let (cgroup, resources) = (self.pod_cgroup(pod_uid)?, resources.clone());
-        blocking(move || cgroups::update(&cgroup, &resources)).await.map_err(io_error("update resources"))
+        let (cgroup, wanted) = (self.pod_cgroup(pod_uid)?, resources.clone());
+        let done = blocking(move || limits::apply(&cgroup, &wanted)).await;
+        done.map_err(io_error("update resources"))?;
+        if let (Some(shares), Some(record)) = (resources.cpu_shares, self.0.sandboxes.lock().get_mut(pod_uid))
+        {
+            record.cpu_shares = shares;
+        }
+        self.weigh_classes();
+        Ok(())
     }
 
     /// The path of a pod's cgroup below the hierarchies' roots.
@@ -53,7 +60,7 @@ impl Runtime {
     pub async fn update_resources(&self, id: &str, resources: &Resources) -> Result<(), RuntimeError> {
         let record = self.record(id).ok_or_else(|| RuntimeError::NotFound(id.to_owned()))?;
         let resources = resources.clone();
-        blocking(move || cgroups::update(&record.cgroup, &resources))
+        blocking(move || limits::apply(&record.cgroup, &resources))
             .await
             .map_err(io_error("update resources"))
     }

@@ -194,6 +194,7 @@ mod tests {
             name: "c".to_owned(),
             attempt: 0,
             init: false,
+            target: None,
             image_id: String::new(),
             image: String::new(),
             command: Vec::new(),

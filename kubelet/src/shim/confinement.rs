@@ -20,6 +20,9 @@ pub(crate) struct Confinement {
     /// The compiled filter.
     pub(crate) filter: Option<PathBuf>,
     pub(crate) no_new_privileges: bool,
+    /// Under the filter no process can be made: it is loaded where none is to be made any more.
+    #[serde(default)]
+    pub(crate) forbids_fork: bool,
 }
 
 /// With the filter read, since the program's root cannot see its file.
@@ -35,6 +38,10 @@ impl Confiner {
         let bytes = confinement.filter.as_ref().map(std::fs::read).transpose()?;
         let filter = bytes.map(|bytes| Filter::from_bytes(&bytes)).transpose()?;
         Ok(Confiner { confinement: confinement.clone(), filter })
+    }
+
+    pub(super) fn forbids_fork(&self) -> bool {
+        self.confinement.forbids_fork
     }
 
     /// Confines this process for good.

@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
@@ -13,9 +14,11 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::unistd::Pid;
 
 use super::confinement::Confiner;
-use super::exec;
+use super::held::{self, Came};
 use super::protocol::ShimConfig;
+use super::{exec, verify};
 use crate::cri::with_causes;
+use crate::runtime::cgroups;
 use crate::sys::{fds, process, terminal};
 
 /// The container's process replaces itself by the program; what goes wrong is told through a pipe that execve closes.
@@ -60,12 +63,73 @@ pub(super) fn state_root(config: &ShimConfig) -> PathBuf {
 }
 
 /// Creates and starts. An error's text is for the container's status.
-pub(super) fn start(config: &ShimConfig, confiner: &Arc<Confiner>) -> Result<Running, String> {
+pub(super) fn start(config: &ShimConfig, spec: &Spec, confiner: &Arc<Confiner>) -> Result<Running, String> {
+    let result = begin(config, spec, confiner);
+    if result.is_err() {
+        // Whatever there is of it: nothing of a container that was refused may go on.
+        cgroups::kill(&config.cgroup);
+        let _ = cgroups::remove(&config.cgroup);
+    }
+    result
+}
+
+fn begin(config: &ShimConfig, spec: &Spec, confiner: &Arc<Confiner>) -> Result<Running, String> {
     let text = |error: io::Error| error.to_string();
-    let (mut failure, failure_end) =
+    let limited = cgroups::create(&config.cgroup, &config.resources)
+        .and_then(|()| cgroups::restrict_devices(&config.cgroup, &config.devices));
+    limited.map_err(|error| format!("unable to limit the container: {error}"))?;
+    let (failure, failure_end) =
         pipe().map(|(read, write)| (std::fs::File::from(read), write)).map_err(text)?;
+    // The library gives this process the container's score, for it to inherit.
+    let own_score = process::oom_score().map_err(text)?;
+    let (mut container, streams) = build(config, confiner, failure_end)?;
+    process::set_oom_score(own_score).map_err(text)?;
+    if !cgroups::unified() {
+        // The library has written rules of its own, which allow more.
+        cgroups::restrict_devices(&config.cgroup, &config.devices)
+            .map_err(|error| format!("unable to limit the container: {error}"))?;
+    }
+    let init = container.pid().ok_or("the container has no process")?;
+    let init = Pid::from_raw(init.as_raw());
+    held::hold(init).map_err(text)?;
+    container.start().map_err(|error| with_causes(&error))?;
+    let refused = match held::until_program(init).map_err(text)? {
+        Came::ToProgram(_) => match verify::first_process(config, spec, init.as_raw()) {
+            Ok(found) if found.is_empty() => {
+                held::release(init).map_err(text)?;
+                return Ok(Running { init, streams });
+            }
+            Ok(found) => format!("the container is not confined as asked: {}", found.join("; ")),
+            Err(error) => format!("the container cannot be looked at: {error}"),
+        },
+        Came::ToEnd(_, code, _) => match told(failure).as_str() {
+            "" => format!("error during container init: it ended with exit code {code}"),
+            message => format!("error during container init: {message}"),
+        },
+        Came::Elsewhere => "the container went astray".to_owned(),
+    };
+    let _ = nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL);
+    let _ = container.delete(true);
+    Err(format!("unable to start container process: {refused}"))
+}
+
+/// What the process said before its end.
+fn told(failure: std::fs::File) -> String {
+    /// It may be the container's own child that holds the pipe open, and says what it likes.
+    const LONGEST: u64 = 4096;
+    let mut message = String::new();
+    let _ = failure.take(LONGEST).read_to_string(&mut message);
+    message
+}
+
+fn build(
+    config: &ShimConfig,
+    confiner: &Arc<Confiner>,
+    failure: OwnedFd,
+) -> Result<(Container, Streams), String> {
+    let text = |error: io::Error| error.to_string();
     let builder = ContainerBuilder::new(config.id.clone(), SyscallType::default())
-        .with_executor(Program { failure: Arc::new(failure_end), confiner: confiner.clone() })
+        .with_executor(Program { failure: Arc::new(failure), confiner: confiner.clone() })
         .with_root_path(state_root(config))
         .map_err(|error| with_causes(&error))?;
     let console = config.run_dir.join("console");
@@ -89,7 +153,7 @@ pub(super) fn start(config: &ShimConfig, confiner: &Arc<Confiner>) -> Result<Run
         builder.with_stdin(stdin).with_stdout(stdout_end).with_stderr(stderr_end)
     };
     let built = builder.as_init(&config.dir).with_systemd(false).with_detach(true).build();
-    let mut container =
+    let container =
         built.map_err(|error| format!("unable to start container process: {}", with_causes(&error)))?;
     if let Some(listener) = listener {
         let master = receive_console(&listener).map_err(text)?;
@@ -98,16 +162,7 @@ pub(super) fn start(config: &ShimConfig, confiner: &Arc<Confiner>) -> Result<Run
         streams.stdin = if config.stdin { Some(master.try_clone().map_err(text)?) } else { None };
         streams.outputs[0] = Some(master);
     }
-    container.start().map_err(|error| with_causes(&error))?;
-    let mut message = String::new();
-    // Ends with execve, or with the process.
-    failure.read_to_string(&mut message).map_err(text)?;
-    if message.is_empty() {
-        let init = container.pid().ok_or("the container has no process")?;
-        return Ok(Running { init: Pid::from_raw(init.as_raw()), streams });
-    }
-    let _ = container.delete(true);
-    Err(format!("unable to start container process: error during container init: {message}"))
+    Ok((container, streams))
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::confinement::Confinement;
+use crate::cri::Resources;
+use crate::runtime::device_rules::Devices;
 
 /// `shim.json` in the container's directory.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +24,9 @@ pub(crate) struct ShimConfig {
     pub(crate) confinement: Confinement,
     /// The directory of all logs, and the container's own log below it.
     pub(crate) log_root: PathBuf,
+    /// The limits of the container's cgroup.
+    pub(crate) resources: Resources,
+    pub(crate) devices: Devices,
     pub(crate) log_path: PathBuf,
     pub(crate) log_max_bytes: u64,
     pub(crate) log_max_files: u32,

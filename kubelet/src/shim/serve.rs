@@ -1,9 +1,10 @@
 //! The shim's loop: streams, exits and requests, all in one poll.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use libcontainer::oci_spec::runtime::Spec;
@@ -14,58 +15,33 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::confinement::Confiner;
+use super::connection::{Connection, Outlet, Role};
 use super::create::{self, Streams};
 use super::exec::{self, Inside};
+use super::held::{self, Came};
 use super::log::Log;
 use super::protocol::{ExitFile, Reply, Request, ShimConfig, StateFile, write_file};
 use crate::sys::{fds, process};
 
 /// A line longer than this is no request.
 const MAX_REQUEST: usize = 4 << 20;
-/// How long a process that outlived the container's first may hold its streams open.
+/// How long a process that outlived the container's first may hold its streams open in silence, and in all.
 const DRAIN_MILLISECONDS: u16 = 200;
-
-/// What a connection is waiting for.
-enum Role {
-    Idle,
-    Watcher,
-    Exec(Pid),
-    Attached { stdin: Option<OwnedFd>, outputs: [Option<OwnedFd>; 2] },
-}
-
-struct Connection {
-    socket: UnixStream,
-    text: Vec<u8>,
-    received: Vec<OwnedFd>,
-    role: Role,
-}
-
-impl Connection {
-    fn new(socket: UnixStream) -> io::Result<Connection> {
-        socket.set_nonblocking(true)?;
-        Ok(Connection { socket, text: Vec::new(), received: Vec::new(), role: Role::Idle })
-    }
-
-    fn reply(&self, reply: &Reply, fd: Option<&OwnedFd>) {
-        let Ok(mut text) = serde_json::to_vec(reply) else { return };
-        text.push(b'\n');
-        let fd: Vec<i32> = fd.into_iter().map(AsRawFd::as_raw_fd).collect();
-        // A peer that is gone needs no answer.
-        let _ = fds::send(self.socket.as_fd(), &text, &fd);
-    }
-}
+const DRAIN_IN_ALL: Duration = Duration::from_secs(5);
+/// How often clients that do not read are looked at.
+const STALLED_MILLISECONDS: u16 = 500;
 
 pub(super) struct Shim {
-    config: ShimConfig,
-    spec: Spec,
+    pub(super) config: ShimConfig,
+    pub(super) spec: Spec,
     confiner: Arc<Confiner>,
-    init: Pid,
+    pub(super) init: Pid,
     started: String,
     streams: Streams,
     log: Log,
     signals: SignalFd,
     listener: UnixListener,
-    connections: Vec<Connection>,
+    pub(super) connections: Vec<Connection>,
     /// Bytes for the container's stdin that it has not taken yet.
     input: Vec<u8>,
 }
@@ -77,13 +53,15 @@ impl Shim {
         let mut first = Connection::new(UnixStream::from(fds::take_stdin()?))?;
         first.role = Role::Watcher;
         process::default_signals()?;
+        process::hide()?;
         let confiner = Arc::new(Confiner::new(&config.confinement)?);
         let log = Log::open(&config.log_root, &config.log_path, config.log_max_bytes, config.log_max_files)?;
         let socket = config.run_dir.join("s");
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket)?;
         listener.set_nonblocking(true)?;
-        let running = match create::start(&config, &confiner) {
+        let spec = Spec::load(config.dir.join("config.json")).map_err(io::Error::other)?;
+        let running = match create::start(&config, &spec, &confiner) {
             Ok(running) => running,
             Err(message) => {
                 first.reply(&Reply::Failed { message: message.clone() }, None);
@@ -108,7 +86,6 @@ impl Shim {
         {
             tracing::warn!(%error, "the shim stays in the kubelet's cgroup");
         }
-        let spec = Spec::load(config.dir.join("config.json")).map_err(io::Error::other)?;
         for output in running.streams.outputs.iter().flatten() {
             fds::set_nonblocking(output.as_fd())?;
         }
@@ -132,11 +109,16 @@ impl Shim {
         // It may have ended before SIGCHLD was blocked.
         let mut ended = self.reap();
         while ended.is_none() {
-            let ready = self.wait(PollTimeout::NONE)?;
+            let full = (0..2).any(|stream| self.is_held_up(stream));
+            let ready = self.wait(if full { STALLED_MILLISECONDS.into() } else { PollTimeout::NONE })?;
+            self.flush(&ready, full);
             (0..2).filter(|stream| ready.outputs[*stream]).for_each(|stream| {
                 self.copy_output(stream);
             });
             self.copy_input(&ready);
+            for index in &ready.starting {
+                self.listen(*index);
+            }
             for index in ready.connections.iter().rev() {
                 self.read_requests(*index);
             }
@@ -163,6 +145,8 @@ impl Shim {
             Stdin,
             Connection(usize),
             Attached(usize),
+            Outlet(usize),
+            Starting(usize),
         }
         let mut polled = vec![
             (What::Signals, PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)),
@@ -170,7 +154,9 @@ impl Shim {
         ];
         for (stream, fd) in self.streams.outputs.iter().enumerate() {
             polled.extend(
-                fd.as_ref().map(|fd| (What::Output(stream), PollFd::new(fd.as_fd(), PollFlags::POLLIN))),
+                fd.as_ref()
+                    .filter(|_| !self.is_held_up(stream))
+                    .map(|fd| (What::Output(stream), PollFd::new(fd.as_fd(), PollFlags::POLLIN))),
             );
         }
         if let (Some(stdin), false) = (&self.streams.stdin, self.input.is_empty()) {
@@ -178,6 +164,17 @@ impl Shim {
         }
         for (index, connection) in self.connections.iter().enumerate() {
             polled.push((What::Connection(index), PollFd::new(connection.socket.as_fd(), PollFlags::POLLIN)));
+            let outlets = (0..2).filter_map(|stream| connection.outlet(stream));
+            polled.extend(
+                outlets
+                    .filter(|outlet| outlet.is_pending())
+                    .map(|outlet| (What::Outlet(index), PollFd::new(outlet.fd(), PollFlags::POLLOUT))),
+            );
+            if let Role::Starting(starting) = &connection.role
+                && !starting.is_heard_out()
+            {
+                polled.push((What::Starting(index), PollFd::new(starting.line(), PollFlags::POLLIN)));
+            }
             if let (Role::Attached { stdin: Some(stdin), .. }, true) =
                 (&connection.role, self.input.is_empty())
             {
@@ -199,10 +196,27 @@ impl Shim {
                     What::Stdin => ready.stdin = true,
                     What::Connection(index) => ready.connections.push(*index),
                     What::Attached(index) => ready.attached.push(*index),
+                    What::Outlet(index) => ready.outlets.push(*index),
+                    What::Starting(index) => ready.starting.push(*index),
                 }
             }
         }
         Ok(ready)
+    }
+
+    /// Whether a client that is attached to a stream is so far behind that the stream is not read.
+    fn is_held_up(&self, stream: usize) -> bool {
+        self.connections.iter().filter_map(|connection| connection.outlet(stream)).any(Outlet::is_full)
+    }
+
+    /// Hands attached clients what is left for them; where a stream is held up, whoever holds it too long is let go.
+    fn flush(&mut self, ready: &Ready, held_up: bool) {
+        let now = Instant::now();
+        for (index, connection) in self.connections.iter_mut().enumerate() {
+            if held_up || ready.outlets.contains(&index) {
+                (0..2).for_each(|stream| connection.feed(stream, b"", now));
+            }
+        }
     }
 
     /// Copies what the container wrote to the log and to who is attached. Returns whether anything came.
@@ -215,13 +229,9 @@ impl Shim {
                 if let Err(error) = self.log.append(stream, &buffer[..count], now) {
                     tracing::error!(%error, "cannot write the container's log");
                 }
+                let at = Instant::now();
                 for connection in &mut self.connections {
-                    if let Role::Attached { outputs, .. } = &mut connection.role
-                        && let Some(fd) = &outputs[stream]
-                        && !write_all(fd, &buffer[..count])
-                    {
-                        outputs[stream] = None;
-                    }
+                    connection.feed(stream, &buffer[..count], at);
                 }
                 true
             }
@@ -274,6 +284,9 @@ impl Shim {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             _ => {
+                if let Role::Starting(starting) = &self.connections[index].role {
+                    starting.kill();
+                }
                 self.connections.remove(index);
                 return;
             }
@@ -301,6 +314,10 @@ impl Shim {
             }
             Request::Kill { signal } => {
                 let result = Signal::try_from(signal).and_then(|signal| kill(self.init, signal));
+                if signal == libc::SIGKILL {
+                    // Nothing outlives it, also where the pid namespace is shared.
+                    crate::runtime::cgroups::kill(&self.config.cgroup);
+                }
                 let reply = match result {
                     Ok(()) | Err(nix::errno::Errno::ESRCH) => Reply::Done,
                     Err(error) => Reply::Refused { code: 1, message: error.to_string() },
@@ -315,28 +332,24 @@ impl Shim {
                     init: self.init,
                 };
                 match exec::start(&inside, &command, &received, tty) {
-                    Ok(started) => {
-                        connection.role = Role::Exec(started.pid);
-                        connection.reply(&Reply::Started, started.terminal.as_ref());
-                    }
+                    Ok(starting) => connection.role = Role::Starting(starting),
                     Err(refused) => {
                         connection
                             .reply(&Reply::Refused { code: refused.code, message: refused.message }, None);
                     }
                 }
             }
-            Request::Stop => {
-                if let Role::Exec(pid) = connection.role {
-                    let _ = kill(pid, Signal::SIGKILL);
-                }
-            }
+            Request::Stop => match &connection.role {
+                Role::Exec(pid) => drop(kill(*pid, Signal::SIGKILL)),
+                Role::Starting(starting) => starting.kill(),
+                Role::Idle | Role::Watcher | Role::Attached { .. } => {}
+            },
             Request::Attach { stdin, stdout, stderr } => {
                 let mut received = received.into_iter();
                 let mut next = |wanted: bool| if wanted { received.next() } else { None };
                 let (stdin, outputs) = (next(stdin), [next(stdout), next(stderr)]);
-                for fd in outputs.iter().flatten() {
-                    let _ = fds::set_nonblocking(fd.as_fd());
-                }
+                let now = Instant::now();
+                let outputs = outputs.map(|fd| Outlet::new(fd?, now).ok());
                 connection.role = Role::Attached { stdin, outputs };
                 let terminal = if self.config.tty { self.streams.outputs[0].as_ref() } else { None };
                 connection.reply(&Reply::Started, terminal);
@@ -344,35 +357,34 @@ impl Shim {
         }
     }
 
-    /// Collects ended processes. Returns code and signal when the container's first is among them.
+    /// Takes in what became of processes. Returns code and signal when the container's first has ended.
     fn reap(&mut self) -> Option<(i32, Option<i32>)> {
         let mut ended = None;
         loop {
-            let (pid, code, signal) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, code, None),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32, Some(signal as i32)),
-                Ok(WaitStatus::StillAlive) | Err(_) => return ended,
-                Ok(_) => continue,
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => return ended,
+                Ok(status) => status,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(_) => return ended,
             };
-            if pid == self.init {
-                ended = Some((code, signal));
-            }
-            self.connections.retain(|connection| match connection.role {
-                Role::Exec(own) if own == pid => {
-                    connection.reply(&Reply::Exit { code }, None);
-                    false
+            match held::understand(status) {
+                Came::ToProgram(pid) => self.at_program(pid),
+                Came::ToEnd(pid, code, signal) => {
+                    if pid == self.init {
+                        ended = Some((code, signal));
+                    }
+                    self.exec_ended(pid, code);
                 }
-                _ => true,
-            });
+                Came::Elsewhere => {}
+            }
         }
     }
 
     fn finish(mut self, (code, signal): (i32, Option<i32>)) -> io::Result<()> {
         // With a pid namespace of its own nobody is left; in a shared one the rest of the container goes too.
-        for pid in crate::runtime::cgroups::processes(&self.config.cgroup) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        while self.streams.outputs.iter().any(Option::is_some) {
+        crate::runtime::cgroups::kill(&self.config.cgroup);
+        let until = Instant::now() + DRAIN_IN_ALL;
+        while self.streams.outputs.iter().any(Option::is_some) && Instant::now() < until {
             let came = [self.copy_output(0), self.copy_output(1)].contains(&true);
             if !came && !self.wait(PollTimeout::from(DRAIN_MILLISECONDS))?.outputs.contains(&true) {
                 break;
@@ -390,11 +402,9 @@ impl Shim {
         };
         write_file(&self.config.dir.join("exit.json"), &exit)?;
         for connection in &self.connections {
-            let reply = match connection.role {
-                Role::Attached { .. } | Role::Exec(_) => Reply::Exit { code },
-                Role::Watcher | Role::Idle => Reply::Exited,
-            };
-            connection.reply(&reply, None);
+            if let Role::Watcher | Role::Idle = connection.role {
+                connection.reply(&Reply::Exited, None);
+            }
         }
         let _ = std::fs::remove_file(self.config.run_dir.join("s"));
         self.reap();
@@ -402,7 +412,32 @@ impl Shim {
         if let Err(error) = crate::runtime::cgroups::remove(&self.config.cgroup) {
             tracing::warn!(%error, "the cgroup is left to the container's removal");
         }
+        self.part(code)?;
         std::fs::remove_dir_all(create::state_root(&self.config).join(&self.config.id))
+    }
+
+    /// The end is on record: attached clients may still fetch what is left for them.
+    fn part(&mut self, code: i32) -> io::Result<()> {
+        let until = Instant::now() + DRAIN_IN_ALL;
+        self.streams.outputs = [None, None];
+        let pending = |connections: &[Connection]| {
+            let outlets = |c: &Connection| (0..2).any(|s| c.outlet(s).is_some_and(Outlet::is_pending));
+            connections.iter().any(outlets)
+        };
+        while pending(&self.connections) && Instant::now() < until {
+            let ready = self.wait(PollTimeout::from(STALLED_MILLISECONDS))?;
+            self.flush(&ready, false);
+            // Those who hang up now are not answered.
+            for index in ready.connections.iter().rev() {
+                self.connections.remove(*index);
+            }
+        }
+        for connection in &self.connections {
+            if let Role::Attached { .. } | Role::Exec(_) | Role::Starting(_) = connection.role {
+                connection.reply(&Reply::Exit { code }, None);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -414,22 +449,6 @@ struct Ready {
     stdin: bool,
     connections: Vec<usize>,
     attached: Vec<usize>,
-}
-
-/// Writes everything to an attached client, waiting a while for a slow one; a hung one is let go.
-fn write_all(fd: &OwnedFd, mut bytes: &[u8]) -> bool {
-    const PATIENCE_MILLISECONDS: u16 = 5000;
-    while !bytes.is_empty() {
-        match fds::write(fd.as_fd(), bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-                if !matches!(poll(&mut polled, PollTimeout::from(PATIENCE_MILLISECONDS)), Ok(1..)) {
-                    return false;
-                }
-            }
-            Err(_) => return false,
-        }
-    }
-    true
+    outlets: Vec<usize>,
+    starting: Vec<usize>,
 }

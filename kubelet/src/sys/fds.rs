@@ -70,3 +70,18 @@ pub fn watched(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
     // SAFETY: `OwnedFd` owns its descriptor and gives the same one for as long as it lives.
     Ok(unsafe { tokio::io::unix::AsyncFd::register(fd) }?)
 }
+
+/// Closes all descriptors but the standard ones and this, which becomes number 3. For a copy of a process that never
+/// returns: what held the others must not be used any more.
+pub fn keep_only(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const KEPT: RawFd = 3;
+    if fd.as_raw_fd() != KEPT {
+        nix::unistd::dup2(fd.as_raw_fd(), KEPT)?;
+    }
+    // SAFETY: no pointers are involved; by contract nobody uses the closed ones.
+    if unsafe { libc::syscall(libc::SYS_close_range, KEPT + 1, u32::MAX, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was made above, and whoever else had this number has lost it.
+    Ok(unsafe { OwnedFd::from_raw_fd(KEPT) })
+}

@@ -1,10 +1,13 @@
 //! System calls: the only place with unsafe code.
 
+pub(crate) mod bpf;
 pub mod disk_usage;
 pub mod fds;
 pub mod inotify;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
+pub(crate) mod roots;
 pub(crate) mod seccomp;
 pub mod terminal;
+pub(crate) mod trace;

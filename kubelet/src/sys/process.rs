@@ -42,8 +42,11 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Joins all namespaces of a process (but its user namespace) as far as they differ.
+/// Joins all namespaces of a process.
 pub fn join_namespaces(pid: Pid) -> io::Result<()> {
+    let user = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
+    // One's own cannot be joined.
+    let other_user = user("self")? != user(&pid.to_string())?;
     // SAFETY: the call takes two integers and makes a descriptor.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     if fd < 0 {
@@ -56,7 +59,8 @@ pub fn join_namespaces(pid: Pid) -> io::Result<()> {
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+        | libc::CLONE_NEWCGROUP
+        | if other_user { libc::CLONE_NEWUSER } else { 0 };
     // SAFETY: an open descriptor and flags.
     let result = unsafe { libc::setns(pidfd.as_raw_fd(), flags) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -111,4 +115,25 @@ pub fn wait_gone(pid: i32, milliseconds: u16) -> io::Result<()> {
     let pidfd = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?) };
     poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::from(milliseconds))?;
     Ok(())
+}
+
+/// How ready the OOM killer is to take this process, from -1000 to 1000.
+pub fn oom_score() -> io::Result<i32> {
+    std::fs::read_to_string("/proc/self/oom_score_adj")?.trim().parse().map_err(io::Error::other)
+}
+
+pub fn set_oom_score(score: i32) -> io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", score.to_string())
+}
+
+/// The AppArmor profile of the next program of this process, or of a child of it.
+pub fn label_next_program(profile: &str) -> io::Result<()> {
+    let text = format!("exec {profile}");
+    std::fs::write("/proc/self/attr/apparmor/exec", &text)
+        .or_else(|_| std::fs::write("/proc/self/attr/exec", &text))
+}
+
+/// Nobody but root of the host may look into this process or trace it.
+pub fn hide() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_dumpable(false)?)
 }
