@@ -13,11 +13,12 @@ fn words(line: &str) -> Vec<String> {
 
 /// Runs a script to its end, and returns what it wrote.
 async fn output(node: &Node, mut spec: ContainerSpec) -> String {
-    spec.log_path = node.dir.join("hostile.log");
+    spec.log_path = "hostile.log".into();
+    let log_file = node.dir.join(&spec.log_path);
     let id = node.run(&spec).await;
     end(&node.runtime, &id).await;
-    let log = std::fs::read_to_string(&spec.log_path).expect("log");
-    std::fs::remove_file(&spec.log_path).expect("remove");
+    let log = std::fs::read_to_string(&log_file).expect("log");
+    std::fs::remove_file(&log_file).expect("remove");
     node.runtime.remove_container(&id).await.expect("remove");
     log
 }
@@ -96,7 +97,7 @@ async fn what_differs_never_runs(node: &Node) {
         }
     };
     let mut spec = node.spec("differs", "echo ran");
-    spec.log_path = node.dir.join("differs.log");
+    spec.log_path = "differs.log".into();
     let id = node.runtime.create_container(&spec).await.expect("create");
     let file = node.config.state_dir.join("containers").join(&id).join("config.json");
     let mut oci: Value = serde_json::from_slice(&std::fs::read(&file).expect("config")).expect("json");
@@ -106,7 +107,7 @@ async fn what_differs_never_runs(node: &Node) {
     if hybrid {
         let error = refused.expect_err("must not start").to_string();
         assert!(error.contains("the container is not confined as asked: /cg"), "{error}");
-        let log = std::fs::read_to_string(&spec.log_path).unwrap_or_default();
+        let log = std::fs::read_to_string(node.dir.join(&spec.log_path)).unwrap_or_default();
         assert!(!log.contains("ran"), "not one instruction of the program: {log}");
         let ContainerState::Exited { code, .. } = node.runtime.container(&id).expect("container").state
         else {
