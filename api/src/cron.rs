@@ -181,7 +181,7 @@ fn seconds(text: &str) -> Option<u64> {
         clippy::cast_sign_loss,
         reason = "between nought and the bound above"
     )]
-    representable.then(|| if negative { 0 } else { total as u64 })
+    representable.then_some(if negative { 0 } else { total as u64 })
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl Referers {
             let names = |object: Option<&Arc<K>>| object.map_or_else(BTreeSet::new, |o| refers(o));
             let Some(object) = new.or(old) else { return };
             let (before, after) = (names(old), names(new));
-            kept.note((std::any::type_name::<K>(), Key::of(&**object)), &before, &after);
+            kept.note(&(std::any::type_name::<K>(), Key::of(&**object)), &before, &after);
             before.union(&after).for_each(|key| queue.add(key.clone()));
         });
     }
@@ -193,11 +193,11 @@ impl Referers {
         self.0.lock().get(key).into_iter().flatten().cloned().collect()
     }
 
-    fn note(&self, referer: Referer, before: &BTreeSet<Key>, after: &BTreeSet<Key>) {
+    fn note(&self, referer: &Referer, before: &BTreeSet<Key>, after: &BTreeSet<Key>) {
         let mut all = self.0.lock();
         for key in before.difference(after) {
             if let Some(referers) = all.get_mut(key) {
-                referers.remove(&referer);
+                referers.remove(referer);
                 if referers.is_empty() {
                     all.remove(key);
                 }
@@ -278,12 +278,12 @@ mod tests {
         let referers = Referers::default();
         let set = |names: &[&str]| names.iter().map(|n| Key::cluster(*n)).collect::<BTreeSet<_>>();
         let one = ("pod", Key::new("ns", "p"));
-        referers.note(one.clone(), &set(&[]), &set(&["a", "b"]));
-        referers.note(("volume", Key::new("ns", "p")), &set(&[]), &set(&["b"]));
+        referers.note(&one, &set(&[]), &set(&["a", "b"]));
+        referers.note(&("volume", Key::new("ns", "p")), &set(&[]), &set(&["b"]));
         assert_eq!(referers.of(&Key::cluster("b")).len(), 2);
-        referers.note(one.clone(), &set(&["a", "b"]), &set(&["b"]));
+        referers.note(&one, &set(&["a", "b"]), &set(&["b"]));
         assert!(referers.of(&Key::cluster("a")).is_empty());
-        referers.note(one, &set(&["b"]), &set(&[]));
+        referers.note(&one, &set(&["b"]), &set(&[]));
         assert_eq!(referers.of(&Key::cluster("b")).len(), 1);
     }
 }

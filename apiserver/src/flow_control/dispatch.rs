@@ -312,8 +312,7 @@ mod tests {
             waiting.push(place);
         }
         assert_eq!(waiting.len(), 12, "four queues of three");
-        let (mut mine, mut turn) =
-            ask(&mut d, "low", modest, 1).unwrap_err().expect("there are other queues");
+        let (_mine, mut turn) = ask(&mut d, "low", modest, 1).unwrap_err().expect("there are other queues");
         let mut before = 0;
         while turn.try_recv().is_err() {
             d.leave(&seated);

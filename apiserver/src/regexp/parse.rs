@@ -223,7 +223,9 @@ impl Parser<'_> {
                         self.literal(c.into())?;
                     }
                     Some((least, most)) => {
-                        if least < 0 || least > MAX_REPEAT || most > MAX_REPEAT || (most >= 0 && least > most)
+                        if !(0..=MAX_REPEAT).contains(&least)
+                            || most > MAX_REPEAT
+                            || (most >= 0 && least > most)
                         {
                             return Err(self.text.error(Reason::RepeatSize, start));
                         }

@@ -385,7 +385,7 @@ mod tests {
         object
     }
 
-    fn words(errors: Errors) -> Vec<String> {
+    fn words(errors: &Errors) -> Vec<String> {
         errors.0.iter().map(|e| format!("{}: {}", e.field, e.body())).collect()
     }
 
@@ -419,7 +419,7 @@ mod tests {
         for (object, expected) in cases {
             let mut errors = Errors::default();
             spec(&object, &mut errors);
-            let found = words(errors);
+            let found = words(&errors);
             match expected {
                 "" => assert!(found.is_empty(), "{found:?}"),
                 expected => {
@@ -472,7 +472,7 @@ mod tests {
             let now = jiff::Timestamp::UNIX_EPOCH;
             let cx =
                 WriteContext { user: &user, resource: &resource, subresource: endpoint, now, dry_run: false };
-            let found = words(Errors(Request.validate(&cx, &new, Some(&old))));
+            let found = words(&Errors(Request.validate(&cx, &new, Some(&old))));
             match expected {
                 "" => assert!(found.is_empty(), "{endpoint}: {found:?}"),
                 expected => {

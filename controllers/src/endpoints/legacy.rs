@@ -106,7 +106,8 @@ fn packed(offers: Vec<Offer>) -> Vec<EndpointSubset> {
         // Of one address that is both, not ready counts.
         place.0 &= ready;
     }
-    let mut by_addresses: BTreeMap<Vec<(Place, bool)>, (Vec<EndpointPort>, Addresses)> = BTreeMap::new();
+    type Subset = (Vec<EndpointPort>, Addresses);
+    let mut by_addresses: BTreeMap<Vec<(Place, bool)>, Subset> = BTreeMap::new();
     let mut by_port: Vec<_> = by_port.into_values().collect();
     by_port.sort_by_key(|(port, _)| port.as_ref().map(|port| port.port));
     for (port, addresses) in by_port {

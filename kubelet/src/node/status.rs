@@ -295,9 +295,9 @@ mod tests {
             }
         };
         let virt = machine(&[("/etc/machine-id", "id"), ("/proc/device-tree/vm,uuid", "uuid\0")]);
-        assert_eq!(first(&SYSTEM_UUIDS, &virt), "uuid");
+        assert_eq!(first(&SYSTEM_UUIDS, virt), "uuid");
         let bare = machine(&[("/etc/machine-id", "id")]);
-        assert_eq!((first(&SYSTEM_UUIDS, &bare), first(&MACHINE_IDS, &bare)), ("id".into(), "id".into()));
+        assert_eq!((first(&SYSTEM_UUIDS, bare), first(&MACHINE_IDS, bare)), ("id".into(), "id".into()));
         assert_eq!(first(&MACHINE_IDS, machine(&[])), "");
     }
 

@@ -14,6 +14,9 @@ use super::env_file;
 use super::expansion::expand;
 use super::view::{find_container, name_of, namespace_of, spec_of, uid_of};
 
+/// The text of a file: volume, path in it.
+pub(crate) type FileOf<'a> = dyn Fn(&str, &str) -> Result<std::sync::Arc<str>, String> + 'a;
+
 /// What references in the environment resolve to.
 pub(crate) struct EnvSources<'a> {
     pub(crate) config_map: &'a dyn Fn(&str) -> Option<std::sync::Arc<ConfigMap>>,
@@ -21,7 +24,7 @@ pub(crate) struct EnvSources<'a> {
     /// The Services of the pod's namespace and the API server's own.
     pub(crate) services: &'a [std::sync::Arc<Service>],
     /// A file of `fileKeyRef`: volume, path in it.
-    pub(crate) file: &'a dyn Fn(&str, &str) -> Result<std::sync::Arc<str>, String>,
+    pub(crate) file: &'a FileOf<'a>,
     pub(crate) facts: &'a PodFacts,
 }
 

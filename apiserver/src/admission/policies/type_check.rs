@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::registry::Registry;
 
-    fn policy(resources: Value, expression: &str) -> Object {
+    fn policy(resources: &Value, expression: &str) -> Object {
         Object(json!({"kind": "ValidatingAdmissionPolicy", "metadata": {"name": "p"}, "spec": {
             "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": resources}]},
             "variables": [{"name": "containers", "expression": "object.spec.template.spec.containers"}],
@@ -222,7 +222,7 @@ mod tests {
                 ),
             ),
         ] {
-            let found = check(&catalog, &policy(resources, expression));
+            let found = check(&catalog, &policy(&resources, expression));
             match wanted {
                 None => assert_eq!(found, Vec::<Value>::new(), "{expression}"),
                 Some(wanted) => {

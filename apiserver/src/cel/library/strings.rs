@@ -70,7 +70,9 @@ fn regex(cx: &mut Context<'_, '_>, a: &[Value<'_>], before: &str) -> Result<Rege
 
 /// Expressions are compiled once, as long as they are used: a rule has the same one for every object.
 fn compiled(pattern: &str) -> std::result::Result<Regexp, regexp::Error> {
-    static KNOWN: LazyLock<Mutex<(HashMap<Box<str>, Regexp>, usize)>> = LazyLock::new(Mutex::default);
+    /// By pattern, and how many bytes they take together.
+    type Known = (HashMap<Box<str>, Regexp>, usize);
+    static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
     if let Some(known) = KNOWN.lock().0.get(pattern) {
         return Ok(known.clone());
     }
