@@ -56,11 +56,11 @@ async fn nothing_of_the_host_behind_the_pause(node: &Node) {
 async fn devices_of_others_do_not_open(node: &Node) {
     node.pod("devices", false).await;
     let disks = std::fs::read_to_string("/proc/partitions").expect("partitions");
-    let numbers = disks.lines().filter_map(|line| {
+    let mut numbers = disks.lines().filter_map(|line| {
         let mut fields = line.split_whitespace();
         Some((fields.next()?.parse::<u32>().ok()?, fields.next()?.parse::<u32>().ok()?))
     });
-    let (major, minor) = numbers.last().unwrap_or((7, 0));
+    let (major, minor) = numbers.next_back().unwrap_or((7, 0));
     let script = format!(
         "mknod /disk b {major} {minor} && cat /disk; mknod /tun c 10 200 && cat /tun; \
          mknod /null c 1 3 && cat /null && echo null; echo end"
