@@ -8,6 +8,9 @@ use coracle::cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Each worker's stack, in bytes; memory is taken as it is used.
+const STACK: usize = 16 << 20;
+
 fn main() -> ExitCode {
     // A container's shim forks, so it must never share its process with another thread: this comes before anything else.
     let mut arguments = std::env::args_os();
@@ -28,7 +31,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // A pod's way through the node agent is one large future; unoptimised, it needs more than the usual 2 MiB.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK).enable_all().build()?;
     runtime.block_on(async {
         match cli.command.unwrap_or_else(|| Command::Up(Box::default())) {
             Command::Up(up) => coracle::up::run(*up).await,

@@ -1,3 +1,5 @@
+//! What peers may hold, tried by peers that hold it.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http_body_util::{BodyExt, Empty, Full};

@@ -213,7 +213,9 @@ const DECISIONS: [&str; 3] = ["Approved", "Denied", "Failed"];
 fn spec(new: &Object, errors: &mut Errors) {
     let request = new.str_at(&["spec", "request"]);
     if let Some(why) = no_request(request) {
-        errors.invalid("spec.request", request, why);
+        // Where nothing was said, upstream shows its absence.
+        let shown = new.at(&["spec", "request"]).cloned().unwrap_or_default();
+        errors.invalid("spec.request", shown, why);
     }
     let usages = new.items_at(&["spec", "usages"]);
     if usages.is_empty() {

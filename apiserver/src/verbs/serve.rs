@@ -139,10 +139,13 @@ impl Request<'_> {
         let mut unknown = Noticed::default();
         if *gvk == self.resource.gvk {
             patch::apply::keep_reset(&mut object.0);
+            let has_status = object.at(&["status"]).is_some();
             unknown = self.resource.schema.normalize(&mut object)?;
-            // Not kept, but read: what is unknown in it is told.
-            if self.info.verb == "create" && self.resource.status && !self.resource.status_on_create {
+            // Not kept, but read: what is unknown in it is told. The kind's own empty form stays.
+            let apart = self.resource.status && !self.resource.status_on_create;
+            if has_status && apart && self.info.verb == "create" {
                 object.remove(&["status"]);
+                self.resource.schema.normalize(&mut object)?;
             }
         } else if let Some(schema) = crate::schema::Schema::builtin(gvk) {
             unknown = schema.normalize(&mut object)?;

@@ -79,8 +79,7 @@ pub(super) fn in_order(value: &mut Value) {
         }
         Value::Array(items) => {
             // What our own components are bound to: upstream's get it from whoever installs them.
-            items
-                .retain(|item| !item["metadata"]["name"].as_str().is_some_and(|n| n.starts_with("coracle:")));
+            items.retain(|item| !item["metadata"]["name"].as_str().is_some_and(is_our_own));
             items.iter_mut().for_each(in_order);
             if let Some(named) = by_name(items) {
                 *value = Value::Object(named.into_iter().collect());
@@ -101,4 +100,9 @@ fn by_name(items: &[Value]) -> Option<BTreeMap<String, Value>> {
     let named: BTreeMap<String, Value> =
         items.iter().map(|i| Some((name(i)?, i.clone()))).collect::<Option<_>>()?;
     (!named.is_empty() && named.len() == items.len()).then_some(named)
+}
+
+/// Roles and bindings of components that upstream does not have, or that are part of its API server.
+fn is_our_own(name: &str) -> bool {
+    name.starts_with("coracle:") || name == "system:controller:flow-schema-status-controller"
 }
