@@ -30,6 +30,10 @@ pub struct Cluster {
     running: Option<Program>,
 }
 
+/// A trial's nodes share the disk of the machine that builds them: how full that is, is not their affair (as for kind's).
+pub(crate) const ON_ANY_DISK: [&str; 4] =
+    ["--eviction-hard", "memory.available<100Mi", "--image-gc-high-threshold", "100"];
+
 /// The program to check: the one that was named, or the one built beside this.
 pub fn program(named: Option<&Path>) -> Result<PathBuf> {
     match named {
@@ -93,6 +97,9 @@ impl Cluster {
     pub fn up(&mut self) -> Result<()> {
         self.begun = Instant::now();
         let mut command = self.coracle(&[self.command, "--node-ip", NODE_IP, "--node-name", "n1"]);
+        if self.command == "up" {
+            command.args(ON_ANY_DISK);
+        }
         command.args(&self.flags);
         self.running = Some(Program::start(command, &self.log_path())?);
         self.wait_for_line("kubectl", Duration::from_secs(60))?;

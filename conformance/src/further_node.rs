@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ON_ANY_DISK};
 use crate::netns::{Machine, NODE_IP};
 use crate::program::Program;
 
@@ -61,7 +61,8 @@ impl FurtherNode {
         ensure!(output.status.success(), "coracle kubeconfig --node {}: {said}", self.name);
         std::fs::write(&kubeconfig, output.stdout)?;
         let mut command = self.coracle(&["kubelet", "--node-name", &self.name]);
-        command.args(["--node-ip", &self.machine.ip, "--kubeconfig"]).arg(kubeconfig).args(&self.flags);
+        command.args(["--node-ip", &self.machine.ip, "--kubeconfig"]).arg(kubeconfig);
+        command.args(ON_ANY_DISK).args(&self.flags);
         let mut running = Program::start(command, &self.log_path())?;
         let ready = running.wait_for_line("is Ready", Duration::from_secs(60)).map(drop);
         self.running = Some(running);
