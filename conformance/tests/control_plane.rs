@@ -1,6 +1,9 @@
 //! The control plane as a whole, in one process, without a listener: a client in the same process uses it as any operator
 //! would, and the controllers do their work.
 
+#[path = "control_plane/accounts.rs"]
+mod accounts;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
