@@ -28,6 +28,12 @@ pub use tls::{ServingCertificate, node_client, server_config, unverified_client}
 const LEAF_DAYS: i64 = 365;
 const RENEW_DAYS: i64 = 60;
 const CA_DAYS: i64 = 3650;
+/// No clock that is right shows less: 1 November 2026, in Unix seconds. Boards without a battery start in 1970.
+const EARLIEST: i64 = 1_793_491_200;
+/// The store's file, in the directory above the certificates'.
+const STORE: &str = "coracle.db";
+/// What a cluster cannot be without: who has lost it has lost everybody's trust.
+const KEPT: [&str; 5] = ["ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", "sa.key"];
 
 /// The one name that is believed in a certificate of the front proxy's authority.
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
@@ -39,6 +45,11 @@ pub const USER_KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 pub enum PkiError {
     #[error("{path}")]
     File { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{path} is missing, but the cluster in {store} was made with it: put it back from a backup. With another in its \
+         place every kubeconfig, node and service-account token would be void; a new cluster needs a --data-dir of its own"
+    )]
+    Missing { path: PathBuf, store: PathBuf },
     #[error("make a certificate")]
     Make(#[from] rcgen::Error),
     #[error("{0} holds no usable certificate or key")]
@@ -196,6 +207,8 @@ impl Identity {
         let (Ok((_, cert)), Ok((_, ca))) = parsed else { return false };
         let left = cert.validity().not_after.timestamp() - now.as_second();
         left > RENEW_DAYS * 86_400
+            // Made when the clock was wrong.
+            && cert.validity().not_before.timestamp() <= now.as_second()
             && cert.verify_signature(Some(ca.public_key())).is_ok()
             && names_of(&cert).is_some_and(|names| names == wanted_names(leaf))
     }
@@ -229,7 +242,16 @@ fn names_of(cert: &x509_parser::certificate::X509Certificate<'_>) -> Option<Vec<
 
 impl Pki {
     /// Opens the directory, making the authority and the signing key where they are not there yet.
+    ///
+    /// # Errors
+    /// [`PkiError::Missing`] where they are not there any more: beside a store that has been used with them.
     pub fn open(dir: &Path, now: Timestamp) -> Result<Self, PkiError> {
+        let store = dir.with_file_name(STORE);
+        if store.exists()
+            && let Some(path) = KEPT.iter().map(|file| dir.join(file)).find(|path| !path.exists())
+        {
+            return Err(PkiError::Missing { path, store });
+        }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| file_error(dir, e))?;
         let ca = authority(dir, "ca", "kubernetes-ca", now)?;
         let front_proxy_ca = authority(dir, "front-proxy-ca", "front-proxy-ca", now)?;
@@ -291,6 +313,7 @@ impl Pki {
         {
             return Ok(found);
         }
+        tracing::info!(certificate = leaf.file, "a certificate is made");
         let made = self.sign(leaf, now)?;
         if let Some(dir) = &self.dir {
             write_identity(dir, &leaf.file, &made)?;
@@ -355,15 +378,14 @@ fn new_authority(name: &str, now: Timestamp) -> Result<Identity, PkiError> {
     Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// From the day before (clocks differ) until the given number of days from now.
+/// From the beginning of time, since clocks are set right only after a first start, until the given number of days from now,
+/// or from the earliest day that now can be.
 fn set_validity(params: &mut CertificateParams, now: Timestamp, days: i64) {
-    let today = now.to_zoned(TimeZone::UTC).date();
-    let shifted = |days: i64| today.saturating_add(Span::new().days(days));
-    let ymd = |d: jiff::civil::Date| {
-        rcgen::date_time_ymd(i32::from(d.year()), d.month().unsigned_abs(), d.day().unsigned_abs())
-    };
-    params.not_before = ymd(shifted(-1));
-    params.not_after = ymd(shifted(days));
+    let earliest = Timestamp::from_second(EARLIEST).unwrap_or(now);
+    let end = now.max(earliest).to_zoned(TimeZone::UTC).date().saturating_add(Span::new().days(days));
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_after =
+        rcgen::date_time_ymd(i32::from(end.year()), end.month().unsigned_abs(), end.day().unsigned_abs());
 }
 
 fn read_identity(dir: &Path, file: &str) -> Result<Option<Identity>, PkiError> {
@@ -418,5 +440,65 @@ mod tests {
         assert_ne!(again.issue(&leaf, later).unwrap().certificate, first.certificate, "near its end");
         let renamed = Leaf::api_server("other", &[], "cluster.local");
         assert_ne!(again.issue(&renamed, now).unwrap().certificate, first.certificate, "other names");
+    }
+
+    fn is_valid(certificate: &str, at: Timestamp) -> bool {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+        let certificate = pem.parse_x509().unwrap();
+        let validity = certificate.validity();
+        (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&at.as_second())
+    }
+
+    /// The first start of a board without a battery, or of one whose clock runs ahead, and then the clock is set right.
+    #[test]
+    fn a_wrong_clock_at_the_first_start_makes_nothing_unusable() {
+        let right: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
+        for wrong in
+            ["1970-01-01T00:00:30Z", "2015-01-01T00:00:00Z", "2026-12-31T00:00:00Z", "2036-01-01T00:00:00Z"]
+        {
+            let (dir, wrong) = (tempfile::tempdir().unwrap(), wrong.parse::<Timestamp>().unwrap());
+            let leaf = Leaf::api_server("host", &[], "cluster.local");
+            let made = Pki::open(dir.path(), wrong).unwrap().issue(&leaf, wrong).unwrap();
+            let pki = Pki::open(dir.path(), right).unwrap();
+            for at in [wrong, right] {
+                assert!(is_valid(pki.ca(), at), "authority made {wrong}, at {at}");
+                assert!(is_valid(&made.certificate, at), "certificate made {wrong}, at {at}");
+            }
+            assert_eq!(pki.issue(&leaf, right).unwrap().certificate, made.certificate, "and it serves on");
+        }
+    }
+
+    #[test]
+    fn three_years_of_looking_at_certificates_find_them_valid() {
+        let (dir, start) = (tempfile::tempdir().unwrap(), Timestamp::now());
+        let pki = Pki::open(dir.path(), start).unwrap();
+        let day = jiff::SignedDuration::from_hours(24);
+        for leaf in
+            [Leaf::admin(), Leaf::front_proxy_client(), Leaf::api_server("host", &[], "cluster.local")]
+        {
+            for week in 0..157 {
+                let now = start + day * 7 * week;
+                let certificate = pki.issue(&leaf, now).unwrap().certificate;
+                assert!(
+                    is_valid(&certificate, now + day * i32::try_from(RENEW_DAYS).unwrap()),
+                    "week {week}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_cluster_was_made_with_is_not_replaced_in_silence() {
+        for lost in KEPT {
+            let dir = tempfile::tempdir().unwrap();
+            let (at, now) = (dir.path().join("pki"), Timestamp::now());
+            let ca = Pki::open(&at, now).unwrap().ca().to_owned();
+            fs::write(dir.path().join(STORE), "").unwrap();
+            assert_eq!(Pki::open(&at, now).unwrap().ca(), ca);
+            fs::remove_file(at.join(lost)).unwrap();
+            let refused = Pki::open(&at, now).err().expect("refused").to_string();
+            assert!(refused.contains(lost) && refused.contains("backup"), "{refused}");
+            assert!(!at.join(lost).exists(), "nothing is made in its place");
+        }
     }
 }
