@@ -31,6 +31,8 @@ pub mod shim;
 pub mod streaming;
 pub mod sys;
 mod tasks;
+#[cfg(test)]
+mod testing;
 pub mod volumes;
 
 pub use agent::run;

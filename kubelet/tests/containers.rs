@@ -17,6 +17,8 @@ use coracle_kubelet::volumes::atomic;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
+#[path = "containers/groups.rs"]
+mod groups;
 #[path = "containers/hostile.rs"]
 mod hostile;
 
@@ -32,10 +34,24 @@ fn main() {
         println!("skipped: containers need root and busybox-static");
         return;
     }
+    let part = args.first().and_then(|arg| arg.to_str());
+    match part {
+        Some("enter-own-groups") => groups::enter_own_groups(args[1].to_str().expect("a name"), &args[2]),
+        Some("forbid-groups") => groups::forbid_groups(&args[2]),
+        _ => {}
+    }
     let runtime = tokio::runtime::Runtime::new().expect("a tokio runtime");
-    match args.first().and_then(|arg| arg.to_str()) {
+    match part {
+        Some("own-groups") => runtime.block_on(groups::in_own_groups(Path::new(&args[1]))),
+        Some("no-groups") => runtime.block_on(groups::without_groups(Path::new(&args[1]))),
         Some("client") => runtime.block_on(client(Path::new(&args[1]), args[2].to_str().expect("a cgroup"))),
         Some("bench") => runtime.block_on(bench()),
+        Some("groups") => runtime.block_on(async {
+            let dir = tempfile::tempdir().expect("temp dir");
+            let node = Node::open(dir.path(), &own_cgroup()).await;
+            groups::all(&node).await;
+            node.purge().await;
+        }),
         _ => runtime.block_on(async {
             all().await;
             survives_its_client().await;
@@ -562,6 +578,7 @@ async fn all() {
     planted_volume(&node).await;
     runtime.remove_sandbox("hostile").await.expect("remove");
     hostile::all(&node).await;
+    groups::all(&node).await;
 
     node.pod("many", false).await;
     let begun = Instant::now();

@@ -295,3 +295,29 @@ fn labels(config: &Config) -> BTreeMap<String, String> {
     labels.extend(config.labels.clone());
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_pods_together_have_what_the_node_says_is_allocatable() {
+        let config = Config::new(crate::testing::client(|_| None), "node", [192, 0, 2, 1].into());
+        let have = Capacity { cpus: 2, memory: 4 << 30, storage: 100 << 30 };
+        let ceiling = ceiling(&config, have);
+        let told = value(Some(&allocatable(&config, have)), "memory").unwrap();
+        assert_eq!(ceiling.memory_limit, Some(told));
+        let huge: i64 = 4 << 30;
+        assert!(told > 0 && told < huge, "less than all, by what eviction keeps free: {told}");
+        assert_eq!(ceiling.cpu_shares, Some(2048));
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+        let most: i64 = kernel.trim().parse().unwrap();
+        assert!(
+            ceiling.pids_limit.is_some_and(|pids| pids > 0 && pids < most),
+            "the node keeps some for itself"
+        );
+        // Where nothing is left, no limit of nothing is set: the node could run no pod to say so.
+        let none = super::ceiling(&config, Capacity { memory: 1, ..have });
+        assert_eq!(none.memory_limit, None);
+    }
+}

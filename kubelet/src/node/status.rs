@@ -302,6 +302,21 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_cannot_hold_pods_to_limits_is_not_ready() {
+        let network = NetworkState { open: true, ..NetworkState::default() };
+        let mut conditions = conditions(&Shortages::new(), &network, None, Timestamp::UNIX_EPOCH);
+        let ready = |all: &[NodeCondition]| all.iter().find(|c| c.type_ == "Ready").cloned().unwrap();
+        assert_eq!(ready(&conditions).status, "True");
+        not_ready(&mut conditions, "cgroups cannot be managed: /sys/fs/cgroup/x: Permission denied");
+        let ready = ready(&conditions);
+        assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("KubeletNotReady")));
+        let why =
+            "container runtime is not ready: cgroups cannot be managed: /sys/fs/cgroup/x: Permission denied";
+        assert_eq!(ready.message.as_deref(), Some(why));
+        assert!(conditions.iter().all(|c| c.type_ == "Ready" || c.status == "False"), "nothing else changes");
+    }
+
+    #[test]
     fn conditions_keep_their_transition_time_and_changes_are_events() {
         let (first, later) = (Timestamp::from_second(1000).unwrap(), Timestamp::from_second(2000).unwrap());
         let status = |conditions| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() };

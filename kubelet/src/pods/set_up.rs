@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     core::v1::{ContainerPort, Pod, PodSpec},
     node::v1::RuntimeClass,
 };
-use kube::Api;
+use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use super::{
     view::{name_of, namespace_of, spec_of, uid_of},
 };
 use crate::{
+    Config,
     beneath::{Access, Dir, Links, off_workers},
     cri::{Resources, SandboxSpec},
     net::{HostPort, Protocol},
@@ -48,8 +49,8 @@ pub(super) async fn set_up(
 ) -> Result<(Vec<IpAddr>, Paths), String> {
     let places = node.places(pod).map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
     let config = &node.config;
-    let sandbox = sandbox(node, pod)?;
-    handler(node, spec_of(pod)).await.map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
+    let sandbox = sandbox(config, pod)?;
+    handler(&config.client, spec_of(pod)).await.map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
     let made = node
         .runtime
         .create_sandbox(&sandbox)
@@ -111,22 +112,26 @@ fn of_host(path: &str) -> String {
 }
 
 /// Another way to run containers than ours cannot be had: a pod that needs stronger walls must not run without them.
-async fn handler(node: &NodeContext, spec: &PodSpec) -> Result<(), String> {
+async fn handler(client: &Client, spec: &PodSpec) -> Result<(), String> {
     const OWN: [&str; 2] = ["coracle", "runc"];
     let Some(name) = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
         return Ok(());
     };
-    let classes: Api<RuntimeClass> = Api::all(node.config.client.clone());
-    let class = classes.get(name).await.map_err(|e| format!("failed to get RuntimeClass {name:?}: {e}"))?;
+    let classes: Api<RuntimeClass> = Api::all(client.clone());
+    let class = match classes.get_opt(name).await {
+        Ok(Some(class)) => class,
+        Ok(None) => return Err(format!("runtimeclass.node.k8s.io {name:?} not found")),
+        Err(error) => return Err(format!("failed to lookup RuntimeClass {name}: {error}")),
+    };
     if OWN.contains(&class.handler.as_str()) {
         Ok(())
     } else {
-        Err(format!("no runtime for {:?} is configured", class.handler))
+        Err(format!("failed to get sandbox runtime: no runtime for {:?} is configured", class.handler))
     }
 }
 
-fn sandbox(node: &NodeContext, pod: &Pod) -> Result<SandboxSpec, String> {
-    let (spec, config) = (spec_of(pod), &node.config);
+fn sandbox(config: &Config, pod: &Pod) -> Result<SandboxSpec, String> {
+    let spec = spec_of(pod);
     let sysctls = spec.security_context.iter().filter_map(|s| s.sysctls.as_ref()).flatten();
     Ok(SandboxSpec {
         pod_uid: uid_of(pod).to_owned(),
@@ -157,4 +162,53 @@ fn host_ports(pod: &Pod) -> Vec<HostPort> {
         })
     };
     ports.filter_map(port).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::client;
+
+    fn pod(spec: &Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec}))
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_pod_whose_runtime_this_node_does_not_have_gets_no_sandbox() {
+        let api = client(|path| {
+            let handler = match path.strip_prefix("/apis/node.k8s.io/v1/runtimeclasses/")? {
+                "ours" => "runc",
+                "sealed" => "kata",
+                _ => return None,
+            };
+            Some(json!({"metadata": {"name": "x"}, "handler": handler}))
+        });
+        for (class, refused) in [
+            (None, None),
+            (Some(""), None),
+            (Some("ours"), None),
+            (Some("sealed"), Some("failed to get sandbox runtime: no runtime for \"kata\" is configured")),
+            (Some("missing"), Some("runtimeclass.node.k8s.io \"missing\" not found")),
+        ] {
+            let pod = pod(&json!({"containers": [], "runtimeClassName": class}));
+            let answer = handler(&api, spec_of(&pod)).await;
+            assert_eq!(answer.err().as_deref(), refused, "{class:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_nodes_limit_of_processes_is_that_of_every_pods_group() {
+        let mut config = Config::new(client(|_| None), "node", IpAddr::from([192, 0, 2, 1]));
+        assert_eq!(config.pod_max_pids, Some(4096), "a fork bomb ends at its pod's wall by default");
+        for limit in [None, Some(20)] {
+            config.pod_max_pids = limit;
+            let own = json!({"containers": [{"name": "c", "resources": {"limits": {"memory": "64Mi"}}}]});
+            for spec in [json!({"containers": [{"name": "c"}]}), own] {
+                assert_eq!(sandbox(&config, &pod(&spec)).unwrap().resources.pids_limit, limit, "{spec}");
+            }
+        }
+    }
 }

@@ -128,12 +128,12 @@ fn hand_down(dir: &Path) -> io::Result<()> {
 /// ordinary group with processes in it, and such a group hands nothing down: they move aside, as in every program that
 /// runs containers in a container. The error says why pods cannot be held to limits here.
 pub(super) fn prepare_root() -> io::Result<()> {
-    /// Where they go.
+    if unified() { prepare(Path::new(ROOT)) } else { Ok(()) }
+}
+
+fn prepare(root: &Path) -> io::Result<()> {
+    /// Where the processes go.
     const ASIDE: &str = "init";
-    if !unified() {
-        return Ok(());
-    }
-    let root = Path::new(ROOT);
     // Only the machine's own root has no type. With a process in it, any other could hand down but a part: it would become a
     // group of threads, and the processes could not leave it any more.
     if root.join("cgroup.type").exists() {
@@ -371,4 +371,46 @@ pub(super) fn wait_empty(path: &str) -> io::Result<()> {
         crate::sys::process::wait_gone(pid, u16::try_from(left.as_millis()).unwrap_or(u16::MAX))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group of version 2 on this machine, whatever else it has.
+    fn any_v2_group(name: &str) -> Option<PathBuf> {
+        let tree = if unified() { PathBuf::from(ROOT) } else { Path::new(ROOT).join("unified") };
+        let group = tree.join(format!("coracle-{name}-{}", std::process::id()));
+        (tree.join("cgroup.procs").exists() && fs::create_dir(&group).is_ok()).then_some(group)
+    }
+
+    #[test]
+    fn processes_move_aside_before_their_group_hands_controllers_down() {
+        let Some(group) = any_v2_group("aside") else {
+            println!("skipped: needs root and cgroups of version 2");
+            return;
+        };
+        let mut inside = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(group.join("cgroup.procs"), inside.id().to_string()).unwrap();
+        // As often as the program starts.
+        let made = [prepare(&group), prepare(&group)].map(|made| made.map_err(|error| error.to_string()));
+        let left = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+        let aside = fs::read_to_string(group.join("init/cgroup.procs")).unwrap();
+        let has = fs::read_to_string(group.join("cgroup.controllers")).unwrap();
+        let below = fs::read_to_string(group.join("cgroup.subtree_control")).unwrap();
+        let kind = fs::read_to_string(group.join("cgroup.type")).unwrap();
+        inside.kill().unwrap();
+        inside.wait().unwrap();
+        remove_tree(&group).unwrap();
+        assert_eq!((left.as_str(), aside.trim()), ("", inside.id().to_string().as_str()));
+        assert_eq!(kind.trim(), "domain", "it did not become a group of threads");
+        assert_eq!(below.split_whitespace().collect::<Vec<_>>(), has.split_whitespace().collect::<Vec<_>>());
+        // Where a hierarchy of version 1 has a controller, nothing can be held to its limits, and it is named.
+        let lacks =
+            ["cpu", "memory", "pids"].into_iter().find(|name| !has.split_whitespace().any(|w| w == *name));
+        let file = group.join("cgroup.subtree_control");
+        let want =
+            lacks.map_or(Ok(()), |name| Err(format!("{}: {name} cannot be handed down", file.display())));
+        assert_eq!(made, [want.clone(), want]);
+    }
 }

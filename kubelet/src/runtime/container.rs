@@ -294,15 +294,19 @@ pub(super) fn sweep(config: &RuntimeConfig) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes off all that is mounted for a container; its files stay. What is not mounted is fine.
+pub(super) fn unmount(config: &RuntimeConfig, id: &str) -> io::Result<()> {
+    let run_dir = run_dir(config, id);
+    ["rootfs", PID_NAMESPACE].iter().try_for_each(|point| mounts::unmount(&run_dir.join(point)))
+}
+
 /// Removes directories, mounts and what is left of the cgroup.
 pub(super) fn remove(config: &RuntimeConfig, id: &str, cgroup: Option<&str>) -> io::Result<()> {
     let run_dir = run_dir(config, id);
     if let Some(cgroup) = cgroup {
         cgroups::end(cgroup)?;
     }
-    for point in ["rootfs", PID_NAMESPACE] {
-        mounts::unmount(&run_dir.join(point))?;
-    }
+    unmount(config, id)?;
     for directory in [run_dir, dir(config, id)] {
         beneath::remove_tree(&directory)?;
     }

@@ -68,7 +68,7 @@ impl Runtime {
             ..ExitFile::default()
         };
         write_file(&dir.join("exit.json"), &exit).map_err(|error| failed(&error))?;
-        self.set(id, container::exited(exit));
+        self.ended(id).await;
         Err(ContainerError::Start(message))
     }
 

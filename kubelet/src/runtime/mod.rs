@@ -157,6 +157,9 @@ impl Runtime {
             };
             let link = match container::state(config, &record) {
                 Some(state) => {
+                    if matches!(state, ContainerState::Exited { .. }) {
+                        container::unmount(config, &record.id)?;
+                    }
                     self.insert(record, state);
                     continue;
                 }
@@ -170,9 +173,9 @@ impl Runtime {
                         self.set(&id, ContainerState::Running { started: container::time(&started), pid });
                         self.follow(id, link);
                     }
-                    _ => self.ended(&id),
+                    _ => self.ended(&id).await,
                 },
-                Err(_) => self.ended(&id),
+                Err(_) => self.ended(&id).await,
             }
         }
         Ok(())
@@ -195,18 +198,23 @@ impl Runtime {
         self.weigh_classes();
     }
 
-    /// The shim hung up: the end is on record, or the shim was killed and its container with it must go.
-    fn ended(&self, id: &str) {
+    /// The shim hung up: the end is on record, or the shim was killed and its container with it must go. What the container
+    /// had mounted goes at once, its files stay until it is removed.
+    async fn ended(&self, id: &str) {
         let Some(record) = self.record(id) else { return };
-        let dir = container::dir(&self.0.config, id);
-        let state = match read_file::<ExitFile>(&dir.join("exit.json")) {
-            Some(exit) => container::exited(exit),
-            None => {
+        let runtime = self.clone();
+        let looked = blocking(move || {
+            let config = &runtime.0.config;
+            let exit = read_file::<ExitFile>(&container::dir(config, &record.id).join("exit.json"));
+            if exit.is_none() {
                 cgroups::kill(&record.cgroup);
-                ContainerState::Unknown
             }
-        };
-        self.set(id, state);
+            if let Err(error) = container::unmount(config, &record.id) {
+                tracing::warn!(%error, id = record.id, "the root file system of an ended container stays mounted");
+            }
+            Ok(exit.map_or(ContainerState::Unknown, container::exited))
+        });
+        self.set(id, looked.await.unwrap_or(ContainerState::Unknown));
     }
 
     fn follow(&self, id: String, mut link: Link) {
@@ -218,7 +226,7 @@ impl Runtime {
                     break;
                 }
             }
-            runtime.ended(&id);
+            runtime.ended(&id).await;
         });
     }
 

@@ -45,7 +45,7 @@ impl SandboxRecord {
         }
     }
 
-    /// What an OCI configuration says of the namespaces. A privileged container sees the host's cgroups, as upstream's.
+    /// What an OCI configuration says of the namespaces.
     pub(super) fn namespaces(
         &self,
         config: &RuntimeConfig,
@@ -64,11 +64,16 @@ impl SandboxRecord {
             (false, Some(_)) => all.push(("pid", Some(dir.join("pid")))),
             (false, None) => all.push(("pid", None)),
         }
-        if cgroups::unified() && !privileged {
+        if has_own_cgroup_namespace(cgroups::unified(), privileged) {
             all.push(("cgroup", None));
         }
         all
     }
+}
+
+/// A privileged container sees the host's groups, as upstream's does; with version 1 the container's own are mounted.
+fn has_own_cgroup_namespace(unified: bool, privileged: bool) -> bool {
+    unified && !privileged
 }
 
 pub(super) fn dir(config: &RuntimeConfig, pod_uid: &str) -> PathBuf {
@@ -209,4 +214,18 @@ fn end(config: &RuntimeConfig, pod_uid: &str, cgroup: &str) -> io::Result<()> {
         mounts::unmount(&point)?;
     }
     beneath::remove_tree(&dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileged_containers_are_in_the_hosts_cgroup_namespace() {
+        for (unified, privileged, own) in
+            [(true, false, true), (true, true, false), (false, false, false), (false, true, false)]
+        {
+            assert_eq!(has_own_cgroup_namespace(unified, privileged), own, "{unified} {privileged}");
+        }
+    }
 }

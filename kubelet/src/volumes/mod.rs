@@ -169,3 +169,6 @@ fn unmount_all(pod_dir: &Path) -> io::Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;
