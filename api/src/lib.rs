@@ -5,6 +5,8 @@
 pub mod cidr;
 pub mod conditions;
 pub mod cron;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod gvk;
 pub mod names;
 pub mod node_affinity;

@@ -13,6 +13,8 @@ use crate::k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuanti
 
 /// The smallest amount a quantity can hold is a billionth.
 const NANOS: i128 = 1_000_000_000;
+/// Amounts beyond this (some 10^29) count as this one. Upstream goes on; nothing real is so large, and the text is kept.
+const MAX: i128 = i128::MAX;
 /// Binary amounts are capped here, as upstream does.
 const MAX_BINARY: i128 = i64::MAX as i128 * NANOS;
 const DECIMAL_SUFFIXES: [(&str, i32); 10] =
@@ -82,6 +84,44 @@ impl<'a> Parts<'a> {
             return Err(ParseQuantityError::Format);
         }
         Ok(Parts { negative, whole: if whole.is_empty() { "0" } else { whole }, fraction, suffix })
+    }
+
+    /// The digits before and after the point once it has gone so many places to the right. Far beyond either end it
+    /// makes no difference how far.
+    fn shifted(&self, places: i32) -> (String, String) {
+        const FAR: i64 = 64;
+        let digits = [self.whole, self.fraction].concat();
+        let digits = digits.trim_start_matches('0');
+        if digits.is_empty() {
+            return (String::new(), String::new());
+        }
+        let leading = self.whole.len() + self.fraction.len() - digits.len();
+        let point = self.whole.len() as i64 - leading as i64 + i64::from(places);
+        let zeros = |count: i64| "0".repeat(usize::try_from(count.min(FAR)).unwrap_or(0));
+        match usize::try_from(point) {
+            Ok(point) if point <= digits.len() => (digits[..point].to_owned(), digits[point..].to_owned()),
+            Ok(_) => (format!("{digits}{}", zeros(point - digits.len() as i64)), String::new()),
+            Err(_) => (String::new(), format!("{}{digits}", zeros(-point))),
+        }
+    }
+
+    /// The canonical text of what is too large to be computed with.
+    fn canonical(&self) -> Result<String, ParseQuantityError> {
+        let (_, exponent, format) = self.scale()?;
+        let digits = [self.whole, self.fraction].concat();
+        let significant = digits.trim_start_matches('0').trim_end_matches('0');
+        let trailing = digits.len() - digits.trim_end_matches('0').len();
+        let exponent = i64::from(exponent) + trailing as i64 - self.fraction.len() as i64;
+        // The greatest that can be read again, and a multiple of three.
+        let most = if format == Format::DecimalExponent { i64::from(i32::MAX) - 1 } else { 18 };
+        let shown = exponent.div_euclid(3).saturating_mul(3).min(most);
+        let zeros = "0".repeat(usize::try_from(exponent - shown).unwrap_or(0));
+        let sign = if self.negative { "-" } else { "" };
+        let suffix = match DECIMAL_SUFFIXES.iter().find(|(_, e)| i64::from(*e) == shown) {
+            _ if format == Format::DecimalExponent && shown != 0 => format!("e{shown}"),
+            found => found.map_or("", |(suffix, _)| suffix).to_owned(),
+        };
+        Ok(format!("{sign}{significant}{zeros}{suffix}"))
     }
 
     /// `(base, exponent, format)` of the suffix.
@@ -176,14 +216,11 @@ impl FromStr for Quantity {
     fn from_str(text: &str) -> Result<Self, ParseQuantityError> {
         let parts = Parts::scan(text)?;
         let (base, exponent, mut format) = parts.scale()?;
-        let digits: String = [parts.whole, parts.fraction].concat();
-        let mantissa: i128 = digits.parse().map_err(|_| ParseQuantityError::Numeric)?;
-        let decimals = i32::try_from(parts.fraction.len()).map_err(|_| ParseQuantityError::Numeric)?;
         let mut nanos = if base == 2 {
-            let scaled = mantissa.checked_mul(1 << exponent).ok_or(ParseQuantityError::Numeric)?;
-            shift_decimal(scaled, 9 - decimals)?.min(MAX_BINARY)
+            nanos(parts.whole, parts.fraction, NANOS << exponent).min(MAX_BINARY)
         } else {
-            shift_decimal(mantissa, exponent.saturating_add(9 - decimals))?
+            let (whole, fraction) = parts.shifted(exponent);
+            nanos(&whole, &fraction, NANOS)
         };
         if format == Format::BinarySi && nanos > 0 && nanos < NANOS {
             format = Format::DecimalSi;
@@ -200,7 +237,7 @@ impl fmt::Display for Quantity {
         if self.nanos == 0 {
             return f.write_str("0");
         }
-        let small = self.nanos.abs() < 1024 * NANOS;
+        let small = self.nanos.unsigned_abs() < 1024 * NANOS.unsigned_abs();
         if self.format == Format::BinarySi && !small && self.is_integer() {
             let (mut amount, mut index) = (self.nanos / NANOS, 0);
             while amount % 1024 == 0 && index < BINARY_SUFFIXES.len() {
@@ -252,7 +289,7 @@ impl AddAssign for Quantity {
         if self.nanos == 0 {
             self.format = other.format;
         }
-        self.nanos = self.nanos.saturating_add(other.nanos);
+        self.nanos = self.nanos.saturating_add(other.nanos).max(-MAX);
     }
 }
 
@@ -328,10 +365,11 @@ pub fn canonical(text: &str) -> Result<Cow<'_, str>, ParseQuantityError> {
         return Ok(Cow::Borrowed(text));
     }
     let quantity: Quantity = text.parse()?;
-    if is_kept(&Parts::scan(text)?)? {
+    let parts = Parts::scan(text)?;
+    if is_kept(&parts)? {
         return Ok(Cow::Borrowed(text));
     }
-    let canonical = quantity.to_string();
+    let canonical = if quantity.nanos.abs() == MAX { parts.canonical()? } else { quantity.to_string() };
     Ok(if canonical == text { Cow::Borrowed(text) } else { Cow::Owned(canonical) })
 }
 
@@ -347,7 +385,7 @@ fn is_kept(parts: &Parts<'_>) -> Result<bool, ParseQuantityError> {
         };
         return Ok(parts.fraction.is_empty() && room >= 0 && value & 7 != 0);
     }
-    let scale = exponent - parts.fraction.len() as i32;
+    let scale = i64::from(exponent) - parts.fraction.len() as i64;
     let first = parts.whole.as_bytes().first();
     let thousands = [parts.whole, parts.fraction].concat().ends_with("000");
     Ok(digits <= 18 && scale >= -9 && scale % 3 == 0 && !thousands && first != Some(&b'0'))
@@ -358,20 +396,23 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// `amount * 10^places`; a negative shift rounds away from zero, so that a request never becomes nothing.
-fn shift_decimal(amount: i128, places: i32) -> Result<i128, ParseQuantityError> {
-    let power = 10i128.checked_pow(places.unsigned_abs());
-    match (places >= 0, power) {
-        _ if amount == 0 => Ok(0),
-        (true, Some(power)) => amount.checked_mul(power).ok_or(ParseQuantityError::Numeric),
-        (true, None) => Err(ParseQuantityError::Numeric),
-        (false, Some(power)) => Ok((amount + power - 1) / power),
-        (false, None) => Ok(1),
+/// `whole.fraction` times what one of them has in billionths. What is less than a billionth counts as one, so that a
+/// request never becomes nothing.
+fn nanos(whole: &str, fraction: &str, one: i128) -> i128 {
+    let whole = if whole.is_empty() { Ok(0) } else { whole.parse::<i128>() };
+    // From the last digit on: the sum stays small however many there are.
+    let (mut above, mut rest) = (0, false);
+    for digit in fraction.bytes().rev() {
+        let sum = i128::from(digit - b'0') * one + above;
+        rest |= sum % 10 != 0;
+        above = sum / 10;
     }
+    let units = whole.ok().and_then(|whole| whole.checked_mul(one));
+    units.and_then(|units| units.checked_add(above + i128::from(rest))).unwrap_or(MAX)
 }
 
 fn round_away(nanos: i128, unit: i128) -> i64 {
-    let rounded = (nanos.abs() + unit - 1) / unit * nanos.signum();
+    let rounded = nanos / unit + if nanos % unit == 0 { 0 } else { nanos.signum() };
     rounded.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
@@ -410,6 +451,19 @@ mod tests {
             ("100000m", "100"),
             ("8Ei", "9223372036854775807"),
             ("64Mi", "64Mi"),
+            ("1e100", "10e99"),
+            ("1e99", "1e99"),
+            ("1000e2147483647", "10000e2147483646"),
+            ("1000e99", "1e102"),
+            ("-10.5e98", "-1050e96"),
+            ("1e2147483647", "10e2147483646"),
+            ("1e-2147483648", "1e-9"),
+            ("0e-2147483648", "0"),
+            ("100000000000000000000000000000000000000000", "100000000000000000000000E"),
+            ("99999999999999999999.5", "99999999999999999999500m"),
+            ("1.00000000000000000000000000000000000000001", "1000000001n"),
+            ("0.00000000000000000000000000000000000000001Gi", "1n"),
+            ("99999999999999999999999999999999999999999Ki", "9223372036854775807"),
         ] {
             assert_eq!(canonical(text).expect(text), canonical_text, "{text}");
         }
@@ -429,6 +483,20 @@ mod tests {
         ] {
             assert_eq!(canonical(text).expect_err(text), error, "{text}");
         }
+    }
+
+    /// In a build that checks for overflow each of these ended the program.
+    #[test]
+    fn what_is_too_large_to_compute_with_is_the_largest() {
+        let q = |s: &str| s.parse::<Quantity>().unwrap();
+        for large in ["1e100", "170141183460469231731687303715884105727n", "1e2147483647"] {
+            let amount = q(large);
+            assert_eq!((amount.value(), amount.milli_value()), (i64::MAX, i64::MAX), "{large}");
+            assert_eq!(amount + amount, amount);
+            assert!(amount > q("1E") && -amount < q("-1E") && -amount - amount == -amount);
+            assert_eq!(q(&(-amount - amount).to_string()), -amount);
+        }
+        assert_eq!(q("-170141183460469231731687303715884105727n").value(), i64::MIN);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub fn core(plural: &str) -> Gvr {
     Gvr::new("", "v1", plural)
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod testing {
     use super::*;
     use serde_json::Value;

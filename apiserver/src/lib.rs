@@ -19,6 +19,8 @@ pub mod discovery;
 pub mod field;
 pub mod field_names;
 pub mod flow_control;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod health;
 pub mod ip_allocator;
 pub mod limits;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use coracle_api::Gvr;
-use coracle_api::query::flag;
+use coracle_api::query::{decoded, flag, percent_decoded};
 use coracle_api::selector::FieldSelector;
 use http::Method;
 
@@ -68,37 +68,8 @@ impl RequestInfo {
 pub fn params(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key, true), decode(value, true))
+        (decoded(key), decoded(value))
     })
-}
-
-/// Percent-decodes; in queries `+` is a space. What is no escape stays as it is.
-pub(crate) fn decode(text: &str, plus: bool) -> Cow<'_, str> {
-    if !(text.contains('%') || plus && text.contains('+')) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(b) = bytes.next() {
-        let mut ahead = bytes.clone();
-        let escaped = match b {
-            b'%' => ahead.next().zip(ahead.next()).and_then(|(high, low)| Some(hex(high)? << 4 | hex(low)?)),
-            _ => None,
-        };
-        match escaped {
-            Some(byte) => {
-                out.push(byte);
-                bytes = ahead;
-            }
-            None if plus && b == b'+' => out.push(b' '),
-            None => out.push(b),
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok())
 }
 
 /// Reads a request line as upstream's resolver does: decoded as a whole, then split at every `/`. Whether anything is
@@ -107,7 +78,7 @@ pub fn parse(method: &Method, path: &str, query: &str) -> RequestInfo {
     let mut info = RequestInfo {
         method: method.clone(),
         verb: method.as_str().to_lowercase(),
-        path: decode(path, false).into_owned(),
+        path: percent_decoded(path).into_owned(),
         query: query.to_owned(),
         ..RequestInfo::default()
     };
@@ -156,7 +127,7 @@ pub fn parse(method: &Method, path: &str, query: &str) -> RequestInfo {
 /// What follows the first `count` parts of a path: raw, unless a `/` is encoded before it and the raw parts are others.
 fn tail(raw: &str, decoded: &str, count: usize) -> String {
     let raw = raw.trim_start_matches('/');
-    let is_plain = |part: &str| !decode(part, false).contains('/');
+    let is_plain = |part: &str| !percent_decoded(part).contains('/');
     let path = match raw.split('/').take(count).all(is_plain) {
         true => raw,
         false => decoded.trim_start_matches('/'),
@@ -203,6 +174,9 @@ fn selected_name(fields: &FieldSelector) -> Option<String> {
     let valid = !matches!(name, "" | "." | "..") && !name.contains(['/', '%']);
     valid.then(|| name.to_owned())
 }
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 
 #[cfg(test)]
 mod tests {

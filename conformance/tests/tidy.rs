@@ -165,6 +165,33 @@ fn what_others_shape_is_opened_by_handle() {
     report(&offenders, "go through kubelet/src/beneath here");
 }
 
+/// A fuzz target is an entry of a crate, which the crate's tests call with the target's corpus.
+#[test]
+fn every_fuzz_target_is_replayed() {
+    let fuzz = workspace().join("fuzz");
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).expect("the manifest of the targets");
+    let mut offenders = vec![];
+    let mut targets = 0;
+    for file in fs::read_dir(fuzz.join("fuzz_targets")).expect("the targets") {
+        let path = file.expect("a target").path();
+        let target = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&path).expect("source is UTF-8");
+        let entry =
+            text.lines().find_map(|l| l.strip_prefix("coracle_fuzz::target!(coracle_")?.strip_suffix(");"));
+        let (krate, name) = entry.and_then(|e| e.split_once("::fuzz::")).unwrap_or_default();
+        let module = fs::read_to_string(workspace().join(krate).join("src/fuzz.rs")).unwrap_or_default();
+        let replayed = module.split_once("replayed! {").map_or("", |(_, list)| list);
+        let is_replayed = replayed.split('}').next().is_some_and(|l| l.split_whitespace().any(|w| w == name));
+        let is_built = manifest.contains(&format!("name = \"{target}\"\n"));
+        if name != target || !is_replayed || !is_built || !fuzz.join("corpus").join(&target).is_dir() {
+            offenders.push(target);
+        }
+        targets += 1;
+    }
+    assert!(targets > 20, "{targets}");
+    report(&offenders, "a target is one line, stands in fuzz/Cargo.toml, has a corpus and is replayed");
+}
+
 #[test]
 fn nothing_is_left_undone_in_comments() {
     let mut offenders = vec![];

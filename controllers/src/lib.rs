@@ -16,6 +16,8 @@ mod discovery;
 mod disruption;
 mod endpoints;
 mod flow_schema;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod gc;
 mod job;
 mod namespace;

@@ -19,6 +19,8 @@ mod config;
 pub mod cri;
 pub mod dns;
 pub mod eviction;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod images;
 pub mod net;
 pub mod node;

@@ -74,7 +74,7 @@ fn subject(what: &Attributes<'_>, request: &Object) -> Result<()> {
 }
 
 /// The organisations of a base64-encoded PEM request's subject.
-fn organizations(encoded: &str) -> Result<Vec<String>, &'static str> {
+pub(super) fn organizations(encoded: &str) -> Result<Vec<String>, &'static str> {
     read_subject(encoded, |subject| {
         subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect()
     })

@@ -1,5 +1,7 @@
 //! LimitRanger: what a namespace's LimitRanges give to containers that ask nothing, and how little or much may be asked.
 
+use std::collections::HashSet;
+
 use coracle_api::Object;
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::{self, ResourceList};
@@ -60,13 +62,8 @@ pub(super) fn validate(
 
 /// Upstream's aggregate of errors says each text once.
 fn distinct(all: &[String]) -> Vec<String> {
-    let mut seen: Vec<String> = vec![];
-    for text in all {
-        if !seen.contains(text) {
-            seen.push(text.clone());
-        }
-    }
-    seen
+    let mut seen = HashSet::new();
+    all.iter().filter(|text| seen.insert(text.as_str())).cloned().collect()
 }
 
 fn limits_of<'a>(range: &'a Object, kind: &'a str) -> impl Iterator<Item = &'a Value> {
@@ -127,6 +124,14 @@ fn fill(container: &mut Value, field: &str, defaults: &Map<String, Value>) -> Ve
     }
     added.sort();
     added
+}
+
+/// An object as a pod and a claim beneath itself as a range.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_pod(object: &Object) {
+    give_defaults(&mut object.clone(), object);
+    distinct(&pod_breaches(object, object));
+    claim_breaches(object, object);
 }
 
 fn pod_breaches(pod: &Object, range: &Object) -> Vec<String> {

@@ -16,6 +16,8 @@ mod certificates;
 mod defaults;
 mod escalation;
 pub mod expressions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod limits;
 mod matching;
 mod namespace;

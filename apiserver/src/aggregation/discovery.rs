@@ -1,5 +1,6 @@
 //! What another server serves: its own aggregated document, or the plain list of one that has none, in the same form.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -73,6 +74,13 @@ fn find(list: &Value, group: &str, version: &str) -> Option<Value> {
     Some(Value::Array(resources))
 }
 
+/// Lists of another server, aggregated and plain.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn hostile_discovery(list: &Value) {
+    find(list, "example.com", "v1");
+    aggregated(list);
+}
+
 /// Some clients fail where no kind is said.
 fn kind_is_said(entry: &mut Value) {
     if entry["responseKind"].is_null() {
@@ -86,6 +94,13 @@ fn aggregated(list: &Value) -> Value {
     let entries = || list["resources"].as_array().into_iter().flatten();
     let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
     let kind = |e: &Value| json!({"group": text(e, "group"), "version": text(e, "version"), "kind": text(e, "kind")});
+    let mut parts: HashMap<&str, Vec<Value>> = HashMap::new();
+    for entry in entries() {
+        if let Some((resource, name)) = entry["name"].as_str().and_then(|name| name.split_once('/')) {
+            let part = json!({"subresource": name, "responseKind": kind(entry), "verbs": entry["verbs"]});
+            parts.entry(resource).or_default().push(part);
+        }
+    }
     for entry in entries().filter(|e| !text(e, "name").contains('/')) {
         let scope = if entry["namespaced"] == true { "Namespaced" } else { "Cluster" };
         let mut resource = json!({"resource": entry["name"], "responseKind": kind(entry), "scope": scope,
@@ -95,12 +110,8 @@ fn aggregated(list: &Value) -> Value {
                 resource[key] = entry[key].clone();
             }
         }
-        let prefix = format!("{}/", text(entry, "name"));
-        let parts = entries().filter_map(|e| Some((e, e["name"].as_str()?.strip_prefix(&prefix)?)));
-        let parts: Vec<Value> = parts
-            .map(|(e, name)| json!({"subresource": name, "responseKind": kind(e), "verbs": e["verbs"]}))
-            .collect();
-        if !parts.is_empty() {
+        // Of several resources with one name the first has them.
+        if let Some(parts) = entry["name"].as_str().and_then(|name| parts.remove(name)) {
             resource["subresources"] = parts.into();
         }
         resources.push(resource);

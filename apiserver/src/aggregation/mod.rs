@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 
 use crate::registry::Catalog;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use discovery::hostile_discovery;
 pub use proxy::serve;
 pub use remote::{Discovered, Remote};
 pub use run::{Services, run};

@@ -1,6 +1,7 @@
 //! Front proxies: servers that have authenticated a request and pass it on, with headers that say who asks. This server
 //! is one towards aggregated servers, and believes one that shows a certificate of the front proxy's authority.
 
+use coracle_api::query::percent_decoded;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Peer, User};
@@ -79,7 +80,7 @@ fn escaped(key: &str) -> String {
 }
 
 fn unescaped(key: &str) -> String {
-    crate::request::decode(key, false).into_owned()
+    percent_decoded(key).into_owned()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use coracle_api::names::{
     GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_NODES, GROUP_SERVICE_ACCOUNTS, GROUP_UNAUTHENTICATED,
     USER_ANONYMOUS,
 };
+use coracle_api::query::percent_decoded;
 use http::{HeaderMap, HeaderValue};
 
 use super::User;
@@ -73,7 +74,7 @@ fn wanted(headers: &HeaderMap) -> Result<Option<User>> {
             "group" => user.groups.push(value),
             _ => match part.strip_prefix(EXTRA) {
                 Some(key) => {
-                    let key = crate::request::decode(key, false).into_owned();
+                    let key = percent_decoded(key).into_owned();
                     user.extra.entry(key).or_default().push(value);
                 }
                 None => return Err(Status::bad_request(format!("unknown impersonation header {name:?}"))),

@@ -16,6 +16,8 @@ use crate::cluster::Cluster;
 use crate::status::{Result, Status};
 
 pub mod front_proxy;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 pub mod impersonation;
 mod legacy;
 mod tokens;

@@ -11,6 +11,8 @@ mod ast;
 mod check;
 mod eval;
 mod functions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod lexer;
 mod library;
 mod macros;

@@ -3,6 +3,8 @@
 mod decode;
 pub(crate) mod depth;
 mod go_syntax;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 pub(crate) mod indent;
 pub(crate) mod json;
 mod negotiate;

@@ -20,6 +20,8 @@ use crate::resource::{Connect, Resource};
 use crate::status::{Result, Status};
 
 pub(crate) mod dial;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod links;
 mod proxy;
 mod query;

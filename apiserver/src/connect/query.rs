@@ -1,5 +1,7 @@
 //! A raw query string, read without changing what is passed on.
 
+use coracle_api::query::decoded;
+
 /// Names with their raw and decoded values, in order.
 pub(super) struct Query(Vec<(String, String, String)>);
 
@@ -9,7 +11,7 @@ impl Query {
     pub(super) fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|p| !p.is_empty()).map(|pair| {
             let (name, raw) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), raw.to_owned(), decode(raw))
+            (decoded(name).into_owned(), raw.to_owned(), decoded(raw).into_owned())
         });
         Query(pairs.collect())
     }
@@ -36,25 +38,4 @@ impl Query {
         let kept = self.0.iter().filter(|(n, ..)| names.contains(&n.as_str()));
         kept.map(|(name, raw, _)| format!("{name}={raw}")).collect::<Vec<_>>().join("&")
     }
-}
-
-/// Percent-decoding of a query component.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let escaped = (first == b'%').then(|| tail.get(..2)).flatten();
-        let value = escaped.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match (first, value) {
-            (_, Some(value)) => {
-                bytes.push(value);
-                rest = &tail[2..];
-                continue;
-            }
-            (b'+', None) => bytes.push(b' '),
-            (other, None) => bytes.push(other),
-        }
-        rest = tail;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -146,7 +146,7 @@ impl VersionHook {
         let body = serde_json::to_vec(&Review { kind: "ConversionReview", api_version, request })
             .expect("JSON values can be written to memory");
         let answer = hook.post(server, body.into(), LIMIT).await;
-        let answer = answer.and_then(|body| read(review, &uid, &body));
+        let answer = answer.and_then(|body| answered(review, &uid, &body));
         let answer = answer.map_err(|why| format!("{named} failed: {why}"))?;
         if answer.len() != objects.len() {
             let (got, sent) = (answer.len(), objects.len());
@@ -162,7 +162,7 @@ fn failed(why: String) -> Status {
 }
 
 /// The objects of an answer, if it is one to this question.
-fn read(review: &str, uid: &str, body: &[u8]) -> Result<Vec<Value>, String> {
+pub(super) fn answered(review: &str, uid: &str, body: &[u8]) -> Result<Vec<Value>, String> {
     let answer: Answer = serde_json::from_slice(body)
         .map_err(|e| format!("couldn't get version/kind; json parse error: {e}"))?;
     if answer.kind != "ConversionReview" {
@@ -190,7 +190,7 @@ fn read(review: &str, uid: &str, body: &[u8]) -> Result<Vec<Value>, String> {
 }
 
 /// Refuses what is not the object that was sent; of its metadata only labels and annotations may differ.
-fn accept(named: &str, original: &Object, converted: &mut Object, to: &str) -> Result<(), String> {
+pub(super) fn accept(named: &str, original: &Object, converted: &mut Object, to: &str) -> Result<(), String> {
     if converted.kind().is_empty() {
         return Err(format!("Object 'Kind' is missing in '{}'", converted.0));
     }
@@ -343,7 +343,7 @@ mod tests {
             (v1(Value::Null), Err("no response provided")),
         ];
         for (answer, wanted) in table {
-            let found = read("v1", "u", answer.to_string().as_bytes());
+            let found = answered("v1", "u", answer.to_string().as_bytes());
             assert_eq!(found, wanted.map_err(str::to_owned), "{answer}");
         }
     }

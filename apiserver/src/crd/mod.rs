@@ -6,6 +6,8 @@
 
 mod cleanup;
 mod conversion;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod json_path;
 mod local_services;
 mod rules;

@@ -6,6 +6,8 @@ mod custom;
 mod definitions;
 mod descriptions;
 mod documents;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod paths;
 mod protobuf;
 mod serve;

@@ -100,7 +100,7 @@ impl Remote {
 
     /// Adds it to what is published already. A definition that has the name of another one gets a new one, as upstream
     /// gives it: `…ObjectMeta_v2`.
-    fn merge(&self, paths: &mut Map<String, Value>, definitions: &mut Map<String, Value>) {
+    pub(super) fn merge(&self, paths: &mut Map<String, Value>, definitions: &mut Map<String, Value>) {
         let Ok(mut own) = serde_json::from_slice::<Value>(&self.json) else { return };
         let mut renamed: Map<String, Value> = Map::new();
         for (name, definition) in own["definitions"].as_object().into_iter().flatten() {

@@ -1,6 +1,8 @@
 //! Patches: pure functions from an object and a patch to the changed object.
 
 pub mod apply;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod operations;
 mod strategic;
 
@@ -213,7 +215,5 @@ fn invalid(shown: &str, why: &str) -> Status {
     Status::invalid(&coracle_api::Gvk::new("", "", ""), "", &[error])
 }
 
-#[cfg(test)]
-mod hostile;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,8 @@
 //! of the `regex` crate, which works in time linear in the text, as Go's does.
 
 mod class;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod parse;
 
 use std::fmt;

@@ -19,6 +19,8 @@ mod defaulting;
 mod discovery;
 mod events;
 mod flowcontrol;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod networking;
 mod node;
 mod pod_calls;

@@ -215,6 +215,15 @@ fn decode(text: &str) -> Result<Token> {
         .map_err(|_| refused("server does not recognize this encoded version".to_owned()))
 }
 
+/// A client's token is refused, or is one that means the same when it is written again.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_token(text: &str) {
+    if let Ok(token) = decode(text) {
+        let again = decode(&encode(&token)).expect("what we wrote");
+        assert_eq!((again.rv, again.start, again.at), (token.rv, token.start, token.at));
+    }
+}
+
 /// The 410 that lets a client go on with what is there now.
 fn inconsistent(token: &Token, _head: u64) -> Status {
     let next = encode(&Token { rv: 0, start: token.start.clone(), at: token.at });

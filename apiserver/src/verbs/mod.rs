@@ -6,6 +6,8 @@ mod apply;
 mod commit;
 pub mod delete;
 mod gzip;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 pub mod inner;
 pub mod list;
 mod list_options;

@@ -229,6 +229,36 @@ impl Reconcile for Cleaner {
     }
 }
 
+/// A request that is signed asks for what the signed certificate says, and no more.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn hostile_request(der: &[u8]) {
+    use std::sync::LazyLock;
+
+    use x509_parser::certification_request::X509CertificationRequest;
+    use x509_parser::prelude::FromDer;
+
+    static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate");
+        Authority::new(&certificate.pem(), &key.serialize_pem()).expect("an authority")
+    });
+    let _ = Request::parse(der);
+    let Ok((_, request)) = X509CertificationRequest::from_der(der) else { return };
+    // No input has a signature that holds.
+    let request = Request::of(&request);
+    for signer in [request::CLIENT, request::KUBELET_CLIENT, request::KUBELET_SERVING, request::LEGACY] {
+        let _ = request.check(signer, &["client auth".to_owned(), "digital signature".to_owned()]);
+    }
+    let now = Timestamp::UNIX_EPOCH;
+    let usages = ["client auth".to_owned()];
+    let signed = AUTHORITY.sign(&request, &usages, Some(HOUR), [0xff; 16], now).expect("known usages");
+    let (_, block) = parse_x509_pem(signed.as_bytes()).expect("what we wrote");
+    let leaf = block.parse_x509().expect("what we wrote");
+    assert_eq!(leaf.subject().as_raw(), request.subject);
+    assert_eq!(leaf.public_key().raw, request.public_key);
+    assert!(!leaf.is_ca());
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::SanType;

@@ -53,6 +53,11 @@ impl Request {
         let (_, request) =
             X509CertificationRequest::from_der(&block.contents).map_err(|_| RequestError::Malformed)?;
         request.verify_signature().map_err(|_| RequestError::Signature)?;
+        Ok(Self::of(&request))
+    }
+
+    /// What a request asks for, whoever has made it.
+    pub(super) fn of(request: &X509CertificationRequest<'_>) -> Self {
         let info = &request.certification_request_info;
         let mut names = Vec::new();
         for extension in request.requested_extensions().into_iter().flatten() {
@@ -62,14 +67,14 @@ impl Request {
         }
         let text =
             |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
-        Ok(Request {
+        Request {
             // The last counts, as in Go's reading of a subject that has several.
             common_name: info.subject.iter_common_name().filter_map(text).last().unwrap_or_default(),
             organizations: info.subject.iter_organization().filter_map(text).collect(),
             names,
             subject: info.subject.as_raw().to_vec(),
             public_key: info.subject_pki.raw.to_vec(),
-        })
+        }
     }
 
     /// Whether a signer takes the request, and if not, why not; `None` for a signer that is not ours.

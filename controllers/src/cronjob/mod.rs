@@ -101,3 +101,15 @@ impl Controller {
         }
     }
 }
+
+/// A schedule comes due after the time that is asked about, or never.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn hostile_schedule(text: &str) {
+    use coracle_api::cron::Schedule;
+    use jiff::{Timestamp, tz::TimeZone};
+    let Ok(read) = Schedule::parse(text) else { return };
+    for after in [Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+        let due = schedule::next(&read, after, &TimeZone::UTC);
+        assert!(due.is_none_or(|due| due > after), "{text:?}");
+    }
+}

@@ -24,8 +24,8 @@ pub(super) fn of_all(pods: &[Arc<Pod>], spec: &JobSpec, now: Timestamp) -> Durat
 
 /// The same for one index, by the failures its last pod knows of.
 pub(super) fn of_index(failed: &Pod, now: Timestamp) -> Duration {
-    let before = indexes::failures(failed) + indexes::ignored_failures(failed);
-    let failures = usize::try_from(before + 1).unwrap_or(1);
+    let before = indexes::failures(failed).saturating_add(indexes::ignored_failures(failed));
+    let failures = usize::try_from(before.saturating_add(1)).unwrap_or(1);
     ended(failed).map_or(Duration::ZERO, |last| left(failures, last, now))
 }
 

@@ -227,3 +227,12 @@ impl Reconcile for Untracking {
         Ok(Next::Done)
     }
 }
+
+/// A list of indexes is written and read again as the same, whatever a client has written.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn hostile_indexes(text: &str) {
+    for limit in [3, 1000, i32::MAX] {
+        let indexes = indexes::parse(text, limit);
+        assert_eq!(indexes::parse(&indexes::format(&indexes), limit), indexes);
+    }
+}

@@ -127,8 +127,8 @@ impl<'a> View<'a> {
             active: pods.iter().filter(|p| pods::is_active(p)).cloned().collect(),
             succeeded: status.succeeded.unwrap_or(0) + number(done.len()) + newly_done,
             failed: status.failed.unwrap_or(0) + number(lost.len()) + newly_lost,
-            noted_indexes: Indexes::new(),
-            succeeded_indexes: Indexes::new(),
+            noted_indexes: Indexes::default(),
+            succeeded_indexes: Indexes::default(),
             failed_indexes: None,
             now,
         };
@@ -280,8 +280,8 @@ impl<'a> View<'a> {
     fn failures_after(&self, failed: &Pod) -> (i32, i32) {
         let (counted, ignored) = (indexes::failures(failed), indexes::ignored_failures(failed));
         match policy::judge(self.job, failed) {
-            Verdict::Ignored => (counted, ignored + 1),
-            _ => (counted + 1, ignored),
+            Verdict::Ignored => (counted, ignored.saturating_add(1)),
+            _ => (counted.saturating_add(1), ignored),
         }
     }
 
@@ -289,7 +289,9 @@ impl<'a> View<'a> {
     fn last_failed(&self, index: i32) -> Option<&Pod> {
         let lost = self.pods.iter().filter(|p| is_tracked(p) && is_failed(p, self.spec));
         let of_index = lost.filter(|p| indexes::of(p, self.job) == Some(index));
-        of_index.max_by_key(|p| indexes::failures(p) + indexes::ignored_failures(p)).map(AsRef::as_ref)
+        of_index
+            .max_by_key(|p| indexes::failures(p).saturating_add(indexes::ignored_failures(p)))
+            .map(AsRef::as_ref)
     }
 
     /// The pods to remove: those of an index that another has or that is too high, then the least useful.
@@ -331,8 +333,9 @@ impl<'a> View<'a> {
         let mut uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
         let (done, lost) =
             (uncounted.succeeded.get_or_insert_default(), uncounted.failed.get_or_insert_default());
-        *status.succeeded.get_or_insert(0) += settle(done, &tracked);
-        *status.failed.get_or_insert(0) += settle(lost, &tracked);
+        let more = |count: Option<i32>, n: i32| Some(count.unwrap_or(0).saturating_add(n));
+        status.succeeded = more(status.succeeded, settle(done, &tracked));
+        status.failed = more(status.failed, settle(lost, &tracked));
         let mut noted = self.noted_indexes.clone();
         let mut fresh = 0;
         let dismissed: BTreeSet<&str> = plan.dismiss.iter().map(|p| uid(&**p)).collect();

@@ -74,7 +74,7 @@ pub(super) fn enough(job: &Job, succeeded: &Indexes) -> Option<String> {
     let rules = &spec.success_policy.as_ref()?.rules;
     let met = rules.iter().position(|rule| {
         let listed = rule.succeeded_indexes.as_ref().map(|text| indexes::parse(text, completions));
-        let have = listed.as_ref().map_or(succeeded.len(), |listed| listed.intersection(succeeded).count());
+        let have = listed.as_ref().map_or(succeeded.len(), |listed| listed.common(succeeded));
         let want = rule.succeeded_count.and_then(|count| usize::try_from(count).ok());
         want.or(listed.map(|listed| listed.len())).is_some_and(|want| have >= want)
     })?;

@@ -1,6 +1,8 @@
 //! The cluster DNS server of this node: the names of Services and pods, and the way out for all others.
 
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod shares;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The cluster's names, answered as CoreDNS answers them. Pure over the catalog of Services.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use hickory_proto::op::ResponseCode;
@@ -10,6 +11,8 @@ use k8s_openapi::api::core::v1::Service;
 use crate::proxy::catalog::{Catalog, Endpoint, Key, cluster_ips};
 
 const TTL: u32 = 30;
+/// Records of one answer.
+const MOST_TARGETS: usize = 4096;
 /// The version of the DNS schema that this follows.
 const SCHEMA_VERSION: &str = "1.1.0";
 
@@ -165,14 +168,17 @@ impl Zone {
                 targets.push((format!("{}.{base}", host_of(endpoint)), endpoint.ip, *number));
             }
         }
-        let weight = 100 / targets.len().max(1) as u16;
+        // No message has room for more than so many.
+        targets.truncate(MOST_TARGETS);
+        let weight = 100 / u16::try_from(targets.len().max(1)).unwrap_or(u16::MAX);
         let (mut answers, mut additionals) = (Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
         for (target, ip, port) in targets {
             let Ok(target) = Name::from_ascii(target) else { continue };
             let srv = SRV::new(0, weight, port, target.clone());
             answers.push(Record::from_rdata(name.clone(), TTL, RData::SRV(srv)));
             let address = Record::from_rdata(target, TTL, RData::A(A(ip)));
-            if !additionals.contains(&address) {
+            if seen.insert(ip) {
                 additionals.push(address);
             }
         }

@@ -53,6 +53,8 @@ struct Extensions {
     gid: Option<u64>,
     modified: Option<(i64, u32)>,
     attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What the attributes have together: there may be any number of headers before an entry.
+    bytes: u64,
 }
 
 /// Reads entries one after the other; reading from it gives the data of the current one.
@@ -122,6 +124,11 @@ impl<R: Read> Entries<R> {
                 EntryType::XHeader => {
                     let records = self.extension(size)?;
                     more.read(&records)?;
+                    if more.bytes > MAX_EXTENSION {
+                        return Err(invalid(format!(
+                            "an entry has attributes of more than {MAX_EXTENSION} bytes"
+                        )));
+                    }
                 }
                 EntryType::GNULongName => more.path = Some(self.name(size)?),
                 EntryType::GNULongLink => more.link = Some(self.name(size)?),
@@ -301,6 +308,8 @@ impl Extensions {
                 }
                 key => {
                     if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {
+                        self.bytes +=
+                            (size_of::<(Vec<u8>, Vec<u8>)>() + attribute.len() + value.len()) as u64;
                         self.attributes.push((attribute.to_vec(), value.to_vec()));
                     }
                 }

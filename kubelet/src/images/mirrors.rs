@@ -54,7 +54,7 @@ impl Mirrors {
         }
     }
 
-    fn parse(text: &str) -> Result<Mirrors, String> {
+    pub(super) fn parse(text: &str) -> Result<Mirrors, String> {
         let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         let all = file.mirrors.into_iter().map(|(registry, urls)| {
             let hosts = urls.iter().map(|url| host(url)).collect::<Result<_, _>>()?;

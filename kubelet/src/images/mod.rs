@@ -17,6 +17,8 @@ mod credentials;
 mod digest;
 mod entries;
 mod garbage;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod manifest;
 mod mirrors;
 mod pull;

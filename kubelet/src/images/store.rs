@@ -394,6 +394,15 @@ fn parse_index(bytes: &[u8]) -> io::Result<Entries> {
     Ok(read.collect())
 }
 
+/// An index is written and read again as the same.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_index(bytes: &[u8]) {
+    let Ok(entries) = parse_index(bytes) else { return };
+    let written = serde_json::to_vec(&entries).expect("it can be written");
+    let again = parse_index(&written).expect("what we wrote");
+    assert_eq!(serde_json::to_vec(&again).expect("it can be written"), written);
+}
+
 /// How many hold the lock of a file, by the lines of `/proc/locks`.
 fn holders(locks: &str, inode: u64) -> usize {
     let inode = format!(":{inode}");

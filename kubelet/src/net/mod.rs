@@ -9,6 +9,8 @@ mod links;
 mod nft_events;
 mod nodes;
 mod records;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use nft_events::hostile_notes;
 mod repair;
 #[cfg(test)]
 mod repair_tests;

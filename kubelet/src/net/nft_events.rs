@@ -130,6 +130,15 @@ impl State {
     }
 }
 
+/// Notes of anybody's making name no table that is not ours.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn hostile_notes(notes: &[u8]) {
+    let mut state = State::new(&["coracle", "coracle_pods"]);
+    for is_own in [false, true] {
+        assert!(state.take(notes, |_| is_own).is_subset(&state.tables.iter().copied().collect()));
+    }
+}
+
 /// The first message's type and payload, and what follows it.
 fn message(notes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = usize::try_from(u32::from_ne_bytes(notes.get(..4)?.try_into().ok()?)).ok()?;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::env_file;
-use super::expansion::expand;
+use super::expansion::{MOST, TOO_LONG, expand};
 use super::view::{find_container, name_of, namespace_of, spec_of, uid_of};
 
 /// The text of a file: volume, path in it.
@@ -49,19 +49,18 @@ pub(crate) fn environment(
     let mut env = Ordered::default();
     let links = spec.enable_service_links.unwrap_or(true);
     for (name, value) in service_variables(namespace_of(pod), sources.services, links) {
-        env.set(name, value);
+        env.set(name, value)?;
     }
-    for (name, value) in from_whole_sources(pod, c, sources)? {
-        env.set(name, value);
-    }
+    from_whole_sources(c, sources, &mut env)?;
+    let mut looked_through = MOST_LOOKED_THROUGH;
     for var in c.env.as_deref().unwrap_or_default() {
         let value = match (&var.value, &var.value_from) {
-            (Some(value), _) if !value.is_empty() => Some(expand(value, &env.index)),
-            (_, Some(from)) => one_value(pod, c, from, sources)?,
+            (Some(value), _) if !value.is_empty() => Some(expand(value, &env.index, &mut env.room.clone())?),
+            (_, Some(from)) => one_value(pod, c, from, sources, &mut looked_through)?,
             _ => Some(String::new()),
         };
         if let Some(value) = value {
-            env.set(var.name.clone(), value);
+            env.set(var.name.clone(), value)?;
         }
     }
     Ok(env
@@ -74,32 +73,40 @@ pub(crate) fn environment(
         .collect())
 }
 
-#[derive(Default)]
+/// Bytes of env files that are looked through for one container: each variable may look through a whole one.
+const MOST_LOOKED_THROUGH: usize = 256 << 20;
+
 struct Ordered {
     list: Vec<String>,
     index: HashMap<String, String>,
+    /// What they may still have, in bytes.
+    room: usize,
 }
 
-impl Ordered {
-    fn set(&mut self, name: String, value: String) {
-        if self.index.insert(name.clone(), value).is_none() {
-            self.list.push(name);
-        }
+impl Default for Ordered {
+    fn default() -> Self {
+        Ordered { list: vec![], index: HashMap::new(), room: MOST }
     }
 }
 
-fn from_whole_sources(
-    pod: &Pod,
-    c: &Container,
-    sources: &EnvSources<'_>,
-) -> Result<Vec<(String, String)>, String> {
-    let mut out = Vec::new();
+impl Ordered {
+    fn set(&mut self, name: String, value: String) -> Result<(), String> {
+        self.room = self.room.checked_sub(name.len() + value.len()).ok_or(TOO_LONG)?;
+        if self.index.insert(name.clone(), value).is_none() {
+            self.list.push(name);
+        }
+        Ok(())
+    }
+}
+
+fn from_whole_sources(c: &Container, sources: &EnvSources<'_>, env: &mut Ordered) -> Result<(), String> {
     for from in c.env_from.as_deref().unwrap_or_default() {
         let prefix = from.prefix.clone().unwrap_or_default();
         if let Some(r) = &from.config_map_ref {
             match (sources.config_map)(&r.name) {
                 Some(map) => {
-                    out.extend(map.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), v.clone())))
+                    let mut all = map.data.iter().flatten();
+                    all.try_for_each(|(k, v)| env.set(format!("{prefix}{k}"), v.clone()))?;
                 }
                 None if r.optional == Some(true) => {}
                 None => return Err(format!("configmap {:?} not found", r.name)),
@@ -108,19 +115,16 @@ fn from_whole_sources(
         if let Some(r) = &from.secret_ref {
             match (sources.secret)(&r.name) {
                 Some(secret) => {
-                    out.extend(
-                        secret.data.iter().flatten().map(|(k, v)| {
-                            (format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())
-                        }),
-                    )
+                    let mut all = secret.data.iter().flatten();
+                    let text = |v: &[u8]| String::from_utf8_lossy(v).into_owned();
+                    all.try_for_each(|(k, v)| env.set(format!("{prefix}{k}"), text(&v.0)))?;
                 }
                 None if r.optional == Some(true) => {}
                 None => return Err(format!("secret {:?} not found", r.name)),
             }
         }
     }
-    let _ = pod;
-    Ok(out)
+    Ok(())
 }
 
 fn one_value(
@@ -128,6 +132,7 @@ fn one_value(
     c: &Container,
     from: &k8s_openapi::api::core::v1::EnvVarSource,
     sources: &EnvSources<'_>,
+    looked_through: &mut usize,
 ) -> Result<Option<String>, String> {
     let namespace = namespace_of(pod);
     if let Some(r) = &from.field_ref {
@@ -160,6 +165,7 @@ fn one_value(
     }
     if let Some(r) = &from.file_key_ref {
         let text = (sources.file)(&r.volume_name, &r.path)?;
+        *looked_through = looked_through.checked_sub(text.len()).ok_or(env_file::UNREADABLE)?;
         let value = env_file::value(&text, &r.key).map_err(|_| env_file::UNREADABLE.to_owned())?;
         return match value.is_empty() {
             false => Ok(Some(value)),

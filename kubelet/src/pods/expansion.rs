@@ -1,46 +1,67 @@
 //! `$(NAME)` in commands, arguments, environments and `subPathExpr`, as upstream's `expansion` package reads it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-/// `$(NAME)` becomes its value, an unknown one stays, `$$` becomes `$`.
-pub(crate) fn expand(text: &str, env: &HashMap<String, String>) -> String {
-    expand_with(text, |name| env.get(name).cloned().unwrap_or_else(|| format!("$({name})")))
+/// How much a container's variables, or its arguments, may be together: the kernel gives no program more than 6 MiB. Each
+/// reference may be to what has grown by references already, so that a few lines could ask for any amount.
+pub(crate) const MOST: usize = 8 << 20;
+
+/// What a pod is told when it asks for more; in the kernel's words.
+pub(crate) const TOO_LONG: &str = "argument list too long";
+
+/// `$(NAME)` becomes its value, an unknown one stays, `$$` becomes `$`. `room` is what the result may have, and then what
+/// is left of it.
+pub(crate) fn expand(text: &str, env: &HashMap<String, String>, room: &mut usize) -> Result<String, String> {
+    expand_with(text, room, |name| env.get(name).map_or_else(|| format!("$({name})").into(), |v| v.into()))
 }
 
 /// What has no value, or an empty one, is refused: so `subPathExpr` is read.
 pub(crate) fn expand_strict(text: &str, env: &HashMap<String, String>) -> Result<String, String> {
     let mut missing = BTreeSet::new();
-    let expanded = expand_with(text, |name| {
-        let value = env.get(name).filter(|value| !value.is_empty()).cloned();
-        value.unwrap_or_else(|| {
+    let expanded = expand_with(text, &mut MOST.clone(), |name| {
+        let value = env.get(name).filter(|value| !value.is_empty());
+        if value.is_none() {
             missing.insert(name.to_owned());
-            String::new()
-        })
-    });
+        }
+        value.map(String::as_str).unwrap_or_default().into()
+    })?;
     if missing.is_empty() {
         return Ok(expanded);
     }
     Err(format!("missing value for {}", Vec::from_iter(missing).join(", ")))
 }
 
-fn expand_with(text: &str, mut value: impl FnMut(&str) -> String) -> String {
-    let mut out = String::with_capacity(text.len());
+fn expand_with<'v>(
+    text: &str,
+    room: &mut usize,
+    mut value: impl FnMut(&str) -> Cow<'v, str>,
+) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len().min(MOST));
+    let mut add = |part: &str| -> Result<(), String> {
+        *room = room.checked_sub(part.len()).ok_or(TOO_LONG)?;
+        out.push_str(part);
+        Ok(())
+    };
     let mut rest = text;
+    // Behind the last `)` no reference ends, and none is looked for.
+    let last = text.rfind(')').map_or(usize::MAX, |at| text.len() - at);
     while let Some((before, after)) = rest.split_once('$') {
-        out.push_str(before);
+        add(before)?;
+        let named = after.strip_prefix('(').filter(|_| after.len() >= last).and_then(|s| s.split_once(')'));
         if let Some(tail) = after.strip_prefix('$') {
-            out.push('$');
+            add("$")?;
             rest = tail;
-        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|s| s.split_once(')')) {
-            out.push_str(&value(name));
+        } else if let Some((name, tail)) = named {
+            add(&value(name))?;
             rest = tail;
         } else {
-            out.push('$');
+            add("$")?;
             rest = after;
         }
     }
-    out.push_str(rest);
-    out
+    add(rest)?;
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -59,7 +80,29 @@ mod tests {
             ("$(NONE) $A $ $(A", "$(NONE) $A $ $(A"),
             ("$($(A))", "$($(A))"),
         ] {
-            assert_eq!(expand(text, &env()), expanded, "{text}");
+            assert_eq!(expand(text, &env(), &mut MOST.clone()).as_deref(), Ok(expanded), "{text}");
+        }
+    }
+
+    /// Each line ten times the one before it: a few of them would be more than there is memory.
+    #[test]
+    fn references_cannot_explode() {
+        let mut env = HashMap::from([("A0".to_owned(), "x".repeat(100))]);
+        let mut room = MOST;
+        let grown = (1..20).map(|n| {
+            let value = expand(&format!("$(A{})", n - 1).repeat(10), &env, &mut room)?;
+            env.insert(format!("A{n}"), value);
+            Ok(())
+        });
+        assert_eq!(grown.collect::<Result<Vec<()>, String>>(), Err(TOO_LONG.to_owned()));
+    }
+
+    /// With each looked for up to the end these would take minutes.
+    #[test]
+    fn references_that_do_not_end_are_looked_for_once() {
+        for text in ["$(".repeat(1 << 20), format!("$(A){}", "$(".repeat(1 << 20))] {
+            let expanded = expand(&text, &env(), &mut MOST.clone()).unwrap();
+            assert!(expanded.ends_with("$($("));
         }
     }
 

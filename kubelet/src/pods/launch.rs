@@ -135,9 +135,12 @@ async fn container_spec(
     let pod = &l.pod;
     let env = environment(node, l, c).await?;
     let index: HashMap<String, String> = env.iter().cloned().collect();
-    let expand = |list: &Option<Vec<String>>| {
-        list.iter().flatten().map(|a| expansion::expand(a, &index)).collect::<Vec<_>>()
+    let mut room = expansion::MOST;
+    let mut expand = |list: &Option<Vec<String>>| {
+        let all = list.iter().flatten().map(|a| expansion::expand(a, &index, &mut room));
+        all.collect::<Result<Vec<_>, _>>()
     };
+    let (command, args) = (expand(&c.command)?, expand(&c.args)?);
     let resources = resources::container_resources(spec_of(pod), c, node.capacity.memory);
     let security = security::security(spec_of(pod), c);
     let places = node.places(pod).map_err(|e| e.to_string())?;
@@ -163,8 +166,8 @@ async fn container_spec(
         target: target(node, pod, &l.name)?,
         image_id: image.id.clone(),
         image: c.image.clone().unwrap_or_default(),
-        command: expand(&c.command),
-        args: expand(&c.args),
+        command,
+        args,
         mounts: mounts.await.map_err(|e| e.to_string())?,
         env,
         working_dir: c.working_dir.clone().unwrap_or_default(),

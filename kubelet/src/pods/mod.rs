@@ -10,6 +10,8 @@ pub(crate) mod env;
 mod env_file;
 pub(crate) mod expansion;
 mod hooks;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod launch;
 mod lives;
 mod naming;

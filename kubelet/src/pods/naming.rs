@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodDNSConfigOption, PodSpec};
 
 use super::view::{name_of, namespace_of, spec_of};
 
@@ -131,15 +131,27 @@ pub(crate) fn resolv_conf(
     if let Some(own) = &spec.dns_config {
         r.servers.extend(own.nameservers.iter().flatten().cloned());
         r.searches.extend(own.searches.iter().flatten().cloned());
-        for option in own.options.iter().flatten() {
-            let name = option.name.clone().unwrap_or_default();
-            r.options.retain(|o| o.split(':').next() != Some(&name));
-            r.options.push(option.value.as_ref().map_or(name.clone(), |v| format!("{name}:{v}")));
-        }
+        let own: Vec<String> = own.options.iter().flatten().map(option).collect();
+        r.options.extend(own);
+        last_of_each_name(&mut r.options);
     }
     dedup(&mut r.servers);
     dedup(&mut r.searches);
     render(&r)
+}
+
+fn option(option: &PodDNSConfigOption) -> String {
+    let name = option.name.clone().unwrap_or_default();
+    option.value.as_ref().map_or(name.clone(), |v| format!("{name}:{v}"))
+}
+
+/// Of options with the same name the last one counts.
+fn last_of_each_name(options: &mut Vec<String>) {
+    let name = |option: &String| option.split(':').next().unwrap_or_default().to_owned();
+    let mut seen = std::collections::HashSet::new();
+    let mut kept: Vec<String> = options.drain(..).rev().filter(|option| seen.insert(name(option))).collect();
+    kept.reverse();
+    *options = kept;
 }
 
 fn dedup(list: &mut Vec<String>) {

@@ -138,6 +138,15 @@ fn parse_credentials(secret: &Secret) -> Vec<RegistryCredential> {
     auths.as_ref().and_then(|a| a.as_object()).into_iter().flatten().filter_map(entry).collect()
 }
 
+/// A Docker config of any making.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_credentials(bytes: &[u8]) {
+    for key in [".dockerconfigjson", ".dockercfg"] {
+        let data = [(key.to_owned(), k8s_openapi::ByteString(bytes.to_vec()))].into();
+        parse_credentials(&Secret { data: Some(data), ..Secret::default() });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

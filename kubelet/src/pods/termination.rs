@@ -41,7 +41,7 @@ fn tail(ended: &Ended<'_>) -> String {
 }
 
 /// The last lines of CRI log text, without their prefixes.
-fn log_end(text: &str) -> String {
+pub(super) fn log_end(text: &str) -> String {
     let content = |line: &str| {
         let mut parts = line.splitn(4, ' ');
         let (tag, content) = (parts.nth(2)?.to_owned(), parts.next()?.to_owned());

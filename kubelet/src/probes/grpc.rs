@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::query::percent_decoded;
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -73,6 +74,20 @@ pub(super) async fn check(host: &str, port: u16, service: &str, limit: Duration)
     }
 }
 
+/// A reply and its parts, each by itself.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) async fn hostile_reply(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    bytes: &[u8],
+) {
+    state(bytes);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let Ok((sender, connection)) = handshake.await else { return };
+    let driver = tokio::spawn(connection);
+    let _ = call(sender, "10.0.0.1:80", "s").await;
+    driver.abort();
+}
+
 /// The state the server gives, or gRPC's code and message.
 async fn call(
     mut sender: hyper::client::conn::http2::SendRequest<Full<Bytes>>,
@@ -112,27 +127,10 @@ fn status(headers: &HeaderMap) -> Result<(), (usize, String)> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     match text("grpc-status").map(str::parse::<usize>) {
         None | Some(Ok(0)) => Ok(()),
-        Some(code) => Err((code.unwrap_or(2), decode(text("grpc-message").unwrap_or_default()))),
-    }
-}
-
-/// gRPC's messages are percent-encoded.
-fn decode(text: &str) -> String {
-    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((&first, tail)) = rest.split_first() {
-        let hex = (first == b'%').then(|| tail.get(..2)).flatten();
-        match hex.and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                out.push(first);
-                rest = tail;
-            }
+        Some(code) => {
+            Err((code.unwrap_or(2), percent_decoded(text("grpc-message").unwrap_or_default()).into_owned()))
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// `HealthCheckRequest { string service = 1; }` with gRPC's length prefix.
@@ -203,6 +201,5 @@ mod tests {
         ] {
             assert_eq!(state(bytes), want, "{bytes:?}");
         }
-        assert_eq!(decode("unknown%20service%"), "unknown service%");
     }
 }

@@ -12,7 +12,7 @@ use super::{
     Outcome, Target, dial, grpc,
     http::{Get, Purpose},
 };
-use crate::{cri::RuntimeError, pods::expansion::expand};
+use crate::{cri::RuntimeError, pods::expansion};
 
 /// A try that could not be made is repeated at once, so often.
 const TRIES: usize = 3;
@@ -75,7 +75,12 @@ async fn exec(target: &Target, command: &[String], limit: Duration) -> Outcome {
     let literal =
         target.container.env.iter().flatten().filter_map(|e| Some((e.name.clone(), e.value.clone()?)));
     let env: HashMap<String, String> = literal.collect();
-    let command: Vec<String> = command.iter().map(|a| expand(a, &env)).collect();
+    let mut room = expansion::MOST;
+    let expanded = command.iter().map(|a| expansion::expand(a, &env, &mut room)).collect();
+    let command: Vec<String> = match expanded {
+        Ok(command) => command,
+        Err(why) => return Outcome::Error(why),
+    };
     match target.runtime.exec_sync(&target.id, &command, limit).await {
         Ok(done) if done.code == 0 => Outcome::Success,
         Ok(done) => {

@@ -218,6 +218,24 @@ impl Get {
     }
 }
 
+/// A reply is read up to its bound, and leads nowhere but where it says.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) async fn hostile_reply(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+    let get = Get {
+        https: false,
+        host: "10.0.0.1".to_owned(),
+        port: 80,
+        target: request_target("/healthz?a=b"),
+        headers: vec![],
+    };
+    let Ok(reply) = get.exchange(stream).await else { return };
+    assert!(reply.body.len() <= 3 * BODY, "bad UTF-8 becomes three bytes");
+    if let Some(next) = reply.location.as_deref().and_then(|location| get.redirected(location)) {
+        assert!(next.target.starts_with('/'));
+        let _ = next.url();
+    }
+}
+
 impl GetError {
     /// The server speaks HTTP where HTTPS was asked for.
     pub(crate) fn is_plain_reply(&self) -> bool {

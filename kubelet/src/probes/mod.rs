@@ -5,6 +5,8 @@
 mod dial;
 mod grpc;
 mod handler;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 pub(crate) mod http;
 mod metrics;
 #[cfg(test)]

@@ -39,6 +39,9 @@ mod spec;
 mod usage;
 mod user;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use user::hostile::accounts as hostile_accounts;
+
 use container::Record;
 use link::Link;
 use program::Program;

@@ -175,45 +175,20 @@ fn id_of_pod(id: i64) -> Result<u32, ContainerError> {
     in_range(id).ok_or_else(|| ContainerError::Config(format!("{id} is not a user or group id")))
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod hostile;
+
 #[cfg(test)]
 mod tests {
+    use super::hostile::spec;
     use super::*;
-    use crate::cri::{Resources, Security};
+    use crate::cri::Security;
 
     const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nweb:x:33:44::/srv:/bin/sh\nbroken\n\
                           toor:x:00:0::/:\nwrapped:x:4294967295:44::/:\nminus:x:-1:44::/:\nword:x:no:44::/:\n\
                           biggroup:x:70:4294967295::/:\n1000:x:0:0::/:\n5000000000:x:0:0::/:\nfew:x:71\n";
     const GROUP: &str =
         "root:x:0:\nweb:x:44:\nextra:x:55:web,other\nwrapped:x:4294967295:web\nword:x:no:web\n";
-
-    fn spec(security: Security) -> ContainerSpec {
-        ContainerSpec {
-            pod_uid: "u".to_owned(),
-            pod_namespace: "ns".to_owned(),
-            pod_name: "p".to_owned(),
-            name: "c".to_owned(),
-            attempt: 0,
-            init: false,
-            target: None,
-            image_id: String::new(),
-            image: String::new(),
-            command: Vec::new(),
-            args: Vec::new(),
-            env: Vec::new(),
-            working_dir: String::new(),
-            mounts: Vec::new(),
-            tty: false,
-            stdin: false,
-            stdin_once: false,
-            security,
-            resources: Resources::default(),
-            log_root: "/logs".into(),
-            log_path: "log".into(),
-            log_max_bytes: 0,
-            log_max_files: 0,
-            hostname: String::new(),
-        }
-    }
 
     #[test]
     fn users_are_resolved_as_image_and_pod_say() {

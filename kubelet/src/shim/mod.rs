@@ -18,6 +18,8 @@ mod create;
 mod exec;
 mod execs;
 mod held;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod log;
 pub(crate) mod pause;
 pub(crate) mod protocol;

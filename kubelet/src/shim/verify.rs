@@ -257,6 +257,16 @@ fn mount_at(root: &Dir, path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
+/// A line of the kernel's, or what stands for one.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_mount(line: &str) {
+    if let Some(mount) = SeenMount::parse(line) {
+        assert!(mount.point.as_os_str().len() <= line.len());
+        mount.has("ro");
+    }
+    field(line, "CapEff");
+}
+
 impl SeenMount {
     fn parse(line: &str) -> Option<SeenMount> {
         let (fields, rest) = line.split_once(" - ")?;

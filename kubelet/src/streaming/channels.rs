@@ -269,6 +269,22 @@ fn decode(message: Bytes, base64: bool) -> Bytes {
     data.into()
 }
 
+/// A message of either protocol, and a terminal's size.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_message(bytes: &[u8]) {
+    for base64 in [false, true] {
+        let data = decode(Bytes::copy_from_slice(bytes), base64);
+        let Some((channel, text)) = data.split_first() else { continue };
+        size(text);
+        let again = match encode(*channel, &Bytes::copy_from_slice(text), base64) {
+            Message::Binary(message) => decode(message, base64),
+            Message::Text(message) => decode(Bytes::copy_from_slice(message.as_bytes()), base64),
+            _ => Bytes::new(),
+        };
+        assert_eq!(again, data);
+    }
+}
+
 /// The outcome of a session that ran a process to its end.
 pub(super) fn outcome(exit_code: i32) -> Value {
     if exit_code == 0 {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures::Stream;
 use jiff::Timestamp;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncSeek, AsyncSeekExt, BufReader};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,7 @@ impl LogOptions {
     }
 
     /// What a client sees of one line of the file; `None` when it is filtered out or is no CRI line.
-    fn show(&self, line: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn show(&self, line: &[u8]) -> Option<Vec<u8>> {
         let mut parts = line.splitn(4, |b| *b == b' ');
         let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         if self.stream.is_some_and(|s| s.as_bytes() != stream) {
@@ -223,11 +223,11 @@ async fn read_line(reader: &mut BufReader<AsyncFile>, line: &mut Vec<u8>) -> io:
 }
 
 /// Where the last `lines` lines begin.
-async fn tail(file: &mut AsyncFile, lines: u64) -> io::Result<u64> {
+async fn tail(file: &mut (impl AsyncRead + AsyncSeek + Unpin), lines: u64) -> io::Result<u64> {
     const BLOCK: u64 = 64 << 10;
     let mut end = file.seek(io::SeekFrom::End(0)).await?;
     // The newline that ends the last line does not begin another.
-    let mut newlines_left = lines + 1;
+    let Some(mut newlines_left) = lines.checked_add(1) else { return Ok(0) };
     let mut block = vec![];
     while end > 0 {
         let start = end.saturating_sub(BLOCK);
@@ -243,6 +243,15 @@ async fn tail(file: &mut AsyncFile, lines: u64) -> io::Result<u64> {
         end = start;
     }
     Ok(0)
+}
+
+/// The last lines begin at a line's beginning.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) async fn hostile_tail(file: &[u8], lines: u64) {
+    let at = tail(&mut io::Cursor::new(file), lines).await.expect("bytes can be read");
+    let at = usize::try_from(at).expect("within the bytes");
+    assert!(at == 0 || file[at - 1] == b'\n');
+    assert!(file[at..].split_inclusive(|byte| *byte == b'\n').count() as u64 <= lines);
 }
 
 #[cfg(test)]
@@ -280,6 +289,7 @@ mod tests {
             ("tailLines=1", "four\n"),
             ("tailLines=0", ""),
             ("tailLines=99", "one\ntwo\nthree\nfour\n"),
+            ("tailLines=18446744073709551615", "one\ntwo\nthree\nfour\n"),
             ("sinceSeconds=1", "four\n"),
             ("sinceTime=2026-01-01T00:00:01Z", "two\nthree\nfour\n"),
             ("stream=Stderr", "two\n"),

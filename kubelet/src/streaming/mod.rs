@@ -4,6 +4,8 @@
 
 mod access;
 mod channels;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod logs;
 mod node_logs;
 mod port_forward;
@@ -23,6 +25,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use coracle_api::query::decoded;
 use coracle_listener::Limits;
 use futures::StreamExt;
 use rustls::pki_types::pem::PemObject;
@@ -268,27 +271,11 @@ fn json(value: &serde_json::Value) -> Response {
 
 /// The decoded pairs of a query string.
 fn query(uri: &axum::http::Uri) -> Vec<(String, String)> {
-    let decode = |text: &str| percent_decode(&text.replace('+', " "));
     let pairs = uri.query().unwrap_or_default().split('&').filter(|p| !p.is_empty());
-    pairs.map(|p| p.split_once('=').unwrap_or((p, ""))).map(|(n, v)| (decode(n), decode(v))).collect()
-}
-
-fn percent_decode(text: &str) -> String {
-    let (bytes, mut out, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    pairs
+        .map(|p| p.split_once('=').unwrap_or((p, "")))
+        .map(|(n, v)| (decoded(n).into_owned(), decoded(v).into_owned()))
+        .collect()
 }
 
 /// The answer to a request for something that is not here, with upstream's codes.

@@ -94,6 +94,19 @@ fn told(broken: &[Breach]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
+/// A pod of any making, at every level, and what its namespace's labels say.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_pod(object: &Object) {
+    let (policy, _) = Policy::of(object);
+    for standard in [policy.enforce, policy.warn] {
+        warnings(standard, &object.0);
+    }
+    for level in [policy::Level::Baseline, policy::Level::Restricted] {
+        let subject = Subject { metadata: &object.0["metadata"], spec: &object.0["spec"] };
+        (0..40).step_by(7).for_each(|version| drop(breaches(level, version, &subject)));
+    }
+}
+
 /// Of a running pod only its images and new ephemeral containers matter; all else is fixed.
 fn is_significant(new: &Object, old: &Object) -> bool {
     let images = |o: &Object, list: &str| -> Vec<Value> {

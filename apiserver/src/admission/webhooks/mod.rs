@@ -194,3 +194,22 @@ impl Configurations {
         compiled
     }
 }
+
+/// A webhook's answer as a write sees it: refused, or its patch applied.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_answer(
+    version: &str,
+    uid: &str,
+    mutating: bool,
+    body: &[u8],
+    object: &mut serde_json::Value,
+) {
+    let Ok(response) = review::decode(version, uid, mutating, body) else { return };
+    if response.allowed {
+        if let Ok(patch) = response.patch() {
+            let _ = patch.apply(object);
+        }
+    } else {
+        assert!((400..600).contains(&response.refusal("hook").code()));
+    }
+}

@@ -6,6 +6,8 @@
 mod compare;
 mod configuration;
 mod element;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod last_applied;
 mod managers;
 mod merge;

@@ -88,6 +88,19 @@ fn same_site(a: &Url, b: &Url) -> bool {
     site(a).is_some_and(|site_of_a| site(b) == Some(site_of_a))
 }
 
+/// A password goes to nobody's server but the registry's own.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_challenge(challenge: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(challenge) else { return };
+    let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]);
+    let Some(self::Challenge::Bearer { realm, .. }) = self::challenge(&headers) else { return };
+    let Ok(registry) = Url::parse("https://registry.example.com/v2/") else { return };
+    if check_realm(&registry, &realm, true, &[]).is_ok() {
+        assert!(realm.host_str().is_some_and(|h| h == "example.com" || h.ends_with(".example.com")));
+        assert!(realm.scheme() == "https" && realm.username().is_empty());
+    }
+}
+
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,

@@ -307,6 +307,14 @@ fn told(status: StatusCode, body: &[u8]) -> String {
     }
 }
 
+/// What a registry answers: an error, a token, a challenge.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile_answer(body: &[u8], challenge: &[u8]) {
+    codes(body);
+    assert!(!told(StatusCode::BAD_GATEWAY, body).contains(char::is_control));
+    auth::hostile_challenge(challenge);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -277,6 +277,9 @@ fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::streaming) mod hostile;
+
 #[cfg(test)]
 mod tests {
     use super::*;

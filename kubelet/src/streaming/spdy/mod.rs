@@ -16,6 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::StreamReader;
 
 pub(crate) use frame::Headers;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use frame::hostile::frames as hostile_frames;
 use frame::{Decoder, Encoder, Frame};
 
 /// Streams and pieces of data that may wait.

@@ -1,0 +1,112 @@
+//! What fuzzing calls, and tests call with the corpus of `fuzz/`: one entry for each family of parsers that meet bytes
+//! of clients, webhooks or other servers. Each asks more than "no panic": what is taken can be written, and read again as
+//! the same. Time and memory are held to their bounds by the targets themselves.
+
+use std::borrow::Cow;
+
+use crate::{admission, authn, cel, codec, crd, openapi, patch, regexp, request, resources};
+
+/// Server-side apply, updates and `managedFields`: steps of several managers on one object.
+pub fn apply(bytes: &[u8]) {
+    patch::apply::hostile::steps(bytes);
+}
+
+/// Bodies of every media type, brought into their kind's form and written in every encoding.
+pub fn bodies(bytes: &[u8]) {
+    codec::hostile::body(bytes);
+}
+
+/// Client certificates and certificate requests in DER.
+pub fn certificates(bytes: &[u8]) {
+    authn::hostile::certificate(bytes);
+    admission::hostile::certificate_request(bytes);
+}
+
+/// A custom resource definition and objects of its kind: schemas, defaults, pruning, rules, columns.
+pub fn definitions(bytes: &[u8]) {
+    crd::hostile::definition(bytes);
+}
+
+/// An expression of CEL and the object it is about.
+pub fn expressions(bytes: &[u8]) {
+    cel::hostile::expression(bytes);
+}
+
+/// A JSON path and what it is looked up in.
+pub fn json_paths(bytes: &[u8]) {
+    crd::hostile::json_path(bytes);
+}
+
+/// Objects of built-in kinds: defaults, validation, warnings, table rows.
+pub fn objects(bytes: &[u8]) {
+    resources::hostile::object(bytes);
+}
+
+/// JSON, merge and strategic merge patches.
+pub fn patches(bytes: &[u8]) {
+    patch::hostile::patched(bytes);
+}
+
+/// Protobuf messages of every built-in kind.
+pub fn protobuf(bytes: &[u8]) {
+    codec::hostile::message(bytes);
+}
+
+/// A regular expression and a text.
+pub fn regexps(bytes: &[u8]) {
+    regexp::hostile::expression(bytes);
+}
+
+/// A request's line and headers.
+pub fn requests(bytes: &[u8]) {
+    request::hostile::head(bytes);
+}
+
+/// What webhooks and other servers answer.
+pub fn reviews(bytes: &[u8]) {
+    admission::hostile::review(bytes);
+    crd::hostile::review(bytes);
+    openapi::hostile::document(bytes);
+}
+
+/// Payloads of tokens, well signed, and whole tokens.
+pub fn tokens(bytes: &[u8]) {
+    authn::hostile::token(bytes);
+}
+
+/// The first line as words, and what follows it.
+pub(crate) fn first_line(bytes: &[u8]) -> (Cow<'_, str>, &[u8]) {
+    let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
+    (String::from_utf8_lossy(&bytes[..end]), bytes.get(end + 1..).unwrap_or_default())
+}
+
+/// What stands between NULs.
+pub(crate) fn parts<const N: usize>(bytes: &[u8]) -> [&[u8]; N] {
+    let mut parts = bytes.splitn(N, |b| *b == 0);
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    macro_rules! replayed {
+        ($($target:ident)*) => {
+            $(#[test]
+            fn $target() {
+                replay(stringify!($target), super::$target);
+            })*
+        };
+    }
+
+    replayed! { apply bodies certificates definitions expressions json_paths objects patches protobuf regexps requests reviews tokens }
+
+    fn replay(target: &str, entry: fn(&[u8])) {
+        let folder = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        assert!(!files.is_empty());
+        for file in files {
+            println!("{}", file.display());
+            entry(&std::fs::read(file).unwrap());
+        }
+    }
+}

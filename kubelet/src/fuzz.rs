@@ -1,0 +1,125 @@
+//! What fuzzing calls, and tests call with the corpus of `fuzz/`: one entry for each family of parsers that meet bytes
+//! of registries, images, containers, clients or the network. Each asks more than "no panic": what is written is read
+//! again as the same, and nothing is made outside of the place that is meant.
+
+use crate::{dns, images, net, pods, probes, runtime, shim, streaming};
+
+/// An image's user, and its `/etc/passwd` and `/etc/group`.
+pub fn accounts(bytes: &[u8]) {
+    runtime::hostile_accounts(bytes);
+}
+
+/// Archives of images, of Docker's kind and of OCI's.
+pub fn archives(bytes: &[u8]) {
+    images::hostile::archive(bytes);
+}
+
+/// Env files, references to variables, and resolver settings.
+pub fn environments(bytes: &[u8]) {
+    pods::hostile::environment(bytes);
+}
+
+/// Layers: tar headers, extensions, sparse maps, whiteouts, links.
+pub fn layers(bytes: &[u8]) {
+    images::hostile::layer(bytes);
+}
+
+/// Output of containers, written as a log and shown; logs that others wrote; queries for them.
+pub fn logs(bytes: &[u8]) {
+    streaming::hostile::log(bytes);
+    shim::hostile::output(bytes);
+    pods::hostile::last_words(bytes);
+}
+
+/// References, manifests, configurations, indexes, and what else registries answer.
+pub fn manifests(bytes: &[u8]) {
+    images::hostile::document(bytes);
+}
+
+/// DNS queries.
+pub fn names(bytes: &[u8]) {
+    dns::hostile::query(bytes);
+}
+
+/// Notes of the kernel about tables of packet filters.
+pub fn netlink(bytes: &[u8]) {
+    net::hostile_notes(bytes);
+}
+
+/// What probed servers answer, by HTTP and gRPC.
+pub fn probe_replies(bytes: &[u8]) {
+    probes::hostile::reply(bytes);
+}
+
+/// Requests to a shim, its files, and what the kernel tells of mounts.
+pub fn shims(bytes: &[u8]) {
+    shim::hostile::request(bytes);
+}
+
+/// Frames of SPDY connections, messages of WebSockets, and the queries that open them.
+pub fn spdy(bytes: &[u8]) {
+    streaming::hostile::frames(bytes);
+}
+
+/// A directory in memory that is gone with this.
+pub(crate) struct Place(pub(crate) std::path::PathBuf);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = format!("/dev/shm/coracle-fuzz-{}-{number}", std::process::id());
+        std::fs::create_dir(&path).expect("a directory in memory");
+        Place(path.into())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Nothing is left to do about what stays.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The first line as text, and what follows it.
+pub(crate) fn first_line(bytes: &[u8]) -> (std::borrow::Cow<'_, str>, &[u8]) {
+    let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
+    (String::from_utf8_lossy(&bytes[..end]), bytes.get(end + 1..).unwrap_or_default())
+}
+
+/// What stands between NULs.
+pub(crate) fn parts<const N: usize>(bytes: &[u8]) -> [&[u8]; N] {
+    let mut parts = bytes.splitn(N, |b| *b == 0);
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
+/// Runs what only looks asynchronous: all its bytes are there.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    macro_rules! replayed {
+        ($($target:ident)*) => {
+            $(#[test]
+            fn $target() {
+                replay(stringify!($target), super::$target);
+            })*
+        };
+    }
+
+    replayed! { accounts archives environments layers logs manifests names netlink probe_replies shims spdy }
+
+    fn replay(target: &str, entry: fn(&[u8])) {
+        let folder = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        assert!(!files.is_empty());
+        for file in files {
+            println!("{}", file.display());
+            entry(&std::fs::read(file).unwrap());
+        }
+    }
+}
