@@ -1,5 +1,9 @@
 //! YAML bodies as upstream reads them: the first document, YAML 1.1 scalars (`yes` is true, `0777` is octal), merge keys,
-//! then everything as JSON would have it.
+//! then everything as JSON would have it. Answers are written by [`Writer`].
+
+mod scalar;
+mod tree;
+mod write;
 
 use std::collections::HashMap;
 
@@ -10,6 +14,8 @@ use super::depth;
 use crate::limits;
 use crate::schema::Noticed;
 use crate::schema::structural::numbers::whole;
+
+pub(crate) use write::{Writer, text};
 
 /// The value of the first document and its duplicate keys, which upstream reports as one notice.
 pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
@@ -198,19 +204,47 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&str>) -> Result<Value, St
 
 /// A plain scalar by the rules of YAML 1.1 as Go's library has them.
 fn plain(text: &str) -> Result<Value, String> {
-    Ok(match text {
-        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => true.into(),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => false.into(),
-        ".nan" | ".NaN" | ".NAN" => return Err("json: unsupported value: NaN".to_owned()),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
-            return Err("json: unsupported value: +Inf".to_owned());
-        }
-        "-.inf" | "-.Inf" | "-.INF" => return Err("json: unsupported value: -Inf".to_owned()),
-        _ if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) => {
-            number(text).unwrap_or_else(|| text.into())
-        }
+    match word(text) {
+        Some(Word::Is(value)) => return Ok(value),
+        Some(Word::Beyond(number)) => return Err(format!("json: unsupported value: {number}")),
+        None => {}
+    }
+    Ok(match text.as_bytes() {
+        [b'.', ..] => fraction(text).unwrap_or_else(|| text.into()),
+        [b'+' | b'-' | b'0'..=b'9', ..] => number(text).unwrap_or_else(|| text.into()),
         _ => text.into(),
+    })
+}
+
+/// A number that begins with its point: there, underscores stand between digits only.
+fn fraction(text: &str) -> Option<Value> {
+    let digit = |b: Option<&u8>| b.is_some_and(u8::is_ascii_digit);
+    let bytes = text.as_bytes();
+    let mut underscores = bytes.iter().enumerate().filter(|(_, b)| **b == b'_');
+    let separate = underscores.all(|(at, _)| digit(bytes.get(at - 1)) && digit(bytes.get(at + 1)));
+    separate.then(|| number(text)).flatten()
+}
+
+/// What a word means that is not a text.
+enum Word {
+    Is(Value),
+    /// A number that JSON does not have.
+    Beyond(&'static str),
+}
+
+fn word(text: &str) -> Option<Word> {
+    Some(match text {
+        "" | "~" | "null" | "Null" | "NULL" => Word::Is(Value::Null),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            Word::Is(true.into())
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            Word::Is(false.into())
+        }
+        ".nan" | ".NaN" | ".NAN" => Word::Beyond("NaN"),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Word::Beyond("+Inf"),
+        "-.inf" | "-.Inf" | "-.INF" => Word::Beyond("-Inf"),
+        _ => return None,
     })
 }
 
@@ -229,6 +263,10 @@ fn number(text: &str) -> Option<Value> {
         if let Ok(n) = u64::try_from(signed) {
             return Some(n.into());
         }
+    }
+    // Go takes a sign behind this prefix, too.
+    if let Some(n) = digits.strip_prefix("0b").and_then(|rest| i64::from_str_radix(rest, 2).ok()) {
+        return Some(n.into());
     }
     if !is_float(magnitude) {
         return None;

@@ -8,12 +8,13 @@ use coracle_api::Object;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::list::Listed;
 use super::write::converted;
 use crate::codec::indent::{Indent, indented};
 use crate::codec::ordered::Ordered;
-use crate::codec::{self, Accepted, Encoding, Form, IncludeObject, Row, partial_metadata, table};
+use crate::codec::{self, Accepted, Encoding, Form, IncludeObject, Row, partial_metadata, table, yaml};
 use crate::request::RequestInfo;
 use crate::resource::Resource;
 use crate::status::Status;
@@ -25,6 +26,8 @@ pub struct Style {
     pub accepted: Accepted,
     pub include: IncludeObject,
     pub now: Timestamp,
+    /// Until when a list may be read: it holds on to objects as they were, which nothing else may do any more.
+    pub until: Instant,
 }
 
 // === impl Style ===
@@ -87,40 +90,24 @@ impl Style {
 
     pub fn list(&self, resource: &Arc<Resource>, mut listed: Listed) -> Response<Body> {
         let a = self.accepted;
-        let json = a.encoding == Encoding::Json && resource.conversion.is_none();
-        match a.form {
-            Form::Object if json => return self.list_values(resource, listed),
-            Form::Table if json => return self.list_rows(resource, listed),
-            Form::Metadata | Form::MetadataList if json => return self.list_metadata(listed),
-            Form::Object if self.binary(resource) => match list_messages(resource, listed) {
+        if a.encoding == Encoding::Protobuf {
+            match self.list_messages(resource, listed) {
                 Ok(response) => return response,
                 Err(back) => listed = back,
-            },
-            _ => {}
+            }
         }
-        let objects = listed.items.iter().map(|s| converted(resource, s.object()));
-        let mut value = json!({"metadata": listed.metadata()});
+        if a.encoding == Encoding::Yaml {
+            return self.list_yaml(resource, listed);
+        }
         match a.form {
-            Form::Object => {
-                value["kind"] = resource.list_kind.as_str().into();
-                value["apiVersion"] = resource.gvk.api_version().into();
-                value["items"] = objects.map(|o| o.0).collect();
-            }
-            Form::Table => {
-                let objects: Vec<Object> = objects.collect();
-                value = table(&resource.columns, &objects, self.include, &value["metadata"], true, self.now);
-            }
-            Form::Metadata | Form::MetadataList => {
-                value["kind"] = "PartialObjectMetadataList".into();
-                value["apiVersion"] = "meta.k8s.io/v1".into();
-                value["items"] = objects.map(|o| partial_metadata(&o).0).collect();
-            }
+            Form::Object => self.list_values(resource, listed),
+            Form::Table => self.list_rows(resource, listed),
+            Form::Metadata | Form::MetadataList => self.list_metadata(resource, listed),
         }
-        self.encode(value, StatusCode::OK)
     }
 
     /// The stored bytes, as they are.
-    fn list_values(&self, resource: &Resource, listed: Listed) -> Response<Body> {
+    fn list_values(&self, resource: &Arc<Resource>, listed: Listed) -> Response<Body> {
         let (kind, version, metadata) =
             (&resource.list_kind, resource.gvk.api_version(), listed.metadata_text());
         // Lists of custom resources are maps upstream, whose keys are sorted.
@@ -134,14 +121,11 @@ impl Style {
                 format!("],\"kind\":{kind:?},\"metadata\":{metadata}}}\n"),
             ),
         };
-        let (mut items, mut between) = (listed.items.into_iter(), &b""[..]);
-        let next = move |out: &mut BytesMut| {
-            let Some(stored) = items.next() else { return false };
-            out.extend_from_slice(std::mem::replace(&mut between, b","));
-            out.extend_from_slice(&stored.value);
-            true
-        };
-        self.json_in_pieces(head.as_bytes(), next, tail.into())
+        let resource = resource.clone();
+        self.json_items(head, listed, tail, move |stored, out| match resource.conversion {
+            None => out.extend_from_slice(&stored.value),
+            Some(_) => put_json(out, &converted(&resource, stored.object()).0),
+        })
     }
 
     /// A table of kept rows; those that cannot be kept are made.
@@ -151,43 +135,142 @@ impl Style {
             listed.metadata_text(),
             codec::definitions(&resource.columns)
         );
-        let (mut items, mut between) = (listed.items.into_iter(), &b""[..]);
         let (resource, style) = (resource.clone(), *self);
-        let next = move |out: &mut BytesMut| {
-            let Some(stored) = items.next() else { return false };
-            out.extend_from_slice(std::mem::replace(&mut between, b","));
-            let kept =
-                stored.forms.row.get_or_init(|| Row::of(&resource, &stored.value, style.now).map(Box::new));
-            match kept.as_ref().filter(|row| row.is_of(&resource)) {
+        self.json_items(head, listed, "]}\n".to_owned(), move |stored, out| {
+            let kept = || {
+                let make = || Row::of(&resource, &stored.value, style.now).map(Box::new);
+                stored.forms.row.get_or_init(make).as_ref().filter(|row| row.is_of(&resource))
+            };
+            match resource.conversion.is_none().then(kept).flatten() {
                 Some(row) => row.write(&stored.value, style.include, style.now, out),
-                None => {
-                    let made = codec::row(&resource.columns, &stored.object(), style.include, style.now);
-                    out.extend_from_slice(made.to_string().as_bytes());
-                }
+                None => out.extend_from_slice(style.row(&resource, stored).to_string().as_bytes()),
             }
-            true
-        };
-        self.json_in_pieces(head.as_bytes(), next, Bytes::from_static(b"]}\n"))
+        })
     }
 
     /// The metadata of the stored bytes, as it is.
-    fn list_metadata(&self, listed: Listed) -> Response<Body> {
+    fn list_metadata(&self, resource: &Arc<Resource>, listed: Listed) -> Response<Body> {
         let head = format!(
             "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{},\"items\":[",
             listed.metadata_text()
         );
-        let (mut items, mut between) = (listed.items.into_iter(), &b""[..]);
-        let next = move |out: &mut BytesMut| {
-            let Some(stored) = items.next() else { return false };
-            out.extend_from_slice(std::mem::replace(&mut between, b","));
+        let resource = resource.clone();
+        self.json_items(head, listed, "]}\n".to_owned(), move |stored, out| {
+            if resource.conversion.is_some() {
+                return put_json(out, &partial_metadata(&converted(&resource, stored.object())).0);
+            }
             out.extend_from_slice(
                 b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
             );
             out.extend_from_slice(codec::metadata_of(&stored.value).unwrap_or(b"{}"));
             out.extend_from_slice(b"}");
+        })
+    }
+
+    fn row(&self, resource: &Resource, stored: &Stored) -> Value {
+        let object = converted(resource, stored.object());
+        codec::row(&resource.columns, &object, self.include, self.now)
+    }
+
+    /// The same lists in YAML, whose keys are sorted.
+    fn list_yaml(&self, resource: &Arc<Resource>, listed: Listed) -> Response<Body> {
+        let (kind, version) = match self.accepted.form {
+            Form::Object => (resource.list_kind.clone(), resource.gvk.api_version()),
+            Form::Table => ("Table".into(), "meta.k8s.io/v1".to_owned()),
+            Form::Metadata | Form::MetadataList => {
+                ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".to_owned())
+            }
+        };
+        let table = self.accepted.form == Form::Table;
+        let (kind, metadata) = (Value::from(&*kind), listed.metadata());
+        let mut yaml = yaml::Writer::new();
+        yaml.begin_map();
+        yaml.entry("apiVersion", &version.into());
+        if table {
+            yaml.entry("columnDefinitions", &codec::definitions(&resource.columns));
+            yaml.entry("kind", &kind);
+            yaml.entry("metadata", &metadata);
+        }
+        let key = if table { "rows" } else { "items" };
+        match listed.items.is_empty() {
+            true => yaml.entry(key, &json!([])),
+            false => yaml.begin_list(key),
+        }
+        let head = yaml.take();
+        let (resource, style, mut items) = (resource.clone(), *self, listed.items.into_iter());
+        let next = move |out: &mut BytesMut| {
+            let item = items.next();
+            match &item {
+                Some(stored) => style.yaml_item(&resource, stored, &mut yaml),
+                None => {
+                    if !table {
+                        yaml.entry("kind", &kind);
+                        yaml.entry("metadata", &metadata);
+                    }
+                    yaml.end();
+                }
+            }
+            out.extend_from_slice(yaml.take().as_bytes());
+            item.is_some()
+        };
+        self.in_pieces(YAML, head.as_bytes(), next, Bytes::new())
+    }
+
+    fn yaml_item(&self, resource: &Resource, stored: &Stored, yaml: &mut yaml::Writer) {
+        if resource.conversion.is_none()
+            && self.accepted.form == Form::Object
+            && let Ok(tree) = serde_json::from_slice(&stored.value)
+        {
+            return yaml.item(&tree);
+        }
+        let item = match self.accepted.form {
+            Form::Table => self.row(resource, stored),
+            _ => self.shape(resource, converted(resource, stored.object()), false),
+        };
+        yaml.value_item(&item);
+    }
+
+    /// A list of messages; gives the list back where a kind has none.
+    fn list_messages(&self, resource: &Resource, listed: Listed) -> Result<Response<Body>, Listed> {
+        let whole = self.accepted.form == Form::Object;
+        let made = |stored: &Stored| {
+            let object = converted(resource, stored.object());
+            codec::encode_message(&self.shape(resource, object, false)).map(Bytes::from)
+        };
+        let one = |stored: &Arc<Stored>| if self.binary(resource) { message(stored) } else { made(stored) };
+        let Some(messages) = listed.items.iter().map(one).collect::<Option<Vec<Bytes>>>() else {
+            return Err(listed);
+        };
+        let list = match whole {
+            true => {
+                json!({"kind": resource.list_kind, "apiVersion": resource.gvk.api_version(), "metadata": listed.metadata()})
+            }
+            false => {
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": listed.metadata()})
+            }
+        };
+        let Some(head) = codec::begin_list(&list, &messages) else { return Err(listed) };
+        let mut messages = messages.into_iter();
+        let next = move |out: &mut BytesMut| messages.next().map(|m| codec::list_item(out, &m)).is_some();
+        Ok(self.in_pieces(PROTOBUF, &head, next, Bytes::from_static(codec::CLOSE)))
+    }
+
+    /// A JSON list whose items are written one by one.
+    fn json_items(
+        &self,
+        head: String,
+        listed: Listed,
+        tail: String,
+        item: impl Fn(&Stored, &mut BytesMut) + Send + 'static,
+    ) -> Response<Body> {
+        let (mut items, mut between) = (listed.items.into_iter(), &b""[..]);
+        let next = move |out: &mut BytesMut| {
+            let Some(stored) = items.next() else { return false };
+            out.extend_from_slice(std::mem::replace(&mut between, b","));
+            item(&stored, out);
             true
         };
-        self.json_in_pieces(head.as_bytes(), next, Bytes::from_static(b"]}\n"))
+        self.json_in_pieces(head.as_bytes(), next, tail.into())
     }
 
     /// JSON in pieces, spread over lines where the client wants it.
@@ -199,7 +282,7 @@ impl Style {
     ) -> Response<Body> {
         const JSON: &str = "application/json";
         if !self.accepted.pretty {
-            return in_pieces(JSON, head, next, tail);
+            return self.in_pieces(JSON, head, next, tail);
         }
         let (mut indent, mut spread) = (Indent::default(), vec![]);
         indent.piece(head, &mut spread);
@@ -216,7 +299,30 @@ impl Style {
             spread.clear();
             more
         };
-        in_pieces(JSON, &head, next, Bytes::new())
+        self.in_pieces(JSON, &head, next, Bytes::new())
+    }
+
+    /// A list that is made while it is read.
+    fn in_pieces(
+        &self,
+        media: &'static str,
+        head: &[u8],
+        next: impl FnMut(&mut BytesMut) -> bool + Send + 'static,
+        tail: Bytes,
+    ) -> Response<Body> {
+        let mut pieces = Pieces { out: head.into(), next, tail, over: false };
+        let mut response = bytes(StatusCode::OK, media, Bytes::new());
+        let first = pieces.next().unwrap_or_default();
+        // A small list is one piece of known length.
+        *response.body_mut() = match pieces.over {
+            true => Body::from(first),
+            false => {
+                let until = self.until;
+                let in_time = move |piece| if Instant::now() < until { Ok(piece) } else { Err(Late) };
+                Body::from_stream(futures::stream::iter(std::iter::once(first).chain(pieces).map(in_time)))
+            }
+        };
+        response
     }
 
     /// One JSON text as the client wants it.
@@ -228,10 +334,7 @@ impl Style {
     #[allow(clippy::needless_pass_by_value, reason = "an answer is made to be encoded")]
     pub fn encode(&self, value: Value, code: StatusCode) -> Response<Body> {
         match self.accepted.encoding {
-            Encoding::Yaml => match serde_saphyr::to_string(&value) {
-                Ok(text) => bytes(code, "application/yaml", text.into()),
-                Err(e) => status(&Status::internal(e)),
-            },
+            Encoding::Yaml => bytes(code, YAML, yaml::text(&value).into()),
             // Custom resources have no protobuf form; every client that asks for protobuf reads JSON too.
             Encoding::Protobuf => match codec::encode_protobuf(&value) {
                 Some(body) => bytes(code, PROTOBUF, body.into()),
@@ -246,6 +349,7 @@ impl Style {
 }
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const YAML: &str = "application/yaml";
 
 /// The protobuf message of a stored object: encoded once, however many read it.
 fn message(stored: &Stored) -> Option<Bytes> {
@@ -253,16 +357,8 @@ fn message(stored: &Stored) -> Option<Bytes> {
     stored.forms.protobuf.get_or_init(made).clone()
 }
 
-/// A list of kept messages; gives the list back where a kind has none.
-fn list_messages(resource: &Resource, listed: Listed) -> Result<Response<Body>, Listed> {
-    let Some(messages) = listed.items.iter().map(|s| message(s)).collect::<Option<Vec<Bytes>>>() else {
-        return Err(listed);
-    };
-    let list = json!({"kind": resource.list_kind, "apiVersion": resource.gvk.api_version(), "metadata": listed.metadata()});
-    let Some(head) = codec::begin_list(&list, &messages) else { return Err(listed) };
-    let mut messages = messages.into_iter();
-    let next = move |out: &mut BytesMut| messages.next().map(|m| codec::list_item(out, &m)).is_some();
-    Ok(in_pieces(PROTOBUF, &head, next, Bytes::from_static(codec::CLOSE)))
+fn put_json(out: &mut BytesMut, value: &Value) {
+    out.extend_from_slice(&Ordered::of(value).bytes());
 }
 
 /// A list as it goes out: no large one is ever joined in memory.
@@ -274,28 +370,13 @@ struct Pieces<F> {
     over: bool,
 }
 
+/// Why a list breaks off: as upstream, it has the time of any other request.
+#[derive(Debug, thiserror::Error)]
+#[error("the list was not read in time")]
+struct Late;
+
 /// What goes out at once; larger objects go out whole.
 const PIECE: usize = 64 << 10;
-
-fn in_pieces(
-    media: &'static str,
-    head: &[u8],
-    next: impl FnMut(&mut BytesMut) -> bool + Send + 'static,
-    tail: Bytes,
-) -> Response<Body> {
-    let mut pieces = Pieces { out: head.into(), next, tail, over: false };
-    let mut response = bytes(StatusCode::OK, media, Bytes::new());
-    let first = pieces.next().unwrap_or_default();
-    // A small list is one piece of known length.
-    *response.body_mut() = match pieces.over {
-        true => Body::from(first),
-        false => {
-            let pieces = std::iter::once(first).chain(pieces).map(Ok::<_, std::convert::Infallible>);
-            Body::from_stream(futures::stream::iter(pieces))
-        }
-    };
-    response
-}
 
 // === impl Pieces ===
 

@@ -9,6 +9,7 @@ use coracle_api::{Gvk, Object};
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::answer::{self, Style};
 use super::gzip::compressed;
@@ -107,7 +108,8 @@ impl Request<'_> {
                  'Object', 'None', or empty",
                 self.info.param("includeObject").unwrap_or_default()
             )))?;
-        Ok(Style { accepted, include, now: self.now })
+        let until = Instant::now() + self.server.config.request_timeout;
+        Ok(Style { accepted, include, now: self.now, until })
     }
 
     pub(super) fn ask<'b>(&'b self, dry_run: bool) -> Ask<'b> {
