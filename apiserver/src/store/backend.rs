@@ -53,8 +53,16 @@ pub(super) trait Backend: Send + Sync {
     /// The newest line's revision, 0 where there is none: what a write that failed has left behind.
     async fn newest(&self) -> Result<u64>;
 
-    /// The lines of a resource with `after < revision <= upto`, oldest first.
-    async fn steps(&self, resource: &str, after: u64, upto: u64, limit: usize) -> Result<Vec<Step>>;
+    /// The lines of a resource with `after < revision <= upto`, oldest first: at most `limit`, and none once they are of so
+    /// many `bytes`.
+    async fn steps(
+        &self,
+        resource: &str,
+        after: u64,
+        upto: u64,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Step>>;
 
     /// What lived under `prefix`, past the key `start`, at a revision; in key order.
     async fn at(

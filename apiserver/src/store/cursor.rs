@@ -7,8 +7,10 @@ use tokio::sync::watch;
 use super::world::{Shelf, Stored};
 use super::{BackendError, Store};
 
-/// Events handed out at once.
+/// Events handed out at once, and the bytes of their objects from which on no further one is: a watcher that does not read
+/// holds them.
 const BATCH: usize = 128;
+const BATCH_BYTES: usize = 256 << 10;
 
 /// One change of one object.
 #[derive(Clone, Debug)]
@@ -19,6 +21,15 @@ pub struct Event {
     pub object: Arc<Stored>,
     /// The state before; `None` where there was none.
     pub previous: Option<Arc<Stored>>,
+}
+
+// === impl Event ===
+
+impl Event {
+    /// What it holds: the object, and the one before.
+    pub(super) fn bytes(&self) -> usize {
+        self.object.value.len() + self.previous.as_ref().map_or(0, |previous| previous.value.len())
+    }
 }
 
 /// Why a cursor cannot go on.
@@ -74,7 +85,7 @@ impl Cursor {
         loop {
             self.wake.mark_unchanged();
             let head = self.store.revision();
-            let events = match self.shelf.events(self.position, &self.prefix, BATCH) {
+            let events = match self.shelf.events(self.position, &self.prefix, BATCH, BATCH_BYTES) {
                 Ok(events) => events,
                 Err(floor) => {
                     let events = self.catch_up(floor).await?;
@@ -94,16 +105,14 @@ impl Cursor {
 
     /// Behind the ring: reads the log up to the ring's floor, page by page.
     async fn catch_up(&mut self, floor: u64) -> Result<Vec<Event>, Expired> {
-        let steps = self.store.0.backend.steps(&self.shelf.name, self.position, floor, BATCH).await?;
+        let backend = &self.store.0.backend;
+        let steps = backend.steps(&self.shelf.name, self.position, floor, BATCH, BATCH_BYTES).await?;
         // Checked after the read: a compaction meanwhile would have made holes.
         let compacted = self.store.compacted();
         if self.position < compacted {
             return Err(Expired::Compacted { compacted });
         }
-        self.position = match steps.last() {
-            Some(last) if steps.len() == BATCH => last.record.revision,
-            _ => floor,
-        };
+        self.position = steps.last().map_or(floor, |last| last.record.revision);
         let events = steps.into_iter().filter(|s| s.record.key.starts_with(&*self.prefix)).map(|step| {
             let key = step.record.key;
             let previous =

@@ -110,9 +110,16 @@ impl Backend for Sqlite {
         Ok(unsigned(newest))
     }
 
-    async fn steps(&self, resource: &str, after: u64, upto: u64, limit: usize) -> Result<Vec<Step>> {
+    async fn steps(
+        &self,
+        resource: &str,
+        after: u64,
+        upto: u64,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Step>> {
         let mut connection = self.read.lock().await;
-        let rows = sqlx::query(
+        let mut rows = sqlx::query(
             "SELECT l.revision, l.resource, l.key, l.deleted, l.at, l.value, p.revision, p.deleted, p.value \
              FROM log AS l LEFT JOIN log AS p ON p.revision = (SELECT max(revision) FROM log \
                WHERE resource = l.resource AND key = l.key AND revision < l.revision) \
@@ -122,9 +129,16 @@ impl Backend for Sqlite {
         .bind(signed(after))
         .bind(signed(upto))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *connection)
-        .await?;
-        rows.iter().map(step).collect()
+        .fetch(&mut *connection);
+        let (mut steps, mut gathered) = (vec![], 0);
+        while gathered < bytes
+            && let Some(row) = rows.try_next().await?
+        {
+            let step = step(&row)?;
+            gathered += step.record.value.len() + step.previous.as_ref().map_or(0, |(_, value)| value.len());
+            steps.push(step);
+        }
+        Ok(steps)
     }
 
     async fn at(

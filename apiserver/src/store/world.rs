@@ -241,14 +241,28 @@ impl Shelf {
         View { revision: head.max(state.newest), items, more: range.count() }
     }
 
-    /// Events of the ring after a revision, at most `limit`; `Err` is the floor where the ring does not reach back so far.
-    pub(super) fn events(&self, after: u64, prefix: &str, limit: usize) -> Result<Vec<Event>, u64> {
+    /// Events of the ring after a revision, at most `limit`, and none once they are of so many `bytes`; `Err` is the floor
+    /// where the ring does not reach back so far.
+    pub(super) fn events(
+        &self,
+        after: u64,
+        prefix: &str,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Event>, u64> {
         let state = self.state.read();
         if after < state.floor {
             return Err(state.floor);
         }
         let at = state.ring.partition_point(|e| e.revision <= after);
-        Ok(state.ring.range(at..).filter(|e| e.object.key.starts_with(prefix)).take(limit).cloned().collect())
+        let wanted = state.ring.range(at..).filter(|e| e.object.key.starts_with(prefix)).take(limit);
+        let mut gathered = 0;
+        let within = wanted.take_while(|event| {
+            let room = gathered < bytes;
+            gathered += event.bytes();
+            room
+        });
+        Ok(within.cloned().collect())
     }
 
     /// Makes a batch of committed changes visible, all at once.

@@ -175,8 +175,15 @@ mod tests {
         async fn newest(&self) -> Result<u64> {
             self.inner.newest().await
         }
-        async fn steps(&self, resource: &str, after: u64, upto: u64, limit: usize) -> Result<Vec<Step>> {
-            self.inner.steps(resource, after, upto, limit).await
+        async fn steps(
+            &self,
+            resource: &str,
+            after: u64,
+            upto: u64,
+            limit: usize,
+            bytes: usize,
+        ) -> Result<Vec<Step>> {
+            self.inner.steps(resource, after, upto, limit, bytes).await
         }
         async fn at(
             &self,

@@ -34,6 +34,10 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Upstream's least watch time where the client names none; the most is twice that.
 const LEAST_SECONDS: u64 = 1800;
 
+/// How long the initial events may take to be read: until then they are objects as they were, which a client that reads
+/// slowly would keep in memory for as long as it likes. History is kept as long.
+const INITIAL_WITHIN: Duration = Duration::from_secs(300);
+
 /// A year, so that clocks can count it: no watch lasts as long.
 const MOST_SECONDS: u64 = 365 * 24 * 3600;
 
@@ -45,8 +49,9 @@ struct Watcher {
     selection: Selection,
     style: Style,
     cursor: Cursor,
-    /// What is there already and has not been sent.
+    /// What is there already and has not been sent, and until when it may wait for its reader.
     initial: VecDeque<Arc<Stored>>,
+    initial_until: Instant,
     initial_revision: u64,
     /// Whether the end of the initial events is still to be announced.
     announce: bool,
@@ -103,6 +108,7 @@ pub async fn watch(
         selection,
         style,
         initial,
+        initial_until: now + INITIAL_WITHIN,
         initial_revision: start,
         announce: stream_list && bookmarks,
         first: true,
@@ -134,7 +140,11 @@ impl Watcher {
                 return None;
             }
             let mut out = BytesMut::new();
-            if !self.initial.is_empty() {
+            if !self.initial.is_empty() && Instant::now() >= self.initial_until {
+                self.initial.clear();
+                let why = format!("too old resource version: {} (initial events)", self.initial_revision);
+                self.fail(&mut out, &Status::expired(why));
+            } else if !self.initial.is_empty() {
                 self.send_initial(&mut out);
             } else if std::mem::take(&mut self.announce) {
                 self.bookmark(&mut out, self.initial_revision, true);

@@ -21,7 +21,11 @@ impl Cluster {
 
     /// Every request is this user's.
     pub(crate) async fn start_as(user: User) -> Self {
-        let running = Server::start(Config::default(), CancellationToken::new()).await.unwrap();
+        Self::start_with(Config::default(), user).await
+    }
+
+    pub(crate) async fn start_with(config: Config, user: User) -> Self {
+        let running = Server::start(config, CancellationToken::new()).await.unwrap();
         Cluster { api: running.router(user), running }
     }
 
