@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::authn::{Peer, User, impersonation};
 use crate::authz::{Asked, Decision, refused};
-use crate::flow_control::{Flow, Seated, width};
+use crate::flow_control::{Flow, Held, Seated, width};
 use crate::health::{self, Check};
 use crate::metrics::{Counted, RequestLabels};
 use crate::registry::Catalog;
@@ -150,14 +150,19 @@ async fn answer(
     authorize(server, &user, &Asked::from(info))?;
     let resource = match route? {
         Route::Remote(remote) if is_long_running(info) => {
-            return aggregation::serve(server, &remote, &user, request).await;
+            let held = match info.verb.as_str() {
+                "watch" => server.streams.watches.hold(&user, flow)?,
+                _ => server.streams.sessions.hold(&user, flow)?,
+            };
+            return aggregation::serve(server, &remote, &user, request, held).await;
         }
         Route::Remote(remote) => {
             let served = async {
                 let (parts, body) = request.into_parts();
                 let body = server.bodies.read(&user.name, body).await?;
                 let _seated = seat(server, flow, info, || 0).await?;
-                aggregation::serve(server, &remote, &user, Request::from_parts(parts, body.into())).await
+                let request = Request::from_parts(parts, body.into());
+                aggregation::serve(server, &remote, &user, request, Held::default()).await
             };
             return in_time(time_limit(server, info)?, served).await;
         }
@@ -175,15 +180,25 @@ async fn answer(
         resource.subresource(&info.subresource).map(|s| &s.handler)
     {
         connect::admit(server, &user, &resource, *kind, info).await?;
-        return connect::serve(server, *kind, info, request).await;
+        let held = server.streams.sessions.hold(&user, flow)?;
+        return connect::serve(server, *kind, info, request, held).await;
     }
+    let held = match info.verb.as_str() {
+        "watch" => Some(server.streams.watches.hold(&user, flow)?),
+        _ => None,
+    };
     let (parts, body) = request.into_parts();
     let served = async {
         // First the body, then the seat: who does not send theirs keeps nobody from one.
         let body = server.bodies.read(&user.name, body).await?;
         let _seated = seat(server, flow, info, || server.store.count(&resource.storage)).await?;
         let Parts { headers, .. } = &parts;
-        apart::serve(serve::Request { server, user: &user, info, headers, body, resource, now }).await
+        let served = apart::serve(serve::Request { server, user: &user, info, headers, body, resource, now });
+        let answer = served.await?;
+        Ok(match held {
+            Some(held) => answer.map(|body| held.until_end_of(body)),
+            None => answer,
+        })
     };
     // A watch is answered at once; its stream has a deadline of its own.
     in_time(time_limit(server, info)?, served).await
@@ -323,7 +338,7 @@ fn metrics_text(server: &Server) -> Response<Body> {
         let (group, plural) = storage.split_once('/').unwrap_or(("", &storage));
         (if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }, count)
     });
-    server.metrics.flows.show(&server.flows.levels());
+    server.flows.show(server, &server.metrics);
     let text = server.metrics.text(server.store.revision(), objects);
     answer::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
 }

@@ -21,8 +21,9 @@ pub trait Cluster: Send + Sync {
     /// The objects of a namespace that have a label with a value.
     fn list_labelled(&self, gvr: &Gvr, namespace: &str, label: &str, value: &str) -> Vec<Object>;
 
-    /// A number that differs whenever any object of the kind has changed in between.
-    fn generation(&self, gvr: &Gvr) -> u64;
+    /// A number that differs whenever any object of the kind has changed in between. The kind is named as it is stored,
+    /// `group/plural`: this is asked for every request.
+    fn generation(&self, storage: &str) -> u64;
 }
 
 impl Cluster for Server {
@@ -45,8 +46,8 @@ impl Cluster for Server {
         select(self, &resource, namespace, |stored| stored.index.label(label) == Some(value))
     }
 
-    fn generation(&self, gvr: &Gvr) -> u64 {
-        self.store.resource_revision(&format!("{}/{}", gvr.group, gvr.resource))
+    fn generation(&self, storage: &str) -> u64 {
+        self.store.resource_revision(storage)
     }
 }
 
@@ -108,7 +109,7 @@ pub(crate) mod testing {
             found
         }
 
-        fn generation(&self, _gvr: &Gvr) -> u64 {
+        fn generation(&self, _storage: &str) -> u64 {
             1
         }
     }

@@ -51,11 +51,11 @@ pub struct FlowLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct RejectedLabels {
-    pub priority_level: String,
-    pub flow_schema: String,
+struct RejectedLabels {
+    priority_level: String,
+    flow_schema: String,
     /// Upstream's: `concurrency-limit queue-full time-out`.
-    pub reason: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,9 +66,11 @@ struct LevelLabels {
 /// The numbers of priority and fairness.
 #[derive(Default)]
 pub struct Flows {
-    pub dispatched: Family<FlowLabels, Counter>,
-    pub rejected: Family<RejectedLabels, Counter>,
-    pub waiting: Family<FlowLabels, Gauge>,
+    /// What has been counted, with the reasons of refusals.
+    counted: Mutex<HashMap<FlowLabels, HashSet<&'static str>>>,
+    dispatched: Family<FlowLabels, Counter>,
+    rejected: Family<RejectedLabels, Counter>,
+    waiting: Family<FlowLabels, Gauge>,
     taken: Family<LevelLabels, Gauge>,
     nominal: Family<LevelLabels, Gauge>,
 }
@@ -143,6 +145,13 @@ impl Default for Metrics {
     }
 }
 
+impl FlowLabels {
+    fn for_reason(&self, reason: &'static str) -> RejectedLabels {
+        let FlowLabels { priority_level, flow_schema } = self.clone();
+        RejectedLabels { priority_level, flow_schema, reason }
+    }
+}
+
 impl Flows {
     fn register(&self, registry: &mut Registry) {
         registry.register("dispatched_requests", "Requests that got their seats", self.dispatched.clone());
@@ -150,6 +159,43 @@ impl Flows {
         registry.register("current_inqueue_requests", "Requests that wait for seats", self.waiting.clone());
         registry.register("current_executing_seats", "Seats that are taken", self.taken.clone());
         registry.register("nominal_limit_seats", "A level's own seats", self.nominal.clone());
+    }
+
+    /// Counts a request that got its seats.
+    pub fn dispatched(&self, labels: &FlowLabels) {
+        if let Some(known) = self.dispatched.get(labels) {
+            known.inc();
+            return;
+        }
+        self.counted.lock().entry(labels.clone()).or_default();
+        self.dispatched.get_or_create(labels).inc();
+    }
+
+    /// Counts a request that got none.
+    pub fn rejected(&self, labels: &FlowLabels, reason: &'static str) {
+        self.counted.lock().entry(labels.clone()).or_default().insert(reason);
+        self.rejected.get_or_create(&labels.for_reason(reason)).inc();
+    }
+
+    /// The gauge of requests that wait.
+    pub fn waiting(&self, labels: &FlowLabels) -> Gauge {
+        self.counted.lock().entry(labels.clone()).or_default();
+        self.waiting.get_or_create(labels).clone()
+    }
+
+    /// Forgets what was counted of schemas and levels that are gone.
+    pub fn retain(&self, stays: impl Fn(&FlowLabels) -> bool) {
+        self.counted.lock().retain(|labels, reasons| {
+            let stays = stays(labels);
+            if !stays {
+                self.dispatched.remove(labels);
+                self.waiting.remove(labels);
+                for reason in reasons.drain() {
+                    self.rejected.remove(&labels.for_reason(reason));
+                }
+            }
+            stays
+        });
     }
 
     /// Shows each level's seats (name, taken, nominal), and nothing of levels that are gone.
@@ -264,6 +310,27 @@ mod tests {
         let text = metrics.text(1, none());
         assert_eq!(text.lines().count(), before, "{text}");
         assert!(text.contains("resource=\"kept\"") && !text.contains("gone"), "{text}");
+    }
+
+    #[test]
+    fn flow_schemas_that_are_gone_are_forgotten() {
+        let metrics = Metrics::default();
+        let none = || std::iter::empty();
+        let count = |schema: &str| {
+            let labels = FlowLabels { priority_level: "l".into(), flow_schema: schema.into() };
+            metrics.flows.dispatched(&labels);
+            metrics.flows.rejected(&labels, "queue-full");
+            metrics.flows.waiting(&labels).inc();
+        };
+        count("kept");
+        let before = metrics.text(1, none()).lines().count();
+        for n in 0..100 {
+            count(&format!("gone{n}"));
+        }
+        metrics.flows.retain(|labels| labels.flow_schema == "kept");
+        let text = metrics.text(1, none());
+        assert_eq!(text.lines().count(), before, "{text}");
+        assert!(text.contains("flow_schema=\"kept\"") && !text.contains("gone"), "{text}");
     }
 
     #[test]

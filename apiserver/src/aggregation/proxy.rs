@@ -11,18 +11,20 @@ use super::remote::{CallError, Remote};
 use crate::Server;
 use crate::authn::User;
 use crate::connect::dial;
+use crate::flow_control::Held;
 use crate::status::{Result, Status};
 use crate::verbs::answer;
 
 const NO_SNIFFING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
 
-/// Answers with what the other server answers; bodies stream both ways.
+/// Answers with what the other server answers; bodies stream both ways, and the place is held to their end.
 pub async fn serve(
     server: &Arc<Server>,
     remote: &Remote,
     user: &User,
     mut request: Request<Body>,
+    held: Held,
 ) -> Result<Response<Body>> {
     if !remote.is_available() {
         return Ok(unavailable("service unavailable"));
@@ -37,7 +39,7 @@ pub async fn serve(
         .map_err(|e| Status::bad_request(e.to_string()))?;
     *onward.headers_mut() = dial::forwarded(&parts.headers);
     match remote.call(&address, user, onward).await {
-        Ok(answer) => dial::relay(upgrade, answer),
+        Ok(answer) => dial::relay(upgrade, held, answer),
         Err(CallError::Unusable(why)) => Ok(text(StatusCode::INTERNAL_SERVER_ERROR, &why)),
         Err(why) => Ok(unavailable(&format!("error trying to reach service: {why}"))),
     }

@@ -12,7 +12,13 @@ use super::{Asked, Decision};
 use crate::authn::User;
 use crate::cluster::Cluster;
 
-const GROUP: &str = "rbac.authorization.k8s.io";
+/// Roles and bindings, as they are stored.
+const KINDS: [&str; 4] = [
+    "rbac.authorization.k8s.io/clusterroles",
+    "rbac.authorization.k8s.io/roles",
+    "rbac.authorization.k8s.io/clusterrolebindings",
+    "rbac.authorization.k8s.io/rolebindings",
+];
 
 /// The RBAC authorizer.
 #[derive(Default)]
@@ -67,16 +73,14 @@ impl Rbac {
     }
 
     fn index(&self, cluster: &dyn Cluster) -> Arc<Index> {
-        let gvrs = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"]
-            .map(|p| Gvr::new(GROUP, "v1", p));
-        let seen = gvrs.each_ref().map(|gvr| cluster.generation(gvr));
+        let seen = KINDS.map(|storage| cluster.generation(storage));
         let mut current = self.current.lock();
         if let Some((at, index)) = &*current
             && *at == seen
         {
             return index.clone();
         }
-        let index = Arc::new(Index::of(&gvrs, cluster));
+        let index = Arc::new(Index::of(cluster));
         *current = Some((seen, index.clone()));
         index
     }
@@ -85,16 +89,19 @@ impl Rbac {
 // === impl Index ===
 
 impl Index {
-    fn of(gvrs: &[Gvr; 4], cluster: &dyn Cluster) -> Self {
+    fn of(cluster: &dyn Cluster) -> Self {
         let mut index = Index::default();
-        let [cluster_roles, roles, cluster_bindings, bindings] = gvrs;
-        for role in cluster.list(cluster_roles, "").iter().chain(&cluster.list(roles, "")) {
+        let [cluster_roles, roles, cluster_bindings, bindings] = KINDS.map(|storage| {
+            let (group, plural) = storage.split_once('/').unwrap_or_default();
+            cluster.list(&Gvr::new(group, "v1", plural), "")
+        });
+        for role in cluster_roles.iter().chain(&roles) {
             index.roles.insert(
                 (role.namespace().to_owned(), role.name().to_owned()),
                 PolicyRule::all_of(role).into(),
             );
         }
-        for binding in cluster.list(cluster_bindings, "").iter().chain(&cluster.list(bindings, "")) {
+        for binding in cluster_bindings.iter().chain(&bindings) {
             index.bind(binding);
         }
         index
@@ -150,6 +157,8 @@ mod tests {
     use super::*;
     use crate::cluster::testing::Fixed;
     use serde_json::json;
+
+    const GROUP: &str = "rbac.authorization.k8s.io";
 
     #[test]
     fn bindings_allow_in_their_namespace_only() {

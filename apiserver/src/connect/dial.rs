@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use super::proxy;
 use crate::Server;
 use crate::authn::front_proxy;
+use crate::flow_control::Held;
 use crate::status::{Result, Status};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,6 +55,7 @@ pub(super) async fn forward(
     target: &Target,
     path: &str,
     mut request: Request<Body>,
+    held: Held,
 ) -> Result<Response<Body>> {
     let unreachable = |why: String| match target.kubelet {
         true => Status::new(500, "InternalError", format!("error dialing backend: {why}")),
@@ -70,15 +72,21 @@ pub(super) async fn forward(
     if target.kubelet && (answer.status().is_client_error() || answer.status().is_server_error()) {
         return Err(kubelet_error(answer).await);
     }
-    relay(client, answer)
+    relay(client, held, answer)
 }
 
-/// Another server's answer as the client's; where it is an upgrade, what the two then say is carried both ways.
-pub(crate) fn relay(client: Option<OnUpgrade>, mut answer: Response<Incoming>) -> Result<Response<Body>> {
+/// Another server's answer as the client's; where it is an upgrade, what the two then say is carried both ways. The
+/// session's place is held as long.
+pub(crate) fn relay(
+    client: Option<OnUpgrade>,
+    held: Held,
+    mut answer: Response<Incoming>,
+) -> Result<Response<Body>> {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client else { return Err(Status::internal("upgrade without request")) };
         let far = hyper::upgrade::on(&mut answer);
         tokio::spawn(async move {
+            let _held = held;
             if let (Ok(client), Ok(far)) = tokio::join!(client, far) {
                 // Either end may close at any time: that is the end of the session, not an error.
                 let _ =
@@ -92,7 +100,7 @@ pub(crate) fn relay(client: Option<OnUpgrade>, mut answer: Response<Incoming>) -
     for name in [CONNECTION, TRANSFER_ENCODING] {
         parts.headers.remove(name);
     }
-    Ok(Response::from_parts(parts, Body::new(body)))
+    Ok(Response::from_parts(parts, held.until_end_of(Body::new(body))))
 }
 
 /// The request as the target shall see it.

@@ -15,6 +15,7 @@ use crate::admission::{Attributes, Operation};
 use crate::authn::User;
 use crate::authz::{Asked, Decision};
 use crate::cluster::{Cluster, core};
+use crate::flow_control::Held;
 use crate::request::RequestInfo;
 use crate::resource::{Connect, Resource};
 use crate::status::{Result, Status};
@@ -88,12 +89,13 @@ fn options(query: &Query) -> Object {
     options
 }
 
-/// Serves one connection below an object. Authorisation has happened.
+/// Serves one connection below an object. Authorisation has happened; the place is held to the connection's end.
 pub async fn serve(
     server: &Arc<Server>,
     kind: Connect,
     info: &RequestInfo,
     request: Request<Body>,
+    held: Held,
 ) -> Result<Response<Body>> {
     let cluster: &dyn Cluster = &**server;
     if kind == Connect::Proxy {
@@ -102,7 +104,7 @@ pub async fn serve(
             return Ok(moved);
         }
         let mounted = links::Mounted::of(&target, path, &request);
-        let answer = dial::forward(server, &target, &with_query(path, &info.query), request).await?;
+        let answer = dial::forward(server, &target, &with_query(path, &info.query), request, held).await?;
         return Ok(mounted.apply(answer));
     }
     let pod = server.get(&core("pods"), &info.namespace, &info.name)?;
@@ -117,14 +119,14 @@ pub async fn serve(
             return Ok(nothing);
         }
         let target = kubelet(cluster, node)?;
-        return dial::forward(server, &target, &path, request).await;
+        return dial::forward(server, &target, &path, request, held).await;
     }
     let path = session_path(kind, &pod, &query)?;
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name())));
     }
     let target = kubelet(cluster, node)?;
-    dial::forward(server, &target, &path, request).await
+    dial::forward(server, &target, &path, request, held).await
 }
 
 /// The kubelet's endpoint as its Node object tells.

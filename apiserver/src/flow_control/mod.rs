@@ -8,23 +8,26 @@
 mod bodies;
 mod dispatch;
 mod schemas;
+mod streams;
 mod width;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_api::Gvr;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
 use crate::authn::User;
 use crate::cluster::Cluster;
-use crate::metrics::{Counted, FlowLabels, Metrics, RejectedLabels};
+use crate::metrics::{Counted, FlowLabels, Metrics};
 use crate::request::RequestInfo;
 use crate::status::Status;
 
 pub use bodies::Bodies;
 use dispatch::{Arrival, Dispatcher, Ticket};
 use schemas::Schemas;
+pub use streams::{Held, Streams};
 pub use width::width;
 
 const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
@@ -44,6 +47,8 @@ pub struct Flow {
     pub level: Arc<str>,
     schema_uid: Arc<str>,
     level_uid: Arc<str>,
+    /// Whether its level has no bound.
+    exempt: bool,
     /// Of the schema and the user or namespace that it tells apart.
     hash: u64,
 }
@@ -72,15 +77,17 @@ impl FlowControl {
     }
 
     fn schemas(&self, cluster: &dyn Cluster) -> Arc<Schemas> {
-        let gvrs = schemas::gvrs();
-        let seen = gvrs.each_ref().map(|gvr| cluster.generation(gvr));
+        let seen = schemas::KINDS.map(|storage| cluster.generation(storage));
         let mut current = self.current.lock();
         if let Some((at, schemas)) = &*current
             && *at == seen
         {
             return schemas.clone();
         }
-        let [schemas, levels] = gvrs.map(|gvr| cluster.list(&gvr, ""));
+        let [schemas, levels] = schemas::KINDS.map(|storage| {
+            let (group, plural) = storage.split_once('/').unwrap_or_default();
+            cluster.list(&Gvr::new(group, "v1", plural), "")
+        });
         let made = Arc::new(Schemas::of(&schemas, &levels));
         self.dispatcher.lock().configure(made.levels(self.seats));
         *current = Some((seen, made.clone()));
@@ -102,7 +109,7 @@ impl FlowControl {
             FlowLabels { priority_level: flow.level.to_string(), flow_schema: flow.schema.to_string() };
         let arrival = self.dispatcher.lock().arrive(&flow.level, flow.hash, width);
         let seated = |ticket| {
-            metrics.flows.dispatched.get_or_create(&labels).inc();
+            metrics.flows.dispatched(&labels);
             Seated { dispatcher: self.dispatcher.clone(), ticket }
         };
         let reason = match arrival {
@@ -111,11 +118,11 @@ impl FlowControl {
             Arrival::Waiting(ticket, turn) => {
                 // Given back, or out of the queue, when the client goes away here.
                 let place = Seated { dispatcher: self.dispatcher.clone(), ticket };
-                let waiting = metrics.flows.waiting.get_or_create(&labels).clone();
+                let waiting = metrics.flows.waiting(&labels);
                 let _counted = Counted::new(waiting);
                 match tokio::time::timeout(patience, turn).await {
                     Ok(Ok(())) => {
-                        metrics.flows.dispatched.get_or_create(&labels).inc();
+                        metrics.flows.dispatched(&labels);
                         return Ok(place);
                     }
                     // The level is gone, or it took too long.
@@ -123,13 +130,19 @@ impl FlowControl {
                 }
             }
         };
-        let FlowLabels { priority_level, flow_schema } = labels;
-        metrics.flows.rejected.get_or_create(&RejectedLabels { priority_level, flow_schema, reason }).inc();
+        metrics.flows.rejected(&labels, reason);
         Err(Status::too_many_requests("Too many requests, please try again later.", 1))
     }
 
+    /// Makes the numbers those of now: the levels' seats, and nothing of what is no longer there.
+    pub fn show(&self, cluster: &dyn Cluster, metrics: &Metrics) {
+        let schemas = self.schemas(cluster);
+        metrics.flows.retain(|labels| schemas.counts(&labels.flow_schema, &labels.priority_level));
+        metrics.flows.show(&self.levels());
+    }
+
     /// The numbers of each level that `/metrics` shows: name, seats taken, nominal seats.
-    pub fn levels(&self) -> Vec<(Arc<str>, u32, u32)> {
+    fn levels(&self) -> Vec<(Arc<str>, u32, u32)> {
         self.dispatcher.lock().levels()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use coracle_api::{Gvr, Object};
+use coracle_api::Object;
 use serde_json::Value;
 
 use super::Flow;
@@ -13,14 +13,11 @@ use super::dispatch::{LevelConfig, Queuing};
 use crate::authn::User;
 use crate::request::RequestInfo;
 
-const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+/// FlowSchemas and levels, as they are stored.
+pub(super) const KINDS: [&str; 2] =
+    ["flowcontrol.apiserver.k8s.io/flowschemas", "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations"];
 const EXEMPT: &str = "exempt";
 const CATCH_ALL: &str = "catch-all";
-
-/// Where FlowSchemas and levels are.
-pub(super) fn gvrs() -> [Gvr; 2] {
-    ["flowschemas", "prioritylevelconfigurations"].map(|plural| Gvr::new(GROUP, "v1", plural))
-}
 
 /// One state of the cluster's schemas and levels.
 pub(super) struct Schemas {
@@ -35,6 +32,7 @@ struct Schema {
     precedence: i64,
     level: Arc<str>,
     level_uid: Arc<str>,
+    exempt: bool,
     distinguisher: Distinguisher,
     rules: Vec<Rule>,
 }
@@ -84,11 +82,10 @@ struct Level {
 
 impl Schemas {
     pub(super) fn of(schemas: &[Object], levels: &[Object]) -> Self {
-        let uids: HashMap<&str, &str> =
-            levels.iter().map(|l| (l.name(), l.str_at(&["metadata", "uid"]))).collect();
+        let named: HashMap<&str, &Object> = levels.iter().map(|l| (l.name(), l)).collect();
         // A schema whose level is missing says nothing: upstream's condition Dangling.
         let mut schemas: Vec<Schema> =
-            schemas.iter().filter_map(|o| Schema::of(o, uids.get(level_of(o))?)).collect();
+            schemas.iter().filter_map(|o| Schema::of(o, named.get(level_of(o))?)).collect();
         schemas.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
         let mut levels: Vec<Level> = levels.iter().map(Level::of).collect();
         // The two that everything else rests on are there even where somebody has deleted their objects.
@@ -112,6 +109,7 @@ impl Schemas {
                 level: name,
                 schema_uid: "".into(),
                 level_uid: "".into(),
+                exempt: masters,
                 hash,
             };
         };
@@ -125,8 +123,15 @@ impl Schemas {
             level: schema.level.clone(),
             schema_uid: schema.uid.clone(),
             level_uid: schema.level_uid.clone(),
+            exempt: schema.exempt,
             hash: hash(&(&schema.name, of)),
         }
+    }
+
+    /// The names under which requests are counted: schema and level.
+    pub(super) fn counts(&self, schema: &str, level: &str) -> bool {
+        let fallback = matches!(schema, EXEMPT | CATCH_ALL) && schema == level;
+        fallback || self.schemas.iter().any(|s| *s.name == *schema && *s.level == *level)
     }
 
     /// Each level's part of the server's seats.
@@ -168,6 +173,10 @@ fn hash(of: &impl Hash) -> u64 {
     hasher.finish()
 }
 
+fn is_exempt(level: &Object) -> bool {
+    level.str_at(&["spec", "type"]) == "Exempt"
+}
+
 fn level_of(schema: &Object) -> &str {
     schema.str_at(&["spec", "priorityLevelConfiguration", "name"])
 }
@@ -175,14 +184,15 @@ fn level_of(schema: &Object) -> &str {
 // === impl Schema ===
 
 impl Schema {
-    fn of(object: &Object, level_uid: &str) -> Option<Self> {
+    fn of(object: &Object, level: &Object) -> Option<Self> {
         let rules = object.items_at(&["spec", "rules"]).iter().map(Rule::of).collect();
         Some(Schema {
             name: object.name().into(),
             uid: object.str_at(&["metadata", "uid"]).into(),
             precedence: object.i64_at(&["spec", "matchingPrecedence"]).unwrap_or(1000),
             level: level_of(object).into(),
-            level_uid: level_uid.into(),
+            level_uid: level.str_at(&["metadata", "uid"]).into(),
+            exempt: is_exempt(level),
             distinguisher: match object.str_at(&["spec", "distinguisherMethod", "type"]) {
                 "ByUser" => Distinguisher::User,
                 "ByNamespace" => Distinguisher::Namespace,
@@ -286,7 +296,7 @@ impl OtherRule {
 
 impl Level {
     fn of(object: &Object) -> Self {
-        let exempt = object.str_at(&["spec", "type"]) == "Exempt";
+        let exempt = is_exempt(object);
         let part = if exempt { "exempt" } else { "limited" };
         let number = |path: &[&str]| object.i64_at(path).and_then(|n| u64::try_from(n).ok());
         let queuing = &["spec", "limited", "limitResponse", "queuing"];

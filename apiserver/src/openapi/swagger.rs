@@ -117,106 +117,52 @@ static BODY: Message = record(
     ],
     6,
 );
+/// The fields of what has a simple type, from a number on, between those before and those after them.
+macro_rules! typed {
+    ($($before:expr),*; $at:literal; $($after:expr),*) => {
+        &[
+            $($before,)*
+            Field("type", $at, Text),
+            Field("format", $at + 1, Text),
+            Field("items", $at + 2, Of(&ITEMS)),
+            Field("collectionFormat", $at + 3, Text),
+            Field("default", $at + 4, Any),
+            Field("maximum", $at + 5, Number),
+            Field("exclusiveMaximum", $at + 6, Flag),
+            Field("minimum", $at + 7, Number),
+            Field("exclusiveMinimum", $at + 8, Flag),
+            Field("maxLength", $at + 9, Integer),
+            Field("minLength", $at + 10, Integer),
+            Field("pattern", $at + 11, Text),
+            Field("maxItems", $at + 12, Integer),
+            Field("minItems", $at + 13, Integer),
+            Field("uniqueItems", $at + 14, Flag),
+            Field("enum", $at + 15, EachAny),
+            Field("multipleOf", $at + 16, Number),
+            $($after,)*
+        ]
+    };
+}
+
 /// Parameters in headers and in paths.
 static HEADER_PARAMETER: Message = record(
-    &[
-        Field("required", 1, Flag),
-        Field("in", 2, Text),
-        Field("description", 3, Text),
-        Field("name", 4, Text),
-        Field("type", 5, Text),
-        Field("format", 6, Text),
-        Field("items", 7, Of(&ITEMS)),
-        Field("collectionFormat", 8, Text),
-        Field("default", 9, Any),
-        Field("maximum", 10, Number),
-        Field("exclusiveMaximum", 11, Flag),
-        Field("minimum", 12, Number),
-        Field("exclusiveMinimum", 13, Flag),
-        Field("maxLength", 14, Integer),
-        Field("minLength", 15, Integer),
-        Field("pattern", 16, Text),
-        Field("maxItems", 17, Integer),
-        Field("minItems", 18, Integer),
-        Field("uniqueItems", 19, Flag),
-        Field("enum", 20, EachAny),
-        Field("multipleOf", 21, Number),
+    typed![
+        Field("required", 1, Flag), Field("in", 2, Text), Field("description", 3, Text), Field("name", 4, Text);
+        5;
     ],
     22,
 );
 /// Parameters in queries and forms.
 static EMPTYABLE_PARAMETER: Message = record(
-    &[
-        Field("required", 1, Flag),
-        Field("in", 2, Text),
-        Field("description", 3, Text),
-        Field("name", 4, Text),
-        Field("allowEmptyValue", 5, Flag),
-        Field("type", 6, Text),
-        Field("format", 7, Text),
-        Field("items", 8, Of(&ITEMS)),
-        Field("collectionFormat", 9, Text),
-        Field("default", 10, Any),
-        Field("maximum", 11, Number),
-        Field("exclusiveMaximum", 12, Flag),
-        Field("minimum", 13, Number),
-        Field("exclusiveMinimum", 14, Flag),
-        Field("maxLength", 15, Integer),
-        Field("minLength", 16, Integer),
-        Field("pattern", 17, Text),
-        Field("maxItems", 18, Integer),
-        Field("minItems", 19, Integer),
-        Field("uniqueItems", 20, Flag),
-        Field("enum", 21, EachAny),
-        Field("multipleOf", 22, Number),
+    typed![
+        Field("required", 1, Flag), Field("in", 2, Text), Field("description", 3, Text), Field("name", 4, Text),
+        Field("allowEmptyValue", 5, Flag);
+        6;
     ],
     23,
 );
-static ITEMS: Message = record(
-    &[
-        Field("type", 1, Text),
-        Field("format", 2, Text),
-        Field("items", 3, Of(&ITEMS)),
-        Field("collectionFormat", 4, Text),
-        Field("default", 5, Any),
-        Field("maximum", 6, Number),
-        Field("exclusiveMaximum", 7, Flag),
-        Field("minimum", 8, Number),
-        Field("exclusiveMinimum", 9, Flag),
-        Field("maxLength", 10, Integer),
-        Field("minLength", 11, Integer),
-        Field("pattern", 12, Text),
-        Field("maxItems", 13, Integer),
-        Field("minItems", 14, Integer),
-        Field("uniqueItems", 15, Flag),
-        Field("enum", 16, EachAny),
-        Field("multipleOf", 17, Number),
-    ],
-    18,
-);
-static HEADER: Message = record(
-    &[
-        Field("type", 1, Text),
-        Field("format", 2, Text),
-        Field("items", 3, Of(&ITEMS)),
-        Field("collectionFormat", 4, Text),
-        Field("default", 5, Any),
-        Field("maximum", 6, Number),
-        Field("exclusiveMaximum", 7, Flag),
-        Field("minimum", 8, Number),
-        Field("exclusiveMinimum", 9, Flag),
-        Field("maxLength", 10, Integer),
-        Field("minLength", 11, Integer),
-        Field("pattern", 12, Text),
-        Field("maxItems", 13, Integer),
-        Field("minItems", 14, Integer),
-        Field("uniqueItems", 15, Flag),
-        Field("enum", 16, EachAny),
-        Field("multipleOf", 17, Number),
-        Field("description", 18, Text),
-    ],
-    19,
-);
+static ITEMS: Message = record(typed![; 1;], 18);
+static HEADER: Message = record(typed![; 1; Field("description", 18, Text)], 19);
 
 static RESPONSE_DEFINITIONS: Message = named(Of(&RESPONSE));
 static RESPONSES: Message = Message::Pairs { number: 1, value: Of(&RESPONSE_ITEM), extensions: 2 };

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{self, Access};
 use crate::authn::User;
-use crate::flow_control::{Bodies, FlowControl};
+use crate::flow_control::{Bodies, FlowControl, Streams};
 use crate::ip_allocator::ServiceAllocator;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
@@ -49,6 +49,9 @@ pub struct Config {
     /// Requests at once that change nothing / that change something: together the seats that priority levels share.
     pub max_reads: usize,
     pub max_writes: usize,
+    /// Watches, and sessions (log, exec, attach, port-forward, proxy), that one user may have at once.
+    pub max_watches_per_user: usize,
+    pub max_sessions_per_user: usize,
     pub request_timeout: Duration,
     pub access: access::Options,
 }
@@ -74,6 +77,8 @@ pub struct Server {
     pub(crate) flows: FlowControl,
     /// Request bodies on their way.
     pub(crate) bodies: Bodies,
+    /// What lasts, by user.
+    pub(crate) streams: Streams,
     ready: AtomicBool,
     /// When this program began to serve.
     pub(crate) started: Timestamp,
@@ -116,6 +121,8 @@ impl Default for Config {
             history: History::default(),
             max_reads: 400,
             max_writes: 200,
+            max_watches_per_user: 2_000,
+            max_sessions_per_user: 500,
             request_timeout: Duration::from_secs(60),
             access: access::Options::default(),
         }
@@ -187,6 +194,7 @@ impl Server {
             metrics: Metrics::default(),
             flows: FlowControl::new(u32::try_from(config.max_reads + config.max_writes).unwrap_or(u32::MAX)),
             bodies: Bodies::default(),
+            streams: Streams::new(config.max_watches_per_user, config.max_sessions_per_user),
             ready: AtomicBool::new(false),
             started: now,
             stop,
