@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,9 @@ pub(crate) struct State {
     /// When the answer that waits longest for its reader began to wait, in milliseconds since the epoch; 0: none does.
     unread_since: Mutex<HashMap<u64, u64>>,
     next_answer: AtomicU64,
+    /// Answers 401 since the last other one, and whether they were too many.
+    unauthorized: AtomicUsize,
+    refused: CancellationToken,
     connections: Arc<Connections>,
 }
 
@@ -104,6 +108,8 @@ impl Connections {
             idle_since: AtomicU64::new(since(self.epoch)),
             unread_since: Mutex::default(),
             next_answer: AtomicU64::new(0),
+            unauthorized: AtomicUsize::new(0),
+            refused: CancellationToken::new(),
             connections: self.clone(),
         });
         open.states.insert(id, state.clone());
@@ -169,8 +175,15 @@ impl State {
         Asked { id: self.next_answer.fetch_add(1, Relaxed), state: self.clone(), waiting: false }
     }
 
-    /// Ends with the reason when the connection has been open for nothing for too long.
-    pub(crate) async fn worn_out(&self, limits: &Limits) -> &'static str {
+    /// Ends with the reason when the connection has been open for nothing for too long, or for too many who are not known.
+    pub(crate) async fn worn_out(&self) -> &'static str {
+        tokio::select! {
+            () = self.refused.cancelled() => "too many requests were not authenticated",
+            why = self.unused(&self.connections.limits) => why,
+        }
+    }
+
+    async fn unused(&self, limits: &Limits) -> &'static str {
         loop {
             let (now, answering) = (since(self.epoch), self.answering.load(Relaxed));
             let limit = if self.asked.load(Relaxed) { limits.idle } else { limits.head };
@@ -221,6 +234,20 @@ impl Drop for Place {
 // === impl Asked ===
 
 impl Asked {
+    /// Takes note of an answer's code, and says whether it is the connection's last.
+    pub(crate) fn answered(&self, code: StatusCode) -> bool {
+        let state = &self.state;
+        if code != StatusCode::UNAUTHORIZED {
+            state.unauthorized.store(0, Relaxed);
+            return false;
+        }
+        let last = state.unauthorized.fetch_add(1, Relaxed) + 1 >= state.connections.limits.unauthorized;
+        if last {
+            state.refused.cancel();
+        }
+        last
+    }
+
     /// The answer has given out a piece, and waits until it is taken.
     pub(crate) fn wait(&mut self) {
         self.waiting = true;

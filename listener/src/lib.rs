@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -69,6 +70,8 @@ pub struct Limits {
     pub stalled: Duration,
     /// How long nothing may go over a connection, an upgraded one too; zero: for ever.
     pub quiet: Duration,
+    /// Answers 401 in a row after which a connection is ended. Upstream has no such bound.
+    pub unauthorized: usize,
 }
 
 /// Raises the number of files that this process may open to what the system lets it, and says how many that are.
@@ -100,6 +103,7 @@ impl Limits {
             idle: Duration::from_secs(90),
             stalled: Duration::from_secs(60),
             quiet: Duration::ZERO,
+            unauthorized: 10,
         }
     }
 }
@@ -201,7 +205,10 @@ async fn connection<M, S>(
         let asked = counted.ask();
         let service = service.clone();
         async move {
-            let response = service.oneshot(request).await?;
+            let mut response = service.oneshot(request).await?;
+            if asked.answered(response.status()) && !http2 {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response.map(|body| body::Counted::new(body, asked)))
         }
     });
@@ -222,7 +229,7 @@ async fn connection<M, S>(
     let mut served = pin!(served.into_owned());
     let ended = tokio::select! {
         ended = &mut served => ended,
-        why = state.worn_out(&limits) => {
+        why = state.worn_out() => {
             tracing::debug!("a connection is closed: {why}");
             served.as_mut().graceful_shutdown();
             // A peer that reads is told; one that does not is not waited for.

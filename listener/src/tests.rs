@@ -66,7 +66,11 @@ impl Trial {
                     }
                     _ => Body::from(count.to_string()),
                 };
-                async move { Ok::<_, Infallible>(Response::new(body)) }
+                let mut response = Response::new(body);
+                if request.uri().path() == "/unauthorized" {
+                    *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+                }
+                async move { Ok::<_, Infallible>(response) }
             })
         };
         let served = tokio::spawn(serve(tcp, Arc::new(server), limits, service, stop.clone()));
@@ -181,6 +185,50 @@ async fn an_answer_that_is_not_read_ends() {
         drop((body, connection));
         trial.end().await;
     }
+}
+
+/// Asks until the connection is closed, at most so often; the codes of the answers.
+macro_rules! asked {
+    ($handshake:expr, $paths:expr) => {{
+        let (mut sender, connection) = $handshake.await.unwrap();
+        let connection = tokio::spawn(connection);
+        let (mut codes, mut told) = (vec![], false);
+        for path in $paths {
+            let request = Request::get(format!("https://localhost{path}")).header("host", "localhost");
+            let request = request.body(Full::<Bytes>::default()).unwrap();
+            let Ok(answer) = sender.send_request(request).await else { break };
+            codes.push(answer.status().as_u16());
+            told |= answer.headers().get("connection").is_some_and(|v| v == "close");
+            let _ = answer.into_body().collect().await;
+        }
+        (codes, told, connection)
+    }};
+}
+
+#[tokio::test]
+async fn a_connection_ends_after_too_many_who_are_not_known() {
+    let trial = Trial::start(only(|l| l.unauthorized = 3)).await;
+    let unknown = ["/unauthorized"; 20];
+    let io = TokioIo::new(trial.tls("http/1.1").await);
+    let (codes, told, connection) = asked!(http1::handshake(io), unknown);
+    assert_eq!((codes, told), (vec![401; 3], true), "HTTP/1.1 is told with its last answer");
+    tokio::time::timeout(PATIENCE, connection).await.expect("the connection ends").unwrap().unwrap();
+
+    let io = TokioIo::new(trial.tls("h2").await);
+    let (codes, told, connection) = asked!(http2::handshake(TokioExecutor::new(), io), unknown);
+    assert!((3..20).contains(&codes.len()) && codes.iter().all(|c| *c == 401) && !told, "{codes:?}");
+    tokio::time::timeout(PATIENCE, connection).await.expect("HTTP/2 is told by GOAWAY").unwrap().unwrap();
+
+    let mixed = ["/unauthorized", "/unauthorized", "/"].repeat(4);
+    for protocol in ["h2", "http/1.1"] {
+        let io = TokioIo::new(trial.tls(protocol).await);
+        let codes = match protocol {
+            "h2" => asked!(http2::handshake(TokioExecutor::new(), io), &mixed).0,
+            _ => asked!(http1::handshake(io), &mixed).0,
+        };
+        assert_eq!(codes, [401, 401, 200].repeat(4), "{protocol}: what is known in between begins anew");
+    }
+    trial.end().await;
 }
 
 #[tokio::test]
