@@ -250,6 +250,8 @@ pub struct WriteContext<'a> {
     pub subresource: &'a str,
     pub now: jiff::Timestamp,
     pub dry_run: bool,
+    /// Whether an object to be created came with labels; others may be its defaults.
+    pub labelled: bool,
 }
 
 /// What a kind may add to the generic path. Every method has a neutral default; all are synchronous and pure but

@@ -170,14 +170,15 @@ fn request_token(server: &Server, call: Invocation<'_>, now: Timestamp) -> Resul
 
 /// A body that names an account must name that of the path.
 fn check_names(request: &Object, namespace: &str, name: &str) -> Result<()> {
-    for (field, given, wanted) in
-        [("name", request.name(), name), ("namespace", request.namespace(), namespace)]
-    {
-        if !given.is_empty() && given != wanted {
-            let why = format!("must match the service account {field} if specified");
-            let error = FieldError::invalid(format!("metadata.{field}"), &json!(given), &why);
-            return Err(Status::invalid(&Gvk::new(GROUP, "v1", "TokenRequest"), name, &[error]));
-        }
+    if !request.namespace().is_empty() && request.namespace() != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if !request.name().is_empty() && request.name() != name {
+        let why = "must match the service account name if specified";
+        let error = FieldError::invalid("metadata.name", &json!(request.name()), why);
+        return Err(Status::invalid(&Gvk::new(GROUP, "v1", "TokenRequest"), name, &[error]));
     }
     Ok(())
 }
@@ -203,11 +204,13 @@ fn bound_objects(server: &Server, namespace: &str, account: &Object, request: &O
     }
     let reference = |o: &Object| Some(Reference { name: o.name().to_owned(), uid: o.uid().to_owned() });
     let find = |plural: &str, namespace: &str| {
-        let gvr: Gvr = core(plural);
-        let found = server.get(&gvr, namespace, text("name"))?;
+        if text("name").is_empty() {
+            return Err(Status::bad_request("Name parameter required."));
+        }
+        let found = server.get(&core(plural), namespace, text("name"))?;
         if !text("uid").is_empty() && text("uid") != found.uid() {
             return Err(Status::conflict(
-                &gvr,
+                &core(text("kind")),
                 text("name"),
                 &format!(
                     "the UID in the bound object reference ({}) does not match the UID in record. The object might have \
@@ -218,8 +221,10 @@ fn bound_objects(server: &Server, namespace: &str, account: &Object, request: &O
         }
         Ok(found)
     };
-    match (text("apiVersion"), text("kind")) {
-        ("v1", "Pod") => {
+    let gvk = Gvk::from_api_version(text("apiVersion"), text("kind"));
+    // As upstream, whatever the version.
+    match (&*gvk.group, &*gvk.kind) {
+        ("", "Pod") => {
             let pod = find("pods", namespace)?;
             if pod.str_at(&["spec", "serviceAccountName"]) != account.name() {
                 return Err(Status::bad_request(format!(
@@ -234,11 +239,8 @@ fn bound_objects(server: &Server, namespace: &str, account: &Object, request: &O
             );
             Ok((reference(&pod), node, None))
         }
-        ("v1", "Node") => Ok((None, reference(&find("nodes", "")?), None)),
-        ("v1", "Secret") => Ok((None, None, reference(&find("secrets", namespace)?))),
-        (version, kind) => Err(Status::bad_request(format!(
-            "cannot bind token to object of type {}",
-            Gvk::from_api_version(version, kind)
-        ))),
+        ("", "Node") => Ok((None, reference(&find("nodes", "")?), None)),
+        ("", "Secret") => Ok((None, None, reference(&find("secrets", namespace)?))),
+        _ => Err(Status::bad_request(format!("cannot bind token to object of type {gvk}"))),
     }
 }

@@ -2,7 +2,7 @@
 
 use coracle_api::{Object, conditions, time};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::columns::{
     AGE, LABEL_SELECTOR, NAME, TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, label_selector, names_of, of_kind, or,
@@ -10,7 +10,7 @@ use super::columns::{
 };
 use super::defaulting::{each, fill, fill_zero, object, within};
 use super::pod_spec;
-use super::validation::Errors;
+use super::validation::{self, Errors, selector_matches, selector_text};
 use crate::field::FieldError;
 use crate::resource::{Column, NAMESPACED, Row, SelectableField, Strategy, WriteContext};
 
@@ -117,6 +117,58 @@ fn job_spec(spec: &mut Value) {
 
 struct Jobs;
 
+const LABELS: &[&str] = &["spec", "template", "metadata", "labels"];
+const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+
+/// The labels by which a job knows its pods, in upstream's order.
+fn generated(job: &Object) -> [(&'static str, String); 4] {
+    let (uid, name) = (job.uid().to_owned(), job.name().to_owned());
+    [
+        ("controller-uid", uid.clone()),
+        ("job-name", name.clone()),
+        (CONTROLLER_UID, uid),
+        ("batch.kubernetes.io/job-name", name),
+    ]
+}
+
+/// A selector that is generated is not the user's to set, and neither are the labels that it stands on.
+fn generated_selector(job: &Object, errors: &mut Errors) {
+    if job.bool_at(&["spec", "manualSelector"]) == Some(true) {
+        return;
+    }
+    let Some(selector) = job.at(&["spec", "selector"]) else { return };
+    let expected = generated(job);
+    let labels = job.at(LABELS).unwrap_or(&Value::Null);
+    for (key, value) in &expected {
+        let at = format!("spec.template.metadata.labels[{key}]");
+        match labels.get(key).and_then(Value::as_str) {
+            None => errors.required(at, &format!("must be '{value}'")),
+            Some(is) if is == value => {}
+            Some(_) => errors.invalid(at, labels.clone(), format!("must be '{value}'")),
+        }
+    }
+    let expected: Map<String, Value> =
+        expected.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    if !selector_matches(selector, &expected.into()) {
+        errors.invalid_text("spec.selector", selector_text(selector), "`selector` not auto-generated");
+    }
+}
+
+/// Whoever made the selector, it picks the pods that the template makes.
+fn selects_its_pods(job: &Object, errors: &mut Errors) {
+    let (selector, labels) = (job.at(&["spec", "selector"]), job.at(LABELS).unwrap_or(&Value::Null));
+    let before = errors.0.len();
+    match selector {
+        None => errors.required("spec.selector", ""),
+        Some(selector) => validation::label_selector("spec.selector", selector, errors),
+    }
+    let matches = selector.is_some_and(|selector| selector_matches(selector, labels));
+    if !matches && (selector.is_none() || errors.0.len() == before) {
+        let detail = "`selector` does not match template `labels`";
+        errors.invalid("spec.template.metadata.labels", labels.clone(), detail);
+    }
+}
+
 impl Strategy for Jobs {
     fn default(&self, new: &mut Object) {
         if let Some(labels) = new.at(&["spec", "template", "metadata", "labels"]).cloned()
@@ -144,7 +196,7 @@ impl Strategy for Jobs {
     }
 
     /// Unless told otherwise, a job selects its pods by its own uid.
-    fn prepare(&self, _cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+    fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
         if old.is_some() {
             return;
         }
@@ -152,28 +204,18 @@ impl Strategy for Jobs {
         if new.bool_at(&["spec", "manualSelector"]) == Some(true) {
             return;
         }
-        let (uid, name) = (new.uid().to_owned(), new.name().to_owned());
-        // Labels taken over from the template follow it.
-        let shared =
-            new.labels() == new.at(&["spec", "template", "metadata", "labels"]).and_then(Value::as_object);
-        let labels = ["spec", "template", "metadata", "labels"];
-        for (key, value) in [
-            ("controller-uid", &uid),
-            ("job-name", &name),
-            ("batch.kubernetes.io/controller-uid", &uid),
-            ("batch.kubernetes.io/job-name", &name),
-        ] {
-            let mut at = labels.to_vec();
-            at.push(key);
-            new.set_default(&at, value.clone());
+        // Labels that were taken over from the template go on being the template's; those that came with the job do not,
+        // be they the same.
+        let follows = !cx.labelled && new.labels() == new.at(LABELS).and_then(Value::as_object);
+        for (key, value) in generated(new) {
+            let at: Vec<&str> = LABELS.iter().copied().chain([key]).collect();
+            new.set_default(&at, value);
         }
-        if shared && let Some(all) = new.at(&labels).cloned() {
+        if follows && let Some(all) = new.at(LABELS).cloned() {
             new.set(&["metadata", "labels"], all);
         }
-        let own = json!({"batch.kubernetes.io/controller-uid": uid});
-        if new.at(&["spec", "selector"]).is_none() {
-            new.set(&["spec", "selector"], json!({"matchLabels": own}));
-        }
+        let own = new.uid().to_owned();
+        new.set_default(&["spec", "selector", "matchLabels", CONTROLLER_UID], own);
     }
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
@@ -182,8 +224,12 @@ impl Strategy for Jobs {
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
+        if old.is_none() {
+            generated_selector(new, &mut errors);
+        }
         let spec = new.at(&["spec"]).cloned().unwrap_or_default();
         job("spec", &spec, &mut errors);
+        selects_its_pods(new, &mut errors);
         let Some(old) = old else { return errors.0 };
         let suspended = old.bool_at(&["spec", "suspend"]) == Some(true);
         for field in ["completions", "selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"]

@@ -472,8 +472,14 @@ mod tests {
         let resource = crate::resource::Resource::from(&ROWS[0]);
         for (endpoint, old, new, expected) in cases {
             let now = jiff::Timestamp::UNIX_EPOCH;
-            let cx =
-                WriteContext { user: &user, resource: &resource, subresource: endpoint, now, dry_run: false };
+            let cx = WriteContext {
+                user: &user,
+                resource: &resource,
+                subresource: endpoint,
+                now,
+                dry_run: false,
+                labelled: true,
+            };
             let found = words(&Errors(Request.validate(&cx, &new, Some(&old))));
             match expected {
                 "" => assert!(found.is_empty(), "{endpoint}: {found:?}"),

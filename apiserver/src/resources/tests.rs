@@ -57,6 +57,7 @@ fn causes_are_upstreams() {
             subresource: "",
             now: jiff::Timestamp::UNIX_EPOCH,
             dry_run: true,
+            labelled: true,
         };
         if resource.namespaced() {
             object.set(&["metadata", "namespace"], "d2");
@@ -121,7 +122,14 @@ fn what_upstream_drops_in_silence_is_dropped() {
         let gvk = Object(body.clone()).gvk();
         let resource = Resource::from(row(&gvk));
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let cx = WriteContext { user: &user, resource: &resource, subresource: "", now, dry_run: true };
+        let cx = WriteContext {
+            user: &user,
+            resource: &resource,
+            subresource: "",
+            now,
+            dry_run: true,
+            labelled: true,
+        };
         for (old, kept) in [(None, on_create), (Some(Object(body.clone())), on_update)] {
             let mut new = Object(body.clone());
             row(&gvk).strategy.prepare(&cx, &mut new, old.as_ref());

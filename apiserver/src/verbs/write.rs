@@ -49,7 +49,8 @@ pub type Edit<'a> = dyn FnMut(&Object) -> Result<Object> + Send + 'a;
 /// What an update may do besides changing what is there.
 #[derive(Clone, Copy, Default)]
 pub struct UpdateRules {
-    /// Whether a `resourceVersion` in the new object is the one it was made from (PUT; patches name it deliberately too).
+    /// Whether the new object is a whole (PUT): kinds that may be are created by it, and a uid in it is a precondition. In
+    /// a patch it is a field that cannot be changed.
     pub creates: bool,
     /// Whether what is not there is created, whatever its kind: server-side apply.
     pub applies: bool,
@@ -85,6 +86,7 @@ impl Ask<'_> {
             subresource: self.subresource,
             now: self.now,
             dry_run: self.dry_run,
+            labelled: true,
         }
     }
 
@@ -116,6 +118,7 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     let resource = ask.resource;
     match_namespace(&mut new, ask)?;
     let revision = new.remove(&["metadata", "resourceVersion"]).filter(|r| r != "");
+    let labelled = new.labels().is_some_and(|labels| !labels.is_empty());
     resource.strategy.default(&mut new);
     if new.name().is_empty() && !new.generate_name().is_empty() {
         let name = metadata::generated_name(new.generate_name());
@@ -131,7 +134,7 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     if let Some(status) = &resource.first_status {
         new.set(&["status"], status.clone());
     }
-    let context = ask.context();
+    let context = WriteContext { labelled, ..ask.context() };
     resource.strategy.prepare(&context, &mut new, None);
     let errors = validate(&context, &new, None);
     if !errors.is_empty() {
@@ -218,7 +221,7 @@ pub async fn update(
         let Some(stored) = server.store.get(&ask.resource.storage, &key) else {
             return absent(server, ask, rules, edit).await;
         };
-        match update_once(server, ask, &key, &stored, edit).await? {
+        match update_once(server, ask, &key, &stored, rules, edit).await? {
             Some(written) => return Ok(written),
             None => tracing::trace!(key, "another writer came first"),
         }
@@ -234,7 +237,13 @@ async fn absent(server: &Server, ask: &Ask<'_>, rules: UpdateRules, edit: &mut E
     let mut new = edit(&Object::default())?;
     match_name(&new, ask)?;
     if !new.uid().is_empty() {
-        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", new.uid());
+        let why = match rules.applies {
+            true => format!(
+                "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                new.uid()
+            ),
+            false => format!("Precondition failed: UID in precondition: {}, UID in object meta: ", new.uid()),
+        };
         return Err(Status::conflict(&ask.resource.gvr, ask.name, &why));
     }
     if new.remove(&["metadata", "resourceVersion"]).is_some_and(|r| r != "") && !rules.applies {
@@ -251,6 +260,7 @@ async fn update_once(
     ask: &Ask<'_>,
     key: &str,
     stored: &Arc<Stored>,
+    rules: UpdateRules,
     edit: &mut Edit<'_>,
 ) -> Result<Option<Written>> {
     let resource = ask.resource;
@@ -259,6 +269,9 @@ async fn update_once(
     let mut new = edit(&old)?;
     match_name(&new, ask)?;
     match_namespace(&mut new, ask)?;
+    if rules.creates && !rules.applies {
+        check_uid(&new, &old, ask)?;
+    }
     check_revision(&mut new, &old, ask)?;
     resource.strategy.default(&mut new);
     let owners = tracking::owners(server, ask, Some(&old), &mut new);
@@ -327,17 +340,19 @@ pub fn check_name(new: &Object, asked: &str) -> Result<()> {
     }
 }
 
-/// Optimistic concurrency: a new object that names its revision or uid must have been made from the old one.
+/// A new object that names its uid must be of the same object.
+fn check_uid(new: &Object, old: &Object, ask: &Ask<'_>) -> Result<()> {
+    if new.uid().is_empty() || new.uid() == old.uid() {
+        return Ok(());
+    }
+    let (given, uid) = (new.uid(), old.uid());
+    let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {uid}");
+    Err(Status::conflict(&ask.resource.gvr, ask.name, &why))
+}
+
+/// Optimistic concurrency: a new object that names its revision must have been made from the old one.
 fn check_revision(new: &mut Object, old: &Object, ask: &Ask<'_>) -> Result<()> {
     let gvr = &ask.resource.gvr;
-    if !new.uid().is_empty() && new.uid() != old.uid() {
-        let why = format!(
-            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-            new.uid(),
-            old.uid()
-        );
-        return Err(Status::conflict(gvr, ask.name, &why));
-    }
     match new.str_at(&["metadata", "resourceVersion"]) {
         "" | "0" if ask.resource.conditional_update => {
             let error = crate::field::FieldError::invalid(
@@ -383,6 +398,10 @@ fn isolate(new: &mut Object, old: &Object, ask: &Ask<'_>) {
         "status" => {
             let written = std::mem::replace(new, old.clone());
             let resets = resource.resets("status");
+            // A uid is not written, but one of another object is told of.
+            if !written.uid().is_empty() {
+                new.set(&["metadata", "uid"], written.uid());
+            }
             let parts = [
                 &["status"][..],
                 &["metadata", "labels"],
