@@ -44,6 +44,7 @@ use coracle_api::Cidr;
 use tokio_util::sync::CancellationToken;
 
 /// What the controllers need to know.
+#[derive(Clone)]
 pub struct Config {
     /// The way to the API server; its user needs the rights of `system:kube-controller-manager`, and those of every
     /// controller where these have no accounts of their own.
@@ -66,6 +67,7 @@ pub struct Config {
 }
 
 /// An authority: certificate and key, PEM.
+#[derive(Clone)]
 pub struct Signing {
     pub certificate: String,
     pub key: String,
@@ -106,7 +108,8 @@ pub fn controller_names() -> Vec<&'static str> {
     catalog::CONTROLLERS.iter().map(|c| c.name).collect()
 }
 
-/// Runs the chosen controllers until `shutdown`; returns when all of them have stopped.
+/// Runs the chosen controllers until `shutdown`; returns when all of them have stopped. A panic outside of a reconciler is
+/// one of this function: its caller begins it anew, with caches that are whole.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let chosen = catalog::choose(&config.controllers)?;
     let mut runtime = runtime::Runtime::new(config.client.clone(), shutdown);

@@ -32,7 +32,7 @@ pub mod runtime;
 pub mod shim;
 pub mod streaming;
 pub mod sys;
-mod tasks;
+pub mod tasks;
 #[cfg(test)]
 mod testing;
 pub mod volumes;

@@ -47,8 +47,9 @@ pub(crate) async fn contained<F: Future>(task: &'static str, work: F) -> Result<
     })
 }
 
-/// Runs what `begin` makes until it ends by itself. One that panics is begun anew.
-pub(crate) async fn supervised<F: Future>(task: &'static str, mut begin: impl FnMut() -> F) -> F::Output {
+/// Runs what `begin` makes until it ends by itself. One that panics is begun anew. The panics are on the kubelet's
+/// `/metrics`, those of the program's other components too.
+pub async fn supervised<F: Future>(task: &'static str, mut begin: impl FnMut() -> F) -> F::Output {
     let mut back_off = BackOff::default();
     loop {
         let begun = Instant::now();

@@ -16,7 +16,7 @@ use kube::{Api, Client};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -69,7 +69,8 @@ struct Loop {
     unsynced: usize,
 }
 
-/// Schedules pods until `shutdown`; returns when the writes that are on the way are done.
+/// Schedules pods until `shutdown`; returns when the writes that are on the way are done. A panic in a watch or a write is
+/// one of this function: its caller begins it anew, with nothing forgotten or only assumed.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (sender, mut updates) = mpsc::channel(PENDING_CHANGES);
     let mut watches = JoinSet::new();
@@ -98,13 +99,25 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
                 Some(update) => state.apply(update),
                 None => anyhow::bail!("the scheduler's watches ended"),
             },
-            Some(done) = state.writes.join_next() => state.settle(done),
+            Some(done) = state.writes.join_next() => state.settle(or_panic(done)?),
+            Some(ended) = watches.join_next() => {
+                or_panic(ended)?;
+                anyhow::bail!("a watch of the scheduler ended");
+            }
             () = sleep_until(timer) => state.queue.tick(Instant::now()),
             () = std::future::ready(()), if state.unsynced == 0 && state.queue.is_ready() => state.try_next(),
         }
     }
     while state.writes.join_next().await.is_some() {}
     Ok(())
+}
+
+/// What a task came to; its panic becomes ours.
+fn or_panic<T>(ended: Result<T, JoinError>) -> Result<T, JoinError> {
+    ended.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(cancelled) => cancelled,
+    })
 }
 
 async fn sleep_until(at: Option<Instant>) {
@@ -381,12 +394,8 @@ impl Loop {
     }
 
     /// A failed binding gives the node's room back, and the pod another try after its back-off.
-    fn settle(&mut self, done: Result<Option<Bound>, tokio::task::JoinError>) {
-        let bound = match done {
-            Ok(Some(bound)) if !bound.ok => bound,
-            Ok(_) => return,
-            Err(error) => return warn!(%error, "a write of the scheduler was lost"),
-        };
+    fn settle(&mut self, done: Option<Bound>) {
+        let Some(bound) = done.filter(|bound| !bound.ok) else { return };
         let key = bound.pod.key.clone();
         if self.placed.get(&key).is_none_or(|p| !Arc::ptr_eq(p, &bound.pod)) {
             return;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::{FutureExt, future};
 use parking_lot::RwLock;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use cache::{Cache, Kind};
@@ -153,15 +153,17 @@ impl Runtime {
         self.tasks.push(run.boxed());
     }
 
-    /// Runs everything until shutdown; returns when every task has ended.
+    /// Runs everything until shutdown; returns when every task has ended. What panics takes all with it: a cache that is
+    /// not followed any more would let the others decide on old facts.
     pub(crate) async fn run(self) {
         let mut running = JoinSet::new();
         for task in self.tasks {
             running.spawn(task);
         }
         while let Some(ended) = running.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a controller task panicked");
+            if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+                running.shutdown().await;
+                std::panic::resume_unwind(panic);
             }
         }
     }

@@ -1,9 +1,12 @@
 //! Takes keys from a queue and reconciles them, several at a time, one run per key.
 
+use std::any::Any;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +32,17 @@ pub(super) struct Worker {
     pub(super) concurrency: usize,
     pub(super) client: kube::Client,
     pub(super) caches: Caches,
+}
+
+/// A reconciler's fault.
+#[derive(Debug, thiserror::Error)]
+#[error("a reconciler panicked: {0}")]
+struct Panicked(String);
+
+fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let words = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Panicked(words.unwrap_or("a panic without words").to_owned()).into()
 }
 
 // === impl Next ===
@@ -59,7 +73,9 @@ impl Worker {
             let (worker, reconciler) = (worker.clone(), reconciler.clone());
             running.spawn(async move {
                 let api = Writer::new(worker.client.clone(), worker.caches.clone());
-                let result = reconciler.reconcile(&key, &api).await;
+                let run = AssertUnwindSafe(reconciler.reconcile(&key, &api)).catch_unwind();
+                // One that panics is tried again like one that fails; its key must not stay taken.
+                let result = run.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
                 drop(slot);
                 // The fence: until the caches show what we wrote, another run would decide on old facts.
                 api.settled().await;
@@ -81,12 +97,60 @@ impl Worker {
                 let delay = self.queue.retry(&key, rand::random());
                 // The cache was behind: the next run sees the object as it is, or that it is gone.
                 let outdated = |e: &kube::Error| is_conflict(e) || is_not_found(e);
-                if error.downcast_ref::<kube::Error>().is_some_and(outdated) {
+                if error.is::<Panicked>() {
+                    tracing::error!(controller = self.name, %key, ?delay, "{error}");
+                } else if error.downcast_ref::<kube::Error>().is_some_and(outdated) {
                     tracing::debug!(controller = self.name, %key, ?delay, "outdated, trying again");
                 } else {
                     tracing::warn!(controller = self.name, %key, ?delay, error = format!("{error:#}"), "reconcile");
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Panics for its first key's first runs, then tells that it is done.
+    struct Faulty {
+        runs: AtomicUsize,
+        done: CancellationToken,
+    }
+
+    impl Reconcile for Faulty {
+        async fn reconcile(&self, _: &Key, _: &Writer) -> anyhow::Result<Next> {
+            let run = self.runs.fetch_add(1, Ordering::Relaxed);
+            assert!(run >= 2, "run {run}");
+            self.done.cancel();
+            Ok(Next::Done)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reconciler_that_panics_is_tried_again() {
+        let silent = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Ok::<_, Infallible>(http::Response::new(kube::client::Body::empty()))
+        });
+        let queue = Queue::default();
+        let worker = Worker {
+            name: "faulty",
+            queue: queue.clone(),
+            concurrency: 1,
+            client: kube::Client::new(silent, "default"),
+            caches: Caches::default(),
+        };
+        let (stop, done) = (CancellationToken::new(), CancellationToken::new());
+        let faulty = Arc::new(Faulty { runs: AtomicUsize::new(0), done: done.clone() });
+        let running = tokio::spawn(worker.run(faulty.clone(), stop.clone()));
+        queue.add(Key::new("ns", "a"));
+        tokio::time::timeout(Duration::from_secs(60), done.cancelled()).await.expect("the key comes back");
+        assert_eq!(faulty.runs.load(Ordering::Relaxed), 3);
+        stop.cancel();
+        running.await.unwrap();
     }
 }

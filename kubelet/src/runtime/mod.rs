@@ -18,6 +18,7 @@ use crate::cri::{
 };
 use crate::images::Images;
 use crate::shim::protocol::{ExitFile, Reply, Request, read_file};
+use crate::tasks::supervised;
 
 mod apparmor;
 pub(crate) mod cgroups;
@@ -220,17 +221,38 @@ impl Runtime {
         self.set(id, looked.await.unwrap_or(ContainerState::Unknown));
     }
 
-    fn follow(&self, id: String, mut link: Link) {
-        let runtime = self.clone();
+    /// Notices the container's end, also after a fault of its own.
+    fn follow(&self, id: String, link: Link) {
+        let (runtime, mut first) = (self.clone(), Some(link));
         tokio::spawn(async move {
-            // Nothing but the end is told on this line.
-            while let Ok(Some(reply)) = link.next().await {
-                if matches!(reply, Reply::Exited) {
-                    break;
+            let begin = || {
+                let (runtime, id, link) = (&runtime, &id, first.take());
+                async move {
+                    runtime.hung_up(id, link).await;
+                    runtime.ended(id).await;
                 }
-            }
-            runtime.ended(&id).await;
+            };
+            supervised("container watch", begin).await;
         });
+    }
+
+    /// Waits until the container's shim tells its end, or tells nothing more: on this line, or on a new one.
+    async fn hung_up(&self, id: &str, link: Option<Link>) {
+        let link = match link {
+            Some(link) => Some(link),
+            None => self.call_again(id).await,
+        };
+        let Some(mut link) = link else { return };
+        while let Ok(Some(reply)) = link.next().await {
+            if matches!(reply, Reply::Exited) {
+                break;
+            }
+        }
+    }
+
+    async fn call_again(&self, id: &str) -> Option<Link> {
+        let mut link = Link::connect(&container::run_dir(&self.0.config, id).join("s")).await.ok()?;
+        matches!(link.ask(&Request::Watch, &[]).await, Ok(Reply::Running { .. })).then_some(link)
     }
 
     fn record(&self, id: &str) -> Option<Record> {
