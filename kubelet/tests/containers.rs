@@ -17,6 +17,8 @@ use coracle_kubelet::volumes::atomic;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
+#[path = "containers/attach.rs"]
+mod attach;
 #[path = "containers/groups.rs"]
 mod groups;
 #[path = "containers/hostile.rs"]
@@ -578,6 +580,7 @@ async fn all() {
     planted_volume(&node).await;
     runtime.remove_sandbox("hostile").await.expect("remove");
     hostile::all(&node).await;
+    attach::all(&node).await;
     groups::all(&node).await;
 
     node.pod("many", false).await;

@@ -245,7 +245,7 @@ impl Shim {
 
     fn copy_input(&mut self, ready: &Ready) {
         for index in &ready.attached {
-            let Role::Attached { stdin, .. } = &mut self.connections[*index].role else { continue };
+            let Role::Attached { stdin, outputs } = &mut self.connections[*index].role else { continue };
             let Some(fd) = stdin else { continue };
             let mut buffer = [0; 4096];
             match fds::read(fd.as_fd(), &mut buffer) {
@@ -253,8 +253,12 @@ impl Shim {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 _ => {
                     *stdin = None;
-                    if self.config.stdin_once && !self.config.tty {
-                        self.streams.stdin = None;
+                    // The container's input ends with its one client's, who stays for the output; where it stays open,
+                    // the client is let go. The rule is containerd's.
+                    match self.config.stdin_once && !self.config.tty {
+                        true => self.streams.stdin = None,
+                        false if self.config.stdin => *outputs = [None, None],
+                        false => {}
                     }
                 }
             }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::StreamReader;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::spdy;
 
@@ -146,29 +147,43 @@ impl Channels {
     }
 }
 
-/// Copies between the session and the process until the process has closed its outputs.
-pub(super) async fn copy(
-    channels: &mut Channels,
-    stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
-) {
-    let feeding = channels.stdin.take().zip(stdin).map(|(mut from, mut to)| {
-        tokio::spawn(async move {
+/// Carries the client's input to the process until either is at its end; what is dropped carries no more.
+pub(super) fn feed(channels: &mut Channels, stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>) -> Feeding {
+    let both = channels.stdin.take().zip(stdin);
+    Feeding(both.map(|(mut from, mut to)| {
+        AbortOnDropHandle::new(tokio::spawn(async move {
             // The process may end before its input does.
             let _ = tokio::io::copy(&mut from, &mut to).await;
             let _ = to.shutdown().await;
-        })
-    });
+        }))
+    }))
+}
+
+/// Input on its way.
+pub(super) struct Feeding(Option<AbortOnDropHandle<()>>);
+
+impl Feeding {
+    /// Returns when there is no more of it; at once where there is none.
+    pub(super) async fn ended(self) {
+        if let Some(task) = self.0 {
+            // One that panics has ended, too.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Carries the outputs to the client until they end or it is gone.
+pub(super) async fn copy(
+    channels: &mut Channels,
+    stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
+) {
     let forward = |to: Option<Output>, from: Option<Box<dyn AsyncRead + Send + Unpin>>| async move {
         if let (Some(to), Some(mut from)) = (to, from) {
             to.copy_from(&mut from).await;
         }
     };
     tokio::join!(forward(channels.stdout.clone(), stdout), forward(channels.stderr.clone(), stderr));
-    if let Some(task) = feeding {
-        task.abort();
-    }
 }
 
 /// `{"Width":80,"Height":24}`, one after the other.

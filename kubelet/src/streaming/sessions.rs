@@ -135,12 +135,20 @@ async fn copy(mut session: Session, channels: &mut Channels, job: &Job) -> serde
             }
         })
     });
-    channels::copy(channels, stdio.stdin, stdio.stdout, stdio.stderr).await;
-    let outcome = match (job, session.wait().await) {
-        (Job::Exec(_), Ok(code)) => channels::outcome(code),
-        // How the container ends is its own affair.
-        (Job::Attach(_), Ok(_)) => channels::outcome(0),
-        (_, Err(e)) => channels::failure(e),
+    let feeding = channels::feed(channels, stdio.stdin);
+    let outputs = stdio.stdout.is_some() || stdio.stderr.is_some();
+    channels::copy(channels, stdio.stdout, stdio.stderr).await;
+    let outcome = match job {
+        Job::Exec(_) => match session.wait().await {
+            Ok(code) => channels::outcome(code),
+            Err(e) => channels::failure(e),
+        },
+        // Whether the container has ended, and how, is its own affair.
+        Job::Attach(_) if outputs => channels::outcome(0),
+        Job::Attach(_) => tokio::select! {
+            () = feeding.ended() => channels::outcome(0),
+            _ = session.wait() => channels::outcome(0),
+        },
     };
     if let Some(task) = resizing {
         task.abort();
