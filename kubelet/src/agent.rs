@@ -99,7 +99,11 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         config,
     });
     let directory = pods::Directory::default();
-    let served = Arc::new(pods::served::Served { node: node.clone(), directory: directory.clone() });
+    let served = Arc::new(pods::served::Served {
+        node: node.clone(),
+        directory: directory.clone(),
+        disks: node::disks::Disks::default(),
+    });
     let endpoints =
         Endpoints { runtime: node.runtime.clone(), pods: served, log_dir: node.config.log_dir.clone() };
     let streaming = listener.serve(

@@ -94,7 +94,7 @@ async fn usage(node: &NodeContext, pod: &Pod, disks: bool) -> Option<Usage> {
 }
 
 /// What the pod takes of the node's disk.
-pub(super) async fn disk_of(node: &NodeContext, pod: &Pod) -> Usage {
+pub(crate) async fn disk_of(node: &NodeContext, pod: &Pod) -> Usage {
     let Ok(places) = node.places(pod) else { return Usage::default() };
     let (dir, logs) = (places.dir(), places.log_dir());
     let layers = newest(node.runtime.containers_of(uid_of(pod)));

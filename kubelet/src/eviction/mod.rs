@@ -38,7 +38,11 @@ use crate::{
     },
     tasks::supervised,
 };
+pub(crate) use measure::disk_of;
+#[cfg(test)]
+pub(crate) use ranking::ContainerUsage;
 use ranking::rank;
+pub(crate) use ranking::{Disk, Usage};
 use state::{State, met};
 use thresholds::{Condition, Resource, Signal, Threshold};
 pub use thresholds::{EvictionConfig, EvictionFlags};

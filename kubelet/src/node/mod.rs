@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod configz;
+pub(crate) mod disks;
 pub(crate) mod exposition;
 pub(crate) mod image_gc;
 pub(crate) mod metrics;

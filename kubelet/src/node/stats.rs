@@ -7,11 +7,13 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{
+    disks::Disks,
     exposition::{Exposition, seconds},
-    pressure::{disk, inodes, kib, memory, processes},
+    pressure::{Supply, disk, inodes, kib, memory, processes},
 };
 use crate::{
     cri::{ContainerState, Stats},
+    eviction::{Disk, Usage as DiskUse},
     pods::{
         node_context::NodeContext,
         view::{name_of, namespace_of, uid_of},
@@ -55,10 +57,13 @@ pub(super) fn node_cpu() -> u64 {
     busy * NANOS_PER_TICK
 }
 
-pub(crate) async fn summary(node: &NodeContext, pods: Vec<Arc<Pod>>) -> Value {
+pub(crate) async fn summary(node: &NodeContext, disks: &Disks, pods: Vec<Arc<Pod>>) -> Value {
     let config = &node.config;
     let now = time(Timestamp::now());
-    let pods: Vec<Value> = usage(node, pods).await.iter().map(|u| pod_summary(u, &now)).collect();
+    let taken = disks.of(node, &pods).await;
+    let device = Device::of(&config.state_dir);
+    let of_disk = |u: &Usage| taken.get(uid_of(&u.pod)).map(|disk| (&**disk, device));
+    let pods: Vec<Value> = usage(node, pods).await.iter().map(|u| pod_summary(u, of_disk(u), &now)).collect();
     let (left, tasks) = (memory(), processes());
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     json!({
@@ -81,18 +86,72 @@ pub(crate) async fn summary(node: &NodeContext, pods: Vec<Arc<Pod>>) -> Value {
     })
 }
 
-fn pod_summary(u: &Usage, now: &str) -> Value {
+fn pod_summary(u: &Usage, disk: Option<(&DiskUse, Device)>, now: &str) -> Value {
     let m = &u.pod.metadata;
     let started = u.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| time(t.0));
-    let container = |(name, started, stats): &(String, Timestamp, Stats)| json!({"name": name, "startTime": time(*started), "cpu": cpu(stats, now), "memory": memory_of(stats, now)});
-    json!({
+    let container = |(name, started, stats): &(String, Timestamp, Stats)| {
+        let mut summary = json!({
+            "name": name,
+            "startTime": time(*started),
+            "cpu": cpu(stats, now),
+            "memory": memory_of(stats, now),
+        });
+        let found =
+            disk.and_then(|(disk, device)| Some((disk.containers.iter().find(|c| c.name == *name)?, device)));
+        if let Some((found, device)) = found {
+            summary["rootfs"] = device.part(found.rootfs, now);
+            summary["logs"] = device.part(found.logs, now);
+        }
+        summary
+    };
+    let mut summary = json!({
         "podRef": {"name": m.name, "namespace": m.namespace, "uid": m.uid},
         "startTime": started,
         "containers": u.containers.iter().map(container).collect::<Vec<_>>(),
         "cpu": cpu(&u.total, now),
         "memory": memory_of(&u.total, now),
         "process_stats": {"process_count": u.total.pids},
-    })
+    });
+    if let Some((disk, device)) = disk {
+        summary["ephemeral-storage"] = device.part(disk.ephemeral(), now);
+        let volume = |(name, taken): (&String, &Disk)| {
+            let mut volume = device.part(*taken, now);
+            volume["name"] = name.as_str().into();
+            volume
+        };
+        if !disk.volumes.is_empty() {
+            summary["volume"] = disk.volumes.iter().map(volume).collect();
+        }
+    }
+    summary
+}
+
+/// A file system that many share.
+#[derive(Clone, Copy)]
+struct Device {
+    space: Supply,
+    files: Supply,
+}
+
+// === impl Device ===
+
+impl Device {
+    fn of(dir: &Path) -> Self {
+        Device { space: disk(dir), files: inodes(dir) }
+    }
+
+    /// What one takes of it, beside what is left for all.
+    fn part(&self, taken: Disk, now: &str) -> Value {
+        json!({
+            "time": now,
+            "availableBytes": self.space.available,
+            "capacityBytes": self.space.total,
+            "usedBytes": taken.bytes,
+            "inodesFree": self.files.available,
+            "inodes": self.files.total,
+            "inodesUsed": taken.inodes,
+        })
+    }
 }
 
 fn cpu(s: &Stats, now: &str) -> Value {
@@ -196,4 +255,44 @@ pub(crate) async fn resource_metrics(node: &NodeContext, pods: Vec<Arc<Pod>>) ->
     let help = "1 if there was an error while getting container metrics, 0 otherwise";
     out.family("resource_scrape_error", "gauge", help, one("0".to_owned()));
     out.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eviction::ContainerUsage;
+
+    #[test]
+    fn a_pods_summary_tells_what_it_takes_of_the_disk() {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}}))
+                .expect("a pod");
+        let started = Timestamp::UNIX_EPOCH;
+        let containers = ["c", "new"].map(|name| (name.to_owned(), started, Stats::default())).into();
+        let usage = Usage { pod: Arc::new(pod), total: Stats::default(), containers };
+        let device =
+            Device { space: Supply { available: 60, total: 100 }, files: Supply { available: 6, total: 10 } };
+        let of = |bytes, inodes| Disk { bytes, inodes };
+        let container = ContainerUsage { name: "c".into(), rootfs: of(8, 1), logs: of(4, 2), memory: 0 };
+        let disk = DiskUse {
+            containers: vec![container],
+            volumes: [("cache".to_owned(), of(16, 3))].into(),
+            files: of(1, 1),
+            ..DiskUse::default()
+        };
+        let part = |bytes: i64, inodes: i64| {
+            json!({"time": "now", "availableBytes": 60, "capacityBytes": 100, "usedBytes": bytes,
+                "inodesFree": 6, "inodes": 10, "inodesUsed": inodes})
+        };
+        let summary = pod_summary(&usage, Some((&disk, device)), "now");
+        assert_eq!(summary["ephemeral-storage"], part(29, 7));
+        let mut volume = part(16, 3);
+        volume["name"] = json!("cache");
+        assert_eq!(summary["volume"], json!([volume]));
+        assert_eq!(summary["containers"][0]["rootfs"], part(8, 1));
+        assert_eq!(summary["containers"][0]["logs"], part(4, 2));
+        assert!(summary["containers"][1].get("rootfs").is_none(), "not measured yet: {summary}");
+        let summary = pod_summary(&usage, None, "now");
+        assert!(summary.get("ephemeral-storage").is_none(), "{summary}");
+    }
 }

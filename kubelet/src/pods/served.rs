@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cri::{ContainerRecord, ContainerState},
-    node::{configz, metrics, stats},
+    node::{configz, disks::Disks, metrics, stats},
     probes::METRICS,
     runtime::Runtime,
     streaming::{Absent, MetricsPage, Pods},
@@ -24,6 +24,7 @@ use crate::{
 pub(crate) struct Served {
     pub(crate) node: Arc<NodeContext>,
     pub(crate) directory: Directory,
+    pub(crate) disks: Disks,
 }
 
 impl Served {
@@ -90,7 +91,7 @@ impl Pods for Served {
     }
 
     fn summary(&self) -> BoxFuture<'_, Value> {
-        stats::summary(&self.node, self.all()).boxed()
+        stats::summary(&self.node, &self.disks, self.all()).boxed()
     }
 
     fn metrics(&self, page: MetricsPage) -> BoxFuture<'_, String> {
