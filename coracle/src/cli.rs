@@ -73,6 +73,21 @@ pub struct Up {
 
     #[command(flatten)]
     pub access: Access,
+
+    #[command(flatten)]
+    pub bounds: Bounds,
+}
+
+/// What one user may hold of the API server.
+#[derive(Debug, Clone, Args)]
+pub struct Bounds {
+    /// Watches that one user may have at once
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    pub max_watches_per_user: usize,
+
+    /// Sessions (log, exec, attach, port-forward, proxy) that one user may have at once
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    pub max_sessions_per_user: usize,
 }
 
 /// Upstream's flags of the API server that choose what it lets in; the defaults are upstream's.
@@ -395,6 +410,9 @@ mod tests {
         Cli::command().debug_assert();
         assert_eq!(Up::default().port, 6443);
         assert_eq!(Up::default().access.options(), access::Options::default());
+        let (bounds, config) = (Up::default().bounds, coracle_apiserver::Config::default());
+        assert_eq!(bounds.max_watches_per_user, config.max_watches_per_user);
+        assert_eq!(bounds.max_sessions_per_user, config.max_sessions_per_user);
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use coracle_apiserver::pki::SigningKey;
+use coracle_kubelet::tasks::supervised;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::cli::{Client as ClientOptions, Component};
-use crate::{preflight, shutdown};
+use crate::{flags, preflight, shutdown};
 
 pub async fn run(component: Component) -> Result<()> {
     match component {
@@ -21,9 +22,13 @@ pub async fn run(component: Component) -> Result<()> {
                 client(&options, "kube-scheduler").await?,
                 &preflight::host_name()?,
             );
-            coracle_scheduler::run(config, shutdown::on_signal()?).await.context("scheduler")
+            let stop = shutdown::on_signal()?;
+            let run = supervised("scheduler", || coracle_scheduler::run(config.clone(), stop.clone()));
+            run.await.context("scheduler")
         }
         Component::Controllers(options) => {
+            let (service, cluster) = (options.service_cidr.to_string(), options.cluster_cidr.to_string());
+            flags::Ranges::of(&service, &cluster)?;
             let root_ca = options.root_ca_file.as_deref().map(read).transpose()?;
             let pair = (&options.cluster_signing_cert_file, &options.cluster_signing_key_file);
             let signing = match pair {
@@ -44,7 +49,9 @@ pub async fn run(component: Component) -> Result<()> {
                 service_cidr: Some(options.service_cidr),
                 ..coracle_controllers::Config::new(client(&options.client, "kube-controller-manager").await?)
             };
-            coracle_controllers::run(config, shutdown::on_signal()?).await.context("controllers")
+            let stop = shutdown::on_signal()?;
+            let run = supervised("controllers", || coracle_controllers::run(config.clone(), stop.clone()));
+            run.await.context("controllers")
         }
         Component::Kubelet(options) => crate::node::alone(*options).await,
     }
@@ -61,6 +68,7 @@ async fn client(options: &ClientOptions, program: &str) -> Result<Client> {
 }
 
 pub(crate) fn kubeconfig(file: &Path) -> Result<Kubeconfig> {
+    flags::readable("--kubeconfig", file)?;
     Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))
 }
 

@@ -5,6 +5,7 @@ pub mod cluster_facts;
 pub mod component;
 pub mod data_dir;
 pub mod down;
+mod flags;
 pub mod image;
 pub mod kubeconfig;
 pub mod log;

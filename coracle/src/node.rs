@@ -11,7 +11,7 @@ use coracle_api::names;
 use coracle_apiserver::Running;
 use coracle_apiserver::pki::{Leaf, Pki};
 use coracle_kubelet::images::{GarbagePolicy, VerificationPolicy};
-use coracle_kubelet::{EvictionConfig, EvictionFlags, Serving};
+use coracle_kubelet::{EvictionFlags, Serving};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -21,14 +21,14 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{ImagePolicy, Kubelet, Verification};
+use crate::cli::{Eviction, ImagePolicy, Kubelet, Verification};
 use crate::cluster_facts::ClusterFacts;
 use crate::component::{self, connect, read};
 use crate::kubeconfig::{FACTS, PROXY, SERVING};
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::shutdown;
 use crate::up::in_process;
+use crate::{flags, shutdown};
 
 /// How long a node may take to be ready before the user is told and the start goes on.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -158,16 +158,6 @@ fn config(
 ) -> Result<coracle_kubelet::Config> {
     let Place { layout, node_name, node_ip, facts, options } = place;
     let node = layout.node();
-    let limits = &options.eviction;
-    let eviction = EvictionConfig::parse(&EvictionFlags {
-        hard: Some(limits.eviction_hard.clone()),
-        soft: limits.eviction_soft.clone(),
-        soft_grace_period: limits.eviction_soft_grace_period.clone(),
-        minimum_reclaim: limits.eviction_minimum_reclaim.clone(),
-        transition: limits.eviction_pressure_transition_period,
-        max_pod_grace: i64::from(limits.eviction_max_pod_grace_period),
-    })
-    .map_err(|error| anyhow::anyhow!("eviction flags: {error}"))?;
     Ok(coracle_kubelet::Config {
         state_dir: node.clone(),
         run_dir: layout.run.clone(),
@@ -184,7 +174,7 @@ fn config(
             client_ca: Some(client_ca),
             idle_timeout: options.streaming_connection_idle_timeout,
         },
-        eviction,
+        eviction: flags::eviction(options)?,
         images_dir: layout.images(),
         registries: options.registries.clone(),
         pod_max_pids: (options.pod_max_pids > 0).then_some(options.pod_max_pids),
@@ -193,16 +183,24 @@ fn config(
         image_verification: verification(&options.image_policy),
         image_gc: GarbagePolicy {
             high_percent: options.image_policy.image_gc_high_threshold,
-            low_percent: options
-                .image_policy
-                .image_gc_low_threshold
-                .min(options.image_policy.image_gc_high_threshold),
+            low_percent: options.image_policy.image_gc_low_threshold,
             maximum_age: options.image_policy.image_maximum_gc_age.map(Duration::from_secs),
             ..GarbagePolicy::default()
         },
         version: crate::VERSION.to_owned(),
         ..coracle_kubelet::Config::new(client, node_name.clone(), *node_ip)
     })
+}
+
+pub(crate) fn eviction_flags(limits: &Eviction) -> EvictionFlags {
+    EvictionFlags {
+        hard: Some(limits.eviction_hard.clone()),
+        soft: limits.eviction_soft.clone(),
+        soft_grace_period: limits.eviction_soft_grace_period.clone(),
+        minimum_reclaim: limits.eviction_minimum_reclaim.clone(),
+        transition: limits.eviction_pressure_transition_period,
+        max_pod_grace: i64::from(limits.eviction_max_pod_grace_period),
+    }
 }
 
 fn verification(policy: &ImagePolicy) -> VerificationPolicy {

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use crate::cli::Node;
 use crate::cluster_facts::ClusterFacts;
 use crate::data_dir::Layout;
-use crate::preflight;
 use crate::up::cidr;
+use crate::{flags, preflight};
 
 pub(crate) struct Place {
     pub layout: Layout,
@@ -22,7 +22,9 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn of(options: Node, runs_pods: bool) -> Result<Self> {
+        flags::check(&options)?;
         let layout = Layout::of(options.data.data_dir.as_deref())?;
+        flags::writable_directory("--data-dir", &layout.data)?;
         let node_ip = match (options.node_ip, preflight::node_ip()) {
             (Some(ip), _) => ip,
             (None, Ok(ip)) => ip,
@@ -32,7 +34,6 @@ impl Place {
         };
         let node_name = options.node_name.clone().map_or_else(preflight::host_name, Ok)?;
         let service_cidr = cidr(&options.service_cidr).context("--service-cidr")?;
-        cidr(&options.cluster_cidr).context("--cluster-cidr")?;
         if runs_pods {
             preflight::nft()?;
             preflight::cgroups()?;

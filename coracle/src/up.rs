@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use coracle_api::{Cidr, names};
 use coracle_apiserver::authn::User;
 use coracle_apiserver::bootstrap::service_address;
 use coracle_apiserver::pki::{self, ClusterEntry, Leaf, Pki, ServingCertificate};
 use coracle_apiserver::{Listen, Running, Server};
+use coracle_kubelet::tasks::supervised;
 use jiff::Timestamp;
 use kube::Client;
 use tokio::task::JoinSet;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Part, Up};
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::{node, preflight, shutdown};
+use crate::{flags, node, preflight, shutdown};
 
 /// Everything decided before the first step: what the user asked for, with the gaps filled in and checked.
 pub(crate) struct Plan {
@@ -103,6 +104,8 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
         service_cidr: plan.service_cidr,
         advertise: SocketAddr::new(*node_ip, plan.options.port),
         access: plan.options.access.options(),
+        max_watches_per_user: plan.options.bounds.max_watches_per_user,
+        max_sessions_per_user: plan.options.bounds.max_sessions_per_user,
         ..coracle_apiserver::Config::default()
     };
     let running = Server::start(config, CancellationToken::new()).await.context("API server")?;
@@ -166,7 +169,10 @@ pub(crate) fn start_loops(
         let user = in_process(running, "kube-scheduler", names::USER_SCHEDULER, &[]);
         let config = coracle_scheduler::Config::new(user, host);
         let token = stop.child_token();
-        parts.spawn(async move { coracle_scheduler::run(config, token).await.context("scheduler") });
+        parts.spawn(async move {
+            let run = supervised("scheduler", || coracle_scheduler::run(config.clone(), token.clone()));
+            run.await.context("scheduler")
+        });
     }
     if !without.contains(&Part::Controllers) {
         let user = in_process(running, "kube-controller-manager", names::USER_CONTROLLER_MANAGER, &[]);
@@ -184,7 +190,10 @@ pub(crate) fn start_loops(
             ..coracle_controllers::Config::new(user)
         };
         let token = stop.child_token();
-        parts.spawn(async move { coracle_controllers::run(config, token).await.context("controllers") });
+        parts.spawn(async move {
+            let run = supervised("controllers", || coracle_controllers::run(config.clone(), token.clone()));
+            run.await.context("controllers")
+        });
     }
 }
 
@@ -241,12 +250,11 @@ async fn finish(mut parts: JoinSet<Result<()>>, running: Running) {
 impl Plan {
     fn of(options: Up) -> Result<Self> {
         let no_node = if options.no_node { Some("--no-node".to_owned()) } else { preflight::why_no_node() };
+        flags::check(&options.node)?;
+        if let Some(file) = &options.kubeconfig {
+            flags::writable_file("--kubeconfig", file)?;
+        }
         let service_cidr = cidr(&options.node.service_cidr).context("--service-cidr")?;
-        ensure!(
-            service_cidr.1 <= 24,
-            "--service-cidr {}: at least a /24 is needed",
-            options.node.service_cidr
-        );
         let listen = SocketAddr::new(options.node.bind_address, options.port);
         preflight::port_is_free("API server", "--port", listen)?;
         let place = Place::of(options.node.clone(), no_node.is_none())?;
