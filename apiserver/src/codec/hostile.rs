@@ -64,7 +64,7 @@ fn settled(schema: &Schema, object: &Object) {
 }
 
 fn yaml_of(value: &Value) -> String {
-    serde_saphyr::to_string(value).expect("a value can be written")
+    super::yaml::text(value)
 }
 
 /// A line `apiVersion Kind`, and a message of that kind.

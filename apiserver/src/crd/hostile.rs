@@ -48,7 +48,14 @@ pub(crate) fn definition(bytes: &[u8]) {
         let user = User::component("somebody", &[]);
         let old = taken(old);
         for subresource in ["", "status"] {
-            let cx = WriteContext { user: &user, resource: &resource, subresource, now, dry_run: false };
+            let cx = WriteContext {
+                user: &user,
+                resource: &resource,
+                subresource,
+                now,
+                dry_run: false,
+                labelled: true,
+            };
             let errors = resource.strategy.validate(&cx, &new, old.as_ref());
             errors.iter().for_each(|e| drop(e.to_string()));
         }

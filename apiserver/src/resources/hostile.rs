@@ -30,7 +30,14 @@ pub(crate) fn object(bytes: &[u8]) {
     let parts = resource.subresources.iter().map(|s| s.name).chain(["", "status"]);
     for subresource in parts {
         let now = Timestamp::UNIX_EPOCH;
-        let cx = WriteContext { user: &user, resource: &resource, subresource, now, dry_run: false };
+        let cx = WriteContext {
+            user: &user,
+            resource: &resource,
+            subresource,
+            now,
+            dry_run: false,
+            labelled: true,
+        };
         let mut new = new.clone();
         if let Some(old) = &old {
             resource.strategy.isolate(subresource, &mut new, old);
