@@ -42,7 +42,7 @@ pub(crate) fn layer(bytes: &[u8]) {
     }
     let place = Place::new();
     fs::write(place.0.join("outside"), "untouched").expect("a file in memory");
-    let target = Dir::make(&place.0.join("layer"), 0o755).expect("a directory in memory");
+    let target = Dir::make(place.0.join("layer"), 0o755).expect("a directory in memory");
     let _ = unpack::unpack(&tar[..], &target, BYTES);
     untouched(&place.0, &["layer", "outside"]);
 }

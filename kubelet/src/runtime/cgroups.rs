@@ -1,7 +1,7 @@
 //! The kubelet's own cgroups: the pod's, and what it reads from the containers'. Version 1 (hybrid) and version 2.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -105,6 +105,12 @@ fn hierarchies() -> impl Iterator<Item = &'static str> {
     all.filter(|name| *name != "freezer" || Path::new(ROOT).join(name).exists())
 }
 
+/// Writes a file of a group. It is never made: the kernel says of a missing file of a controller that was not handed down
+/// that it may not be made, which is no answer to whether it is there.
+pub(super) fn set(file: impl AsRef<Path>, value: impl AsRef<[u8]>) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(file)?.write_all(value.as_ref())
+}
+
 /// An error that names its file, for the kernel's own do not.
 pub(super) fn about(file: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", file.display()))
@@ -119,7 +125,7 @@ fn hand_down(dir: &Path) -> io::Result<()> {
     let (has, below) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
     let listed = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
     for name in WANTED.iter().filter(|name| listed(&has, name) && !listed(&below, name)) {
-        let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}"));
+        let _ = set(dir.join("cgroup.subtree_control"), format!("+{name}"));
     }
     Ok(())
 }
@@ -144,7 +150,7 @@ fn prepare(root: &Path) -> io::Result<()> {
         }
         for pid in processes.lines() {
             // It may have ended.
-            let _ = fs::write(aside.join("cgroup.procs"), pid);
+            let _ = set(aside.join("cgroup.procs"), pid);
         }
     }
     hand_down(root)?;
@@ -184,7 +190,7 @@ pub(crate) fn kill(path: &str) {
     // Each round finds what was born in the one before; frozen, nothing is.
     const ROUNDS: usize = 10;
     let all_at_once = controller("memory", path).join("cgroup.kill");
-    if unified() && fs::write(all_at_once, "1").is_ok() {
+    if unified() && set(all_at_once, "1").is_ok() {
         return;
     }
     freeze(path, true);
@@ -211,7 +217,7 @@ fn freeze(path: &str, frozen: bool) {
         (false, true) => (controller("freezer", path).join("freezer.state"), "FROZEN"),
         (false, false) => (controller("freezer", path).join("freezer.state"), "THAWED"),
     };
-    let _ = fs::write(file, value);
+    let _ = set(file, value);
 }
 
 /// Lets the group use these devices and no others.
@@ -222,9 +228,8 @@ pub(crate) fn restrict_devices(path: &str, devices: &Devices) -> io::Result<()> 
         let program = bpf::load_device_program(&devices.program())?;
         return bpf::attach_device_program(group.as_fd(), program.as_fd());
     }
-    let write = |file: &str, line: &str| {
-        fs::write(dir.join(file), line).map_err(|error| about(&dir.join(file), &error))
-    };
+    let write =
+        |file: &str, line: &str| set(dir.join(file), line).map_err(|error| about(&dir.join(file), &error));
     if let Devices::Only(_) = devices {
         write("devices.deny", "a")?;
     }
@@ -318,7 +323,7 @@ pub(crate) fn join(path: &str, pid: i32) -> io::Result<()> {
     directories(path)
         .iter()
         .filter(|dir| dir.exists())
-        .try_for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()))
+        .try_for_each(|dir| set(dir.join("cgroup.procs"), pid.to_string()))
 }
 
 /// How many processes the kernel's OOM killer took from the group.
@@ -382,6 +387,14 @@ mod tests {
         let tree = if unified() { PathBuf::from(ROOT) } else { Path::new(ROOT).join("unified") };
         let group = tree.join(format!("coracle-{name}-{}", std::process::id()));
         (tree.join("cgroup.procs").exists() && fs::create_dir(&group).is_ok()).then_some(group)
+    }
+
+    #[test]
+    fn a_file_of_a_controller_that_is_not_there_is_not_made() {
+        let group = tempfile::tempdir().unwrap();
+        let file = group.path().join("hugetlb.2MB.max");
+        assert_eq!(set(&file, "0").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!file.exists());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 
-use super::cgroups::{about, controller, unified};
+use super::cgroups::{about, controller, set, unified};
 use crate::cri::Resources;
 
 const PERIOD: u64 = 100_000;
@@ -85,7 +85,7 @@ pub(crate) fn weight(shares: u64) -> u64 {
 pub(crate) fn apply(path: &str, resources: &Resources) -> io::Result<()> {
     for setting in settings(resources, unified()) {
         let file = controller(setting.controller, path).join(&setting.file);
-        match fs::write(&file, &setting.value) {
+        match set(&file, &setting.value) {
             Err(error) if !(setting.optional && error.kind() == io::ErrorKind::NotFound) => {
                 return Err(about(&file, &error));
             }
