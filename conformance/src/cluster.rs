@@ -124,6 +124,11 @@ impl Cluster {
         self.running.as_ref().context("the cluster is not up")?.pid()
     }
 
+    /// With which status the program has ended by itself, if it has.
+    pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
+        Ok(self.running.as_mut().map(Program::ended).transpose()?.flatten())
+    }
+
     /// The next printed line that contains `text`.
     pub fn wait_for_line(&mut self, text: &str, patience: Duration) -> Result<String> {
         self.running.as_mut().context("the cluster is not up")?.wait_for_line(text, patience)
@@ -135,7 +140,7 @@ impl Cluster {
 
     /// Starts what has ended by itself again; says whether anything had.
     pub fn restart_if_gone(&mut self) -> Result<bool> {
-        if let Some(status) = self.running.as_mut().map(Program::ended).transpose()?.flatten() {
+        if let Some(status) = self.ended()? {
             let log = self.log_path();
             println!("`coracle up` ended with {status} and is started again; its log: {}", log.display());
             self.running = None;

@@ -1,7 +1,7 @@
 //! `conformance`: one command for each proof.
 
 use clap::{Parser, Subcommand};
-use coracle_conformance::{acceptance, bench, clients, diff, netns, status_page, suite, swap};
+use coracle_conformance::{acceptance, bench, clients, diff, hostile, netns, status_page, suite, swap};
 
 /// Checks what Coracle claims.
 #[derive(Parser)]
@@ -15,6 +15,8 @@ struct Cli {
 enum Command {
     /// Run the acceptance checks: a real cluster, stock kubectl, real pods (needs root)
     Acceptance(acceptance::Options),
+    /// Attack a cluster beside a well-behaved tenant, and say what each attack cost (needs root)
+    Hostile(hostile::Options),
     /// Run upstream's conformance suite, or part of it, against Coracle or any cluster (needs Go once)
     Suite(suite::Options),
     /// Run what client-go, Python, Helm and kube-rs programs do against Coracle or any cluster
@@ -35,6 +37,11 @@ fn main() -> anyhow::Result<()> {
             // Threads cannot change the network of a whole process, so this comes first.
             let _namespace = netns::enter_new()?;
             acceptance::run(&options)
+        }
+        Command::Hostile(options) if options.lists() => hostile::list(),
+        Command::Hostile(options) => {
+            let _namespace = netns::enter_new()?;
+            hostile::run(&options)
         }
         Command::Clients(options) => {
             // Building needs the network of the machine; afterwards nothing does.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::outcome::{self, Ran};
 use crate::suite::{Outcome, Results, Test, home, tests};
-use crate::{bench, clients, diff, kept, swap};
+use crate::{bench, clients, diff, hostile, kept, swap};
 
 /// Writes the page from `results.json` and, where there is one, `bench.json`.
 pub fn write() -> Result<()> {
@@ -17,6 +17,8 @@ pub fn write() -> Result<()> {
     let upstream: Option<Results> = kept::load(&home().join("results-upstream.json"))?;
     let mut page = page(&tests()?, &results, upstream.as_ref(), bench.as_ref(), diff.as_ref());
     page.push_str(&others()?);
+    let hostile: Option<hostile::Run> = kept::load(&home().join("hostile.json"))?;
+    page.push_str(&hostile.as_ref().map(hostile::section).unwrap_or_default());
     let file = home().join("STATUS.md");
     std::fs::write(&file, page).with_context(|| format!("writing {}", file.display()))?;
     println!("{}", file.display());

@@ -1,5 +1,6 @@
 //! A lean HTTP/2 client over TLS: little more than hyper, so that what is measured is the server.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,16 +13,20 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::config::Kubeconfig;
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
 
-/// Where a cluster's API server is, and how to be its administrator.
+/// Where a cluster's API server is, and who to be there.
 #[derive(Clone)]
 pub(crate) struct Endpoint {
     uri: Uri,
     tls: Arc<rustls::ClientConfig>,
+    roots: Arc<RootCertStore>,
+    token: Option<String>,
 }
 
 /// One HTTP/2 connection; clones share it.
@@ -29,6 +34,7 @@ pub(crate) struct Endpoint {
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
+    token: Option<String>,
 }
 
 /// What came back.
@@ -54,19 +60,61 @@ impl Endpoint {
         let key = pem(&user, "client-key")?;
         let ca = pem(&cluster, "certificate-authority")?;
 
-        let mut roots = rustls::RootCertStore::empty();
+        let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&ca) {
             roots.add(certificate?)?;
         }
+        let roots = Arc::new(roots);
         let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<Vec<_>, _>>()?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
+            .with_root_certificates(roots.clone())
             .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&key)?)?;
         tls.alpn_protocols = vec![b"h2".to_vec()];
         let server = cluster["server"].as_str().context("the cluster has no server")?;
-        Ok(Endpoint { uri: server.parse()?, tls: Arc::new(tls) })
+        Ok(Endpoint { uri: server.parse()?, tls: Arc::new(tls), roots, token: None })
+    }
+
+    /// The same server for whoever has this token; for nobody without one.
+    pub(crate) fn bearing(&self, token: Option<&str>) -> Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Endpoint { tls: Arc::new(tls), token: token.map(str::to_owned), ..self.clone() })
+    }
+
+    /// Another port of the same machine, which has a certificate of the same authority.
+    pub(crate) fn at_port(&self, port: u16) -> Result<Self> {
+        let host = self.uri.host().context("the server has no host")?;
+        Ok(Endpoint { uri: format!("https://{host}:{port}").parse()?, ..self.clone() })
+    }
+
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.uri.host().unwrap_or_default(), self.port())
+    }
+
+    /// A TLS connection on which nothing has been said yet, from an address of this machine's where one is given.
+    pub(crate) async fn tls(&self, protocol: &[u8], from: Option<IpAddr>) -> Result<TlsStream<TcpStream>> {
+        let host = self.uri.host().context("the server has no host")?.to_owned();
+        let to = SocketAddr::new(host.parse()?, self.port());
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(from) = from {
+            socket.bind(SocketAddr::new(from, 0))?;
+        }
+        let tcp = socket.connect(to).await?;
+        tcp.set_nodelay(true)?;
+        let mut tls = rustls::ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![protocol.to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+        Ok(connector.connect(ServerName::try_from(host)?, tcp).await?)
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -78,7 +126,7 @@ impl Endpoint {
         let tcp = TcpStream::connect((host.as_str(), self.port())).await?;
         tcp.set_nodelay(true)?;
         let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
-        let tls = connector.connect(ServerName::try_from(host.clone())?, tcp).await?;
+        let tls = connector.connect(ServerName::try_from(host)?, tcp).await?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_connection_window_size(16 << 20)
             .initial_stream_window_size(4 << 20)
@@ -88,7 +136,7 @@ impl Endpoint {
             // The requests on it report the failure.
             let _ = connection.await;
         });
-        Ok(Connection { sender, authority: format!("{host}:{}", self.port()) })
+        Ok(Connection { sender, authority: self.authority(), token: self.token.clone() })
     }
 }
 
@@ -104,6 +152,14 @@ fn pem(section: &Value, name: &str) -> Result<Vec<u8>> {
 // === impl Connection ===
 
 impl Connection {
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let request = Request::builder().method(method).uri(format!("https://{}{path}", self.authority));
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
     async fn send(
         &mut self,
         method: Method,
@@ -111,9 +167,8 @@ impl Connection {
         accept: &str,
         body: Bytes,
     ) -> Result<http::Response<Incoming>> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("https://{}{path}", self.authority))
+        let request = self
+            .request(method, path)
             .header("accept", accept)
             .header("content-type", "application/json")
             .body(Full::new(body))?;
@@ -129,7 +184,7 @@ impl Connection {
         headers: &[(String, String)],
         body: Bytes,
     ) -> Result<Answer> {
-        let mut request = Request::builder().method(method).uri(format!("https://{}{path}", self.authority));
+        let mut request = self.request(method, path);
         for (name, value) in headers {
             request = request.header(name, value);
         }

@@ -42,6 +42,14 @@ impl Traces {
             ),
         ]))
     }
+
+    /// What is there now and was not there before, in words.
+    pub(crate) fn beyond(&self, before: &Traces) -> Vec<String> {
+        let kinds = self.0.iter().zip(&before.0);
+        kinds
+            .flat_map(|((what, now), (_, then))| now.difference(then).map(move |n| format!("{what} {n}")))
+            .collect()
+    }
 }
 
 fn entries(dir: &str) -> BTreeSet<String> {
@@ -85,9 +93,7 @@ pub(super) fn purged(world: &mut World) -> Result<()> {
     world.cluster.purge()?;
     ensure!(!world.cluster.data_dir.exists(), "{} is still there", world.cluster.data_dir.display());
     let after = Traces::take(&world.layout)?;
-    for ((what, before), (_, after)) in world.before.0.iter().zip(&after.0) {
-        let left: Vec<_> = after.difference(before).collect();
-        ensure!(left.is_empty(), "left behind, {what}: {left:?}");
-    }
+    let left = after.beyond(&world.before);
+    ensure!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }

@@ -7,7 +7,7 @@ pub(crate) mod clients;
 mod commands;
 mod density;
 mod faults;
-mod leftovers;
+pub(crate) mod leftovers;
 mod rollout;
 mod start;
 mod tiers;

@@ -9,9 +9,9 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::Run;
-use super::process::Processes;
 use crate::cluster::Cluster;
 use crate::kubectl::pause;
+use crate::process::Processes;
 use crate::upstream::{Upstream, free_port};
 use crate::wire::{Endpoint, JSON};
 

@@ -9,8 +9,8 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::Server;
-use super::process::own_cpu_seconds;
 use crate::pod_starts::percentile;
+use crate::process::own_cpu_seconds;
 use crate::wire::Connection;
 
 /// What a run of equal operations gave.

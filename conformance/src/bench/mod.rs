@@ -7,7 +7,6 @@ mod load;
 mod page;
 mod plot;
 mod pods;
-mod process;
 mod requests;
 mod watch;
 
@@ -19,13 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{self, Cluster};
 use crate::kept;
+use crate::process::{self, Processes};
 use crate::upstream::{Upstream, free_port};
 use crate::wire::Endpoint;
 use control_plane::Idle;
 pub use load::Measure;
 pub use page::section;
 use pods::PodTimes;
-use process::Processes;
 
 #[derive(Debug, Args)]
 pub struct Options {

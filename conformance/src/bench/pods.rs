@@ -11,12 +11,12 @@ use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
 
 use super::control_plane::{Idle, ready};
-use super::process::Processes;
 use super::{Amounts, NAMESPACE};
 use crate::acceptance::clients::over_tls;
 use crate::cluster::Cluster;
 use crate::kubectl::pause;
 use crate::pod_starts::{percentile, pod, start};
+use crate::process::Processes;
 use crate::registry::Registry;
 
 /// Seconds, each as a client of the API sees it.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::Server;
-use super::process::own_cpu_seconds;
 use super::requests::{CONFIGMAPS, configmap};
+use crate::process::own_cpu_seconds;
 use crate::wire::JSON;
 
 /// How fast events reach all watchers, and what each costs.

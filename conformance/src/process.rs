@@ -6,17 +6,17 @@ use anyhow::{Context, Result};
 
 /// The processes of one server.
 #[derive(Clone, Debug)]
-pub(super) struct Processes(Vec<u32>);
+pub(crate) struct Processes(Vec<u32>);
 
 // === impl Processes ===
 
 impl Processes {
-    pub(super) fn of(pids: impl IntoIterator<Item = u32>) -> Self {
+    pub(crate) fn of(pids: impl IntoIterator<Item = u32>) -> Self {
         Processes(pids.into_iter().collect())
     }
 
     /// Whoever listens on a TCP port of loopback or of all addresses.
-    pub(super) fn listening_on(port: u16) -> Result<Self> {
+    pub(crate) fn listening_on(port: u16) -> Result<Self> {
         let wanted = format!(":{port:04X}");
         let mut inodes = vec![];
         for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
@@ -41,15 +41,38 @@ impl Processes {
     }
 
     /// Seconds of CPU used so far, all threads, user and system.
-    pub(super) fn cpu_seconds(&self) -> f64 {
+    pub(crate) fn cpu_seconds(&self) -> f64 {
         self.0.iter().filter_map(|pid| cpu_ticks(*pid)).sum::<u64>() as f64 / ticks_per_second()
     }
 
     /// Resident memory in bytes.
-    pub(super) fn rss_bytes(&self) -> u64 {
+    pub(crate) fn rss_bytes(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that was ever resident, in bytes, or since `forget_peak`.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// From now on `peak_bytes` begins anew.
+    pub(crate) fn forget_peak(&self) {
+        for pid in &self.0 {
+            // Where the kernel has no such file the peak is that of the whole life.
+            let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+        }
+    }
+
+    /// Open files and sockets.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.0.iter().filter_map(|pid| Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())).sum()
+    }
+
+    /// A number of kibibytes from the kernel's status page, in bytes.
+    fn status(&self, name: &str) -> u64 {
         let of = |pid: &u32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.to_owned();
+            let line = status.lines().find_map(|l| l.strip_prefix(name))?.to_owned();
             line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
         };
         self.0.iter().filter_map(of).sum()
@@ -57,7 +80,7 @@ impl Processes {
 }
 
 /// Seconds of CPU this program has used.
-pub(super) fn own_cpu_seconds() -> f64 {
+pub(crate) fn own_cpu_seconds() -> f64 {
     Processes::of([std::process::id()]).cpu_seconds()
 }
 
@@ -74,7 +97,7 @@ fn ticks_per_second() -> f64 {
 }
 
 /// How many 4 KiB appends with fdatasync the disk below `dir` does in a second.
-pub(super) fn fdatasync_per_second(dir: &std::path::Path) -> Result<f64> {
+pub(crate) fn fdatasync_per_second(dir: &std::path::Path) -> Result<f64> {
     use std::io::Write;
     let path = dir.join("fdatasync-probe");
     let mut file = fs::File::create(&path)?;

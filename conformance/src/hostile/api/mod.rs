@@ -1,0 +1,26 @@
+//! Attackers with an account: what they ask for, and how much of it.
+
+mod authority;
+mod authority_rows;
+mod bodies;
+mod custom;
+mod floods;
+mod nodes;
+mod patches;
+mod watches;
+
+use super::book::Attack;
+
+pub(super) fn attacks() -> Vec<Attack> {
+    [
+        authority_rows::ATTACKS,
+        authority::ATTACKS,
+        nodes::ATTACKS,
+        bodies::ATTACKS,
+        patches::ATTACKS,
+        custom::ATTACKS,
+        watches::ATTACKS,
+        floods::ATTACKS,
+    ]
+    .concat()
+}
