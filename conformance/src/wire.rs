@@ -87,9 +87,8 @@ impl Endpoint {
         Ok(Endpoint { tls: Arc::new(tls), token: token.map(str::to_owned), ..self.clone() })
     }
 
-    /// Another port of the same machine, which has a certificate of the same authority.
-    pub(crate) fn at_port(&self, port: u16) -> Result<Self> {
-        let host = self.uri.host().context("the server has no host")?;
+    /// Another server that has a certificate of the same authority.
+    pub(crate) fn at(&self, host: &str, port: u16) -> Result<Self> {
         Ok(Endpoint { uri: format!("https://{host}:{port}").parse()?, ..self.clone() })
     }
 

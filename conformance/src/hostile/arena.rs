@@ -9,8 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use coracle::data_dir::Layout;
 use http::Method;
+use k8s_openapi::api::core::v1::Pod;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::runtime::wait::{await_condition, conditions::is_pod_running};
+use kube::{Api, Client, Config};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
@@ -23,6 +25,8 @@ use crate::wire::{Connection, Endpoint, JSON};
 /// The namespaces of the two parties.
 pub(super) const SHOP: &str = "shop";
 pub(super) const EVIL: &str = "evil";
+/// The tenant's pod.
+const NEIGHBOUR: &str = "neighbour";
 /// A node that exists as an identity only.
 pub(super) const EVIL_NODE: &str = "evil";
 /// A kind of which nothing is known: namespaced `things` and cluster-wide `worlds`.
@@ -75,6 +79,8 @@ impl Arena {
 
         let customer = account(&mut c, SHOP, "customer").await?;
         bind(&mut c, SHOP, SHOP, "customer", "admin").await?;
+        let client = client(&kubeconfig, None).await?;
+        neighbour(&mut c, &client).await?;
         let mut tokens = vec![];
         for (name, role) in ACCOUNTS {
             tokens.push(account(&mut c, EVIL, name).await?);
@@ -87,7 +93,7 @@ impl Arena {
             tenant: admin.bearing(Some(tenant))?,
             owner: admin.bearing(Some(owner))?,
             node: node(cluster, scratch)?,
-            client: client(&kubeconfig, None).await?,
+            client,
             kubeconfig,
             layout,
             pid: cluster.pid()?,
@@ -109,6 +115,15 @@ impl Arena {
         })
     }
 
+    /// The tenant's pod has run all the time.
+    pub(super) async fn neighbour_is_well(&self) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), SHOP);
+        let status = pods.get(NEIGHBOUR).await?.status.context("a status")?;
+        let restarts: i32 = status.container_statuses.iter().flatten().map(|c| c.restart_count).sum();
+        ensure!(restarts == 0 && status.phase.as_deref() == Some("Running"), "the tenant's pod: {status:?}");
+        Ok(())
+    }
+
     /// A kube client with somebody's token.
     pub(super) async fn client_of(&self, by: By) -> Result<Client> {
         client(&self.kubeconfig, self.endpoint(by)?.token()).await
@@ -124,6 +139,22 @@ impl Arena {
         // Pods are refused before.
         found(&mut c, &format!("/api/v1/namespaces/{name}/serviceaccounts/default")).await
     }
+}
+
+/// A pod beside the attackers'; before it there are no cgroups of pods, and no image.
+async fn neighbour(c: &mut Connection, client: &Client) -> Result<()> {
+    found(c, &format!("/api/v1/namespaces/{SHOP}/serviceaccounts/default")).await?;
+    let container = json!({"name": "c", "image": "busybox:1.35", "command": ["sleep", "1000000"],
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}});
+    let pod = json!({"metadata": {"name": NEIGHBOUR}, "spec": {"terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsNonRoot": true, "runAsUser": 2000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container]}});
+    make(c, &format!("/api/v1/namespaces/{SHOP}/pods"), &pod).await?;
+    let running = await_condition(Api::<Pod>::namespaced(client.clone(), SHOP), NEIGHBOUR, is_pod_running());
+    tokio::time::timeout(Duration::from_secs(60), running)
+        .await
+        .context("the tenant's pod does not run")??;
+    Ok(())
 }
 
 /// Waits for what a controller makes.
@@ -205,6 +236,8 @@ async fn client(kubeconfig: &Path, token: Option<&str>) -> Result<Client> {
             user.auth_info = Some(auth);
         }
     }
+    // A second installation is refused, and means that the first one is in place.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }

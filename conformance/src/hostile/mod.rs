@@ -190,6 +190,7 @@ impl Stage {
         }
         let left = self.attackers.block_on(scene::all_gone(&self.arena, attacks, run.limits.back_within))?;
         ensure!(left.is_empty(), "left when the book was over: {}", left.join(", "));
+        self.attackers.block_on(self.arena.neighbour_is_well())?;
         run.quiet_after = self.quiet(options.share(QUIET))?;
         drop(self.tenant.take());
         self.cluster.purge()?;

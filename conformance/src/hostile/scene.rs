@@ -58,7 +58,7 @@ impl<'a> Scene<'a> {
 
     /// How long attackers keep what they have got.
     pub(super) async fn hold(&self) {
-        tokio::time::sleep(Duration::from_secs(if self.arena.quick { 2 } else { 15 })).await;
+        tokio::time::sleep(Duration::from_secs(if self.arena.quick { 1 } else { 15 })).await;
     }
 
     pub(super) fn endpoint(&self, by: By) -> Result<Endpoint> {

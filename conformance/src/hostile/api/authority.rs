@@ -20,11 +20,11 @@ const STEPS: Attack =
 
 #[rustfmt::skip]
 pub(super) const ATTACKS: &[Attack] = &[
-    Attack { name: "forged tokens", findings: "JWT forgeries", by: By::Peer, quick: true, does: "changes each part of a good token: claims, algorithm, key id, signature; and asks with tokens of deleted accounts", must: "401 for each", how: How::Tenant(|s| Box::pin(forged_tokens(s))), ..STEPS },
-    Attack { name: "exec by reading", findings: "security M1", by: By::Viewer, quick: true, does: "may `get` pods/exec, pods/attach and pods/portforward, and asks for them over WebSocket", must: "403: they take `create`", how: How::Tenant(|s| Box::pin(exec_by_reading(s))), ..STEPS },
-    Attack { name: "a proxy to anywhere", findings: "security M10; CVE-2020-8561", by: By::Owner, quick: true, does: "has services/proxy and pods/proxy dial loopback, the node, and names", must: "what listens there hears nothing", how: How::Tenant(|s| Box::pin(proxies(s))), ..STEPS },
+    Attack { name: "forged tokens", findings: "JWT forgeries", by: By::Peer, does: "changes each part of a good token: claims, algorithm, key id, signature; and asks with tokens of deleted accounts", must: "401 for each", how: How::Tenant(|s| Box::pin(forged_tokens(s))), ..STEPS },
+    Attack { name: "exec by reading", findings: "security M1", by: By::Viewer, does: "may `get` pods/exec, pods/attach and pods/portforward, and asks for them over WebSocket", must: "403: they take `create`", how: How::Tenant(|s| Box::pin(exec_by_reading(s))), ..STEPS },
+    Attack { name: "a proxy to anywhere", findings: "security M10; CVE-2020-8561", by: By::Owner, does: "has services/proxy and pods/proxy dial loopback, the node, and names", must: "what listens there hears nothing", how: How::Tenant(|s| Box::pin(proxies(s))), ..STEPS },
     Attack { name: "external addresses of others", findings: "CVE-2020-8554", does: "makes Services whose externalIPs are the API server's address and the DNS's", must: "the API server and the DNS are reached as before", how: How::Tenant(|s| Box::pin(external_addresses(s))), ..STEPS },
-    Attack { name: "Secrets that an account may not mount", findings: "CVE-2023-2728; CVE-2024-3177", quick: true, does: "names them in env, envFrom, volumes and ephemeral containers of pods whose account enforces its list", must: "403 for each", how: How::Tenant(|s| Box::pin(mountable(s))), ..STEPS },
+    Attack { name: "Secrets that an account may not mount", findings: "CVE-2023-2728; CVE-2024-3177", does: "names them in env, envFrom, volumes and ephemeral containers of pods whose account enforces its list", must: "403 for each", how: How::Tenant(|s| Box::pin(mountable(s))), ..STEPS },
 ];
 
 /// Keeps the order of a base64url text's three parts, with one of them changed.

@@ -26,9 +26,9 @@ const FLOODS: Attack = Attack {
 pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "stalled bodies", findings: "security B11; issue 200 stalled bodies", quick: true, does: "200 POSTs over HTTP/2 whose bodies never come, on one connection and on many, with a read-only token", must: "they take no place that others need", how: How::Peer(|s| Box::pin(stalled_bodies(s))), ..FLOODS },
     Attack { name: "bodies that stop in the middle", findings: "security B11", by: By::Tenant, does: "200 POSTs that send 1 MB of the 1.4 MB they promise", must: "what is kept of them is bounded", how: How::Tenant(|s| Box::pin(half_bodies(s))), ..FLOODS },
-    Attack { name: "reads without a pause", findings: "priority and fairness", quick: true, does: "64 lists and gets at a time, from one token", how: How::Tenant(|s| Box::pin(reads(s))), ..FLOODS },
-    Attack { name: "writes without a pause", findings: "priority and fairness", by: By::Tenant, quick: true, does: "64 creates and deletes at a time, from one token", how: How::Tenant(|s| Box::pin(writes(s))), ..FLOODS },
-    Attack { name: "requests without a name", findings: "priority and fairness", by: By::Peer, quick: true, does: "64 requests at a time without credentials, and with tokens that are none", must: "401 or 403", how: How::Peer(|s| Box::pin(nameless(s))), ..FLOODS },
+    Attack { name: "reads without a pause", findings: "priority and fairness", does: "64 lists and gets at a time, from one token", how: How::Tenant(|s| Box::pin(reads(s))), ..FLOODS },
+    Attack { name: "writes without a pause", findings: "priority and fairness", by: By::Tenant, does: "64 creates and deletes at a time, from one token", how: How::Tenant(|s| Box::pin(writes(s))), ..FLOODS },
+    Attack { name: "requests without a name", findings: "priority and fairness", by: By::Peer, does: "64 requests at a time without credentials, and with tokens that are none", must: "401 or 403", how: How::Peer(|s| Box::pin(nameless(s))), ..FLOODS },
     Attack { name: "events without end", findings: "issue 11.4", by: By::Tenant, does: "20,000 Events of one namespace", must: "kept within bounds, or refused", how: How::Tenant(|s| Box::pin(events(s))), ..FLOODS },
 ];
 

@@ -12,7 +12,7 @@ use crate::wire::JSON;
 
 #[rustfmt::skip]
 pub(super) const ATTACKS: &[Attack] = &[
-    Attack { name: "mirror pods that name Secrets", findings: "security B7; CVE-2025-4563", by: By::Node, quick: true, does: "makes mirror pods of its own that name the tenant's Secrets in every field, and reads those", must: "mirror pods give no access", how: How::Tenant(|s| Box::pin(mirror_pods(s))) },
+    Attack { name: "mirror pods that name Secrets", findings: "security B7; CVE-2025-4563", by: By::Node, quick: false, does: "makes mirror pods of its own that name the tenant's Secrets in every field, and reads those", must: "mirror pods give no access", how: How::Tenant(|s| Box::pin(mirror_pods(s))) },
     Attack { name: "a Node that is more than a Node", findings: "CVE-2025-5187; NodeRestriction", by: By::Node, quick: false, does: "registers itself, then sets owners, restricted labels, taints, addresses of loopback, and deletes itself", must: "403, and addresses are not dialled", how: How::Peer(|s| Box::pin(itself(s))) },
 ];
 

@@ -29,8 +29,8 @@ const WATCHES: Attack = Attack {
 pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "watchers with initial events never read", findings: "reliability 6", does: "12 watches of a collection of 40 MB, with initial events, whose windows are open and sockets not read", how: How::Tenant(|s| Box::pin(initial_events(s))), ..WATCHES },
     Attack { name: "lists never read", findings: "reliability 6", does: "30 lists of 40 MB, as JSON, YAML and Table, never read", how: How::Tenant(|s| Box::pin(lists_never_read(s))), ..WATCHES },
-    Attack { name: "watchers never read", findings: "reliability 6", quick: true, does: "500 watches that never read, while objects of 100 KB change", how: How::Tenant(|s| Box::pin(watchers_never_read(s))), ..WATCHES },
-    Attack { name: "watches that come and go", findings: "CVE-2023-44487", quick: true, does: "10,000 watches that are reset when they have begun", how: How::Tenant(|s| Box::pin(come_and_go(s))), ..WATCHES },
+    Attack { name: "watchers never read", findings: "reliability 6", does: "500 watches that never read, while objects of 100 KB change", how: How::Tenant(|s| Box::pin(watchers_never_read(s))), ..WATCHES },
+    Attack { name: "watches that come and go", findings: "CVE-2023-44487", does: "10,000 watches that are reset when they have begun", how: How::Tenant(|s| Box::pin(come_and_go(s))), ..WATCHES },
     Attack { name: "lists of many objects", findings: "reliability 7", does: "20 clients list 20,000 objects as YAML, then as PartialObjectMetadata, then as Table", must: "streamed within the bounds", how: How::Tenant(|s| Box::pin(lists(s))), ..WATCHES },
     Attack { name: "pages that are kept open", findings: "reliability 7", does: "2,000 continue tokens of one list, each asked for once more after the objects changed", must: "200 or 410", how: How::Tenant(|s| Box::pin(pages(s))), ..WATCHES },
 ];

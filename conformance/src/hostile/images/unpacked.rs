@@ -19,14 +19,14 @@ const INSIDE: Pod = Pod {
 #[rustfmt::skip]
 pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "whiteouts upwards", findings: "security M3", quick: true, does: "whiteouts and opaque marks with absolute paths, dots, and through links", must: "nothing outside the layer changes", how: How::Tenant(|s| Box::pin(whiteouts(s))), ..ROW },
-    Attack { name: "links in layers", findings: "security: held", quick: true, does: "hard and symbolic links to the host's files, and files through them", must: "nothing outside the layer changes, or is read", how: How::Tenant(|s| Box::pin(links(s))), ..ROW },
+    Attack { name: "links in layers", findings: "security: held", does: "hard and symbolic links to the host's files, and files through them", must: "nothing outside the layer changes, or is read", how: How::Tenant(|s| Box::pin(links(s))), ..ROW },
     Attack { name: "device nodes in layers", findings: "security: held", does: "the host's memory and disk as entries, setuid and setgid files", must: "a node that cannot be opened, or no image", how: How::Tenant(|s| Box::pin(devices(s))), ..ROW },
     Attack { name: "tar headers that lie", findings: "issue 11.5", does: "sizes of 8 exabytes and below zero, names of 1 MB, sums that are wrong, extensions of extensions", how: How::Tenant(|s| Box::pin(lies(s))), ..ROW },
-    Attack { name: "a passwd file without end", findings: "security M7", quick: true, does: "a sparse /etc/passwd of 100 GB, and a USER that is looked up in it", must: "refused, or read within a bound", how: How::Tenant(|s| Box::pin(sparse_passwd(s))), ..ROW },
+    Attack { name: "a passwd file without end", findings: "security M7", does: "a sparse /etc/passwd of 100 GB, and a USER that is looked up in it", must: "refused, or read within a bound", how: How::Tenant(|s| Box::pin(sparse_passwd(s))), ..ROW },
     Attack { name: "a passwd file that is none", findings: "CVE-2022-23648", does: "/etc/passwd as FIFO and /etc/group as a link to the host's file; a USER that is looked up", must: "refused, and nobody waits", how: How::Tenant(|s| Box::pin(odd_passwd(s))), ..ROW },
     Attack { name: "a /proc that is a link", findings: "CVE-2019-16884; CVE-2019-19921; CVE-2025-31133", does: "/proc, /sys and /dev as links to the host's directories, /dev/null and /dev/console as files of the image", must: "refused, or mounted inside", how: How::Tenant(|s| Box::pin(linked_proc(s))), ..ROW },
     Attack { name: "volumes of the image's choosing", findings: "CVE-2022-23648", does: "Volumes and WorkingDir with paths that lead upwards", must: "inside the container", how: How::Tenant(|s| Box::pin(image_volumes(s))), ..ROW },
-    Attack { name: "root file systems seen by other users", findings: "security M5; CVE-2021-41103; CVE-2024-25621", quick: true, does: "a setuid file of root's, and whoever else is on the machine", must: "no other user reaches it", how: How::Tenant(|s| Box::pin(seen_by_others(s))), ..ROW },
+    Attack { name: "root file systems seen by other users", findings: "security M5; CVE-2021-41103; CVE-2024-25621", does: "a setuid file of root's, and whoever else is on the machine", must: "no other user reaches it", how: How::Tenant(|s| Box::pin(seen_by_others(s))), ..ROW },
     Attack { name: "a hundred thousand files", findings: "issue 11.5", does: "a layer of 100,000 empty files", must: "unpacked in time, or refused", how: How::Tenant(|s| Box::pin(many_files(s))), ..ROW },
 ];
 

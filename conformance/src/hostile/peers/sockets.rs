@@ -177,7 +177,7 @@ pub(super) async fn kubelet_pages(scene: &Scene<'_>) -> Result<String> {
     ];
     let mut codes = vec![];
     for by in [By::Peer, By::Viewer, By::Tenant, By::Owner, By::Node] {
-        let mut connection = scene.endpoint(by)?.at_port(KUBELET)?.connect().await?;
+        let mut connection = scene.endpoint(by)?.at(NODE_IP, KUBELET)?.connect().await?;
         for (method, path) in PAGES {
             let answer = connection.exchange(method.parse()?, path, &[], Bytes::new()).await?;
             // What is not there at all needs no credentials.

@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 /// What a container's kept logs may take: upstream keeps 5 files of 10 MiB; one more is being written, or made smaller.
 const LOGS: u64 = 70 << 20;
-/// As much is kept of a termination message.
-const MESSAGE: usize = 4096;
+/// As much is kept of a termination message: 4096 bytes, and what is no text becomes three bytes each.
+const MESSAGE: usize = 3 * 4096;
 
 /// Before each script: says what held, and what did not.
 const PRELUDE: &str = r#"held() { what=$1; shift; if "$@" >/tmp/said 2>&1; then echo "BROKE $what: $(head -c 300 /tmp/said)"; else echo "held $what"; fi; }

@@ -27,11 +27,11 @@ const ROW: Attack = Attack {
 #[rustfmt::skip]
 pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "exec sessions that stay", findings: "issue 11.9", does: "400 exec sessions in one pod, held", how: How::Tenant(|s| Box::pin(held_sessions(s))), ..ROW },
-    Attack { name: "exec sessions that come and go", findings: "issue 11.9", quick: true, does: "2,000 exec sessions, 16 at a time", how: How::Tenant(|s| Box::pin(short_sessions(s))), ..ROW },
-    Attack { name: "sessions that are not read", findings: "issue 11.9", quick: true, does: "50 exec sessions of `yes` whose output nobody reads, and 10 fed without a reader", must: "what is not read is not kept", how: How::Tenant(|s| Box::pin(unread_sessions(s))), ..ROW },
+    Attack { name: "exec sessions that come and go", findings: "issue 11.9", does: "2,000 exec sessions, 16 at a time", how: How::Tenant(|s| Box::pin(short_sessions(s))), ..ROW },
+    Attack { name: "sessions that are not read", findings: "issue 11.9", does: "50 exec sessions of `yes` whose output nobody reads, and 10 fed without a reader", must: "what is not read is not kept", how: How::Tenant(|s| Box::pin(unread_sessions(s))), ..ROW },
     Attack { name: "followed logs", findings: "issue 11.9", does: "500 `logs -f` of a busy container, most of them not read", how: How::Tenant(|s| Box::pin(followed_logs(s))), ..ROW },
     Attack { name: "port-forwards", findings: "issue 11.9", does: "200 port-forwards of 5 ports each, held", how: How::Tenant(|s| Box::pin(port_forwards(s))), ..ROW },
-    Attack { name: "a container that stops what is exec'd", findings: "security M6", by: By::Pod, quick: true, does: "sends SIGSTOP to every process that comes in; 10 exec sessions; then the pod is deleted", must: "the pod is gone in 20 s, and so is every process", how: How::Tenant(|s| Box::pin(stopped(s))), ..ROW },
+    Attack { name: "a container that stops what is exec'd", findings: "security M6", by: By::Pod, does: "sends SIGSTOP to every process that comes in; 10 exec sessions; then the pod is deleted", must: "the pod is gone in 20 s, and so is every process", how: How::Tenant(|s| Box::pin(stopped(s))), ..ROW },
     Attack { name: "a container that takes the runtime's program", findings: "CVE-2019-5736; security minor", by: By::Pod, does: "opens /proc/PID/exe of whatever comes in for writing, and is exec'd as #!/proc/self/exe", must: "the program is not changed", how: How::Tenant(|s| Box::pin(runtime_program(s))), ..ROW },
 ];
 
