@@ -38,8 +38,11 @@ fn first_line(answer: &str) -> String {
 pub(super) async fn slow_heads(scene: &Scene<'_>) -> Result<String> {
     let count = scene.amount(200, 20);
     let opening = (0..count).map(|n| open(scene, By::Peer, n));
-    let mut streams: Vec<_> =
-        stream::iter(opening).buffer_unordered(20).filter_map(async |opened| opened.ok()).collect().await;
+    let mut streams: Vec<_> = stream::iter(opening)
+        .buffer_unordered(20)
+        .filter_map(|opened| std::future::ready(opened.ok()))
+        .collect()
+        .await;
     let mut refused = 0;
     for byte in b"GET /version HTTP/1.1\r\nHost: x\r\nX-Padding: aaaaaaaa" {
         for stream in &mut streams {

@@ -33,7 +33,11 @@ pub(super) async fn open(port: u16, from: IpAddr) -> Result<TcpStream> {
 
 async fn open_many(port: u16, count: usize) -> Vec<TcpStream> {
     let opening = (0..count).map(|n| open(port, address(n % ADDRESSES)));
-    stream::iter(opening).buffer_unordered(AT_ONCE).filter_map(async |opened| opened.ok()).collect().await
+    stream::iter(opening)
+        .buffer_unordered(AT_ONCE)
+        .filter_map(|opened| std::future::ready(opened.ok()))
+        .collect()
+        .await
 }
 
 /// How many of these connections the other side has closed.
@@ -71,7 +75,7 @@ pub(super) async fn silent_tls(scene: &Scene<'_>) -> Result<String> {
         shaken.await.ok()?.ok()
     });
     let held: Vec<_> =
-        stream::iter(shaking).buffer_unordered(AT_ONCE).filter_map(async |shaken| shaken).collect().await;
+        stream::iter(shaking).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
     ensure!(!held.is_empty(), "no handshake was finished");
     scene.hold().await;
     Ok(format!("{} of {count} handshakes were finished", held.len()))
