@@ -34,7 +34,7 @@ async fn pull(scene: &Scene<'_>, name: &str, image: Result<Image>, pod: &Pod) ->
 
 macro_rules! image {
     ($name:literal) => {
-        concat!(r#"{"image":"evil.example/"#, $name, r#":1"}"#)
+        concat!(r#"{"image":"127.0.0.1:5001/"#, $name, r#":1"}"#)
     };
 }
 use image;

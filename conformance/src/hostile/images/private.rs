@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::layers::{Image, shell};
-use super::registry::HOST;
+use super::registry::ADDRESS;
 use super::{PULLED, Pod, ROW, image};
 use crate::hostile::arena::base64;
 use crate::hostile::book::{Attack, By, How};
@@ -28,7 +28,7 @@ const WITH_PASSWORD: &str = r#"{"imagePullSecrets":[{"name":"registry"}]}"#;
 
 async fn password(scene: &Scene<'_>) -> Result<String> {
     let basic = base64(b"me:secret");
-    let config = json!({"auths": {HOST: {"auth": basic}}});
+    let config = json!({"auths": {ADDRESS: {"auth": basic}}});
     let secret = json!({"metadata": {"name": "registry"}, "type": "kubernetes.io/dockerconfigjson",
         "stringData": {".dockerconfigjson": config.to_string()}});
     let mut tenant = scene.connect(By::Tenant).await?;
@@ -72,7 +72,7 @@ async fn token_server(scene: &Scene<'_>) -> Result<String> {
     });
     password(scene).await?;
     let mut repository = Image::of([shell()?]).repository();
-    let challenge = format!("Bearer realm=\"http://127.0.0.1:{port}/token\",service=\"{HOST}\"");
+    let challenge = format!("Bearer realm=\"http://localhost:{port}/token\",service=\"{ADDRESS}\"");
     repository.guarded = Some(("Bearer nothing is good".to_owned(), challenge));
     scene.arena.shelf.put("tokens", repository);
     let said = pods::play(scene, &Pod { spec: WITH_PASSWORD, container: image!("tokens"), ..PULLED }).await;

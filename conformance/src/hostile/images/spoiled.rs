@@ -66,7 +66,7 @@ async fn pinned(scene: &Scene<'_>) -> Result<String> {
     let mut repository = Image::of([shell()?]).repository();
     repository.claimed = Some(PINNED.to_owned());
     scene.arena.shelf.put("pinned", repository);
-    let container = r#"{"image":"evil.example/pinned@sha256:1111111111111111111111111111111111111111111111111111111111111111"}"#;
+    let container = r#"{"image":"127.0.0.1:5001/pinned@sha256:1111111111111111111111111111111111111111111111111111111111111111"}"#;
     pods::play(scene, &Pod { container, ..PULLED }).await
 }
 
@@ -96,8 +96,8 @@ async fn full(scene: &Scene<'_>) -> Result<String> {
     let mut nested = Image::of([shell()?]).repository();
     nested.manifest = Served::Bytes("{\"a\":".repeat(100_000).into());
     scene.arena.shelf.put("nested", nested);
-    let spec = r#"{"containers":[{"name":"v","image":"evil.example/variables:1"},{"name":"d","image":"evil.example/deep:1"},
-        {"name":"n","image":"evil.example/nested:1"}]}"#;
+    let spec = r#"{"containers":[{"name":"v","image":"127.0.0.1:5001/variables:1"},{"name":"d","image":"127.0.0.1:5001/deep:1"},
+        {"name":"n","image":"127.0.0.1:5001/nested:1"}]}"#;
     pods::play(scene, &Pod { spec, container: image!("full"), ..PULLED }).await
 }
 
@@ -110,7 +110,7 @@ async fn other(scene: &Scene<'_>) -> Result<String> {
 
 async fn slow(scene: &Scene<'_>) -> Result<String> {
     scene.arena.shelf.put("slow", blob(Served::Slow)?.repository());
-    let spec = r#"{"containers":[{"name":"a","image":"evil.example/slow:1"},{"name":"b","image":"evil.example/slow:1"}]}"#;
+    let spec = r#"{"containers":[{"name":"a","image":"127.0.0.1:5001/slow:1"},{"name":"b","image":"127.0.0.1:5001/slow:1"}]}"#;
     let row = Pod { spec, container: image!("slow"), ..PULLED };
     let pods: Api<k8s_openapi::api::core::v1::Pod> =
         Api::namespaced(scene.arena.client.clone(), &scene.namespace);

@@ -78,7 +78,7 @@ async fn links(scene: &Scene<'_>) -> Result<String> {
         let name = format!("link{n}");
         scene.arena.shelf.put(&name, Image::of([shell()?, tar([link, entry])]).repository());
     }
-    let others: Vec<String> = (0..14).map(|n| format!("evil.example/link{n}:1")).collect();
+    let others: Vec<String> = (0..14).map(|n| format!("127.0.0.1:5001/link{n}:1")).collect();
     let pulled = each(scene, &others).await?;
     Ok(format!("{said}; alone: {pulled}"))
 }
@@ -154,7 +154,7 @@ async fn lies(scene: &Scene<'_>) -> Result<String> {
     for (n, case) in cases.into_iter().enumerate() {
         let name = format!("lie{n}");
         scene.arena.shelf.put(&name, Image::of([shell()?, tar(case)]).repository());
-        images.push(format!("evil.example/{name}:1"));
+        images.push(format!("127.0.0.1:5001/{name}:1"));
     }
     each(scene, &images).await
 }
@@ -209,7 +209,7 @@ async fn linked_proc(scene: &Scene<'_>) -> Result<String> {
         entry(LINK, "dev/shm", &canary, 0o777, &[]),
     ]);
     scene.arena.shelf.put("nulls", Image::of([shell()?, devices]).repository());
-    let alone = each(scene, &["evil.example/nulls:1".to_owned()]).await?;
+    let alone = each(scene, &["127.0.0.1:5001/nulls:1".to_owned()]).await?;
     Ok(format!("{said}; {alone}"))
 }
 
