@@ -139,7 +139,7 @@ fn abilities(config: &Config, runtime: &Runtime) -> anyhow::Result<Abilities> {
         sysctls: sysctls.map_err(anyhow::Error::msg).context("unsafe sysctls")?,
         no_apparmor: runtime.no_apparmor().map(str::to_owned),
         selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
-        no_user_namespaces: Some("this node gives pods no user namespaces".to_owned()),
+        no_user_namespaces: runtime.no_users().map(str::to_owned),
     })
 }
 

@@ -19,11 +19,27 @@ pub struct SandboxSpec {
     pub host_ipc: bool,
     /// `shareProcessNamespace`: one pid namespace with a pause process as its init.
     pub share_pid: bool,
+    /// `hostUsers: false`: the pod's users are not the host's.
+    pub own_users: bool,
     /// Namespaced sysctls, set once in the sandbox.
     pub sysctls: Vec<(String, String)>,
     /// Limits of the pod-level cgroup.
     pub resources: Resources,
     pub qos: Qos,
+}
+
+/// Ids of the host, of users and of groups alike, that stand for 0 and up in a pod with users of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct IdRange {
+    pub first: u32,
+    pub count: u32,
+}
+
+impl IdRange {
+    /// The host's id for one of the pod's; `None`: the pod has no such id.
+    pub fn outside(self, inside: u32) -> Option<u32> {
+        (inside < self.count).then(|| self.first.checked_add(inside)).flatten()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -56,6 +72,8 @@ pub struct Sandbox {
     pub pod_uid: String,
     /// Bind-mounted namespace file; `None` for the host's network.
     pub netns: Option<PathBuf>,
+    /// The namespace file and the ids of a pod that has users of its own.
+    pub users: Option<(PathBuf, IdRange)>,
     pub created: Timestamp,
 }
 
@@ -108,6 +126,8 @@ pub struct Mount {
     pub readonly: bool,
     pub recursive_readonly: bool,
     pub propagation: Propagation,
+    /// The owners of its files are already the pod's, where the pod has users of its own: nothing is left to be mapped.
+    pub mapped: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

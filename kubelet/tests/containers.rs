@@ -23,6 +23,8 @@ mod attach;
 mod groups;
 #[path = "containers/hostile.rs"]
 mod hostile;
+#[path = "containers/users.rs"]
+mod users;
 
 const BUSYBOX: &str = "/bin/busybox";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,6 +49,7 @@ fn main() {
         Some("own-groups") => runtime.block_on(groups::in_own_groups(Path::new(&args[1]))),
         Some("no-groups") => runtime.block_on(groups::without_groups(Path::new(&args[1]))),
         Some("client") => runtime.block_on(client(Path::new(&args[1]), args[2].to_str().expect("a cgroup"))),
+        Some("users") => runtime.block_on(users::all()),
         Some("bench") => runtime.block_on(bench()),
         Some("groups") => runtime.block_on(async {
             let dir = tempfile::tempdir().expect("temp dir");
@@ -174,6 +177,7 @@ impl Node {
             host_pid: false,
             host_ipc: false,
             share_pid,
+            own_users: false,
             sysctls: Vec::new(),
             resources: Resources::default(),
             qos: Qos::BestEffort,
@@ -353,6 +357,7 @@ fn mount(host: &Path, container: &str, readonly: bool) -> Mount {
         readonly,
         recursive_readonly: false,
         propagation: Propagation::None,
+        mapped: false,
     }
 }
 
@@ -582,6 +587,7 @@ async fn all() {
     hostile::all(&node).await;
     attach::all(&node).await;
     groups::all(&node).await;
+    users::all().await;
 
     node.pod("many", false).await;
     let begun = Instant::now();

@@ -245,6 +245,11 @@ impl Dir {
     /// The directory `path`; what is missing of it is made with exactly `mode`, what is there keeps its own. Where links
     /// are followed as a root's, what a dangling one points to is made.
     pub fn make_dirs(&self, path: impl AsRef<Path>, links: Links, mode: u32) -> io::Result<Dir> {
+        self.make_dirs_for(path, links, Access::mode(mode))
+    }
+
+    /// As `make_dirs`; what is made gets an owner, too.
+    pub fn make_dirs_for(&self, path: impl AsRef<Path>, links: Links, access: Access) -> io::Result<Dir> {
         let mut rest: VecDeque<OsString> = parts(path.as_ref(), links)?;
         let (mut at, mut parent, mut followed) = (PathBuf::new(), self.try_clone()?, 0);
         while let Some(part) = rest.pop_front() {
@@ -256,11 +261,11 @@ impl Dir {
                     continue;
                 }
             }
-            match rustix::fs::mkdirat(&parent.0, &part, mode_of(mode)) {
+            match rustix::fs::mkdirat(&parent.0, &part, mode_of(access.mode)) {
                 Ok(()) => {
                     let made = parent.own_dir(&part)?;
                     // The process's umask may have taken bits away.
-                    rustix::fs::fchmod(&made.0, mode_of(mode))?;
+                    access.give(made.as_fd())?;
                     (parent, at) = (made, next);
                 }
                 Err(Errno::EXIST) if links == Links::AsRoot && followed < MAX_LINKS => {

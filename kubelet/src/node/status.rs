@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
-        NodeStatus, NodeSystemInfo,
+        NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
@@ -20,7 +20,7 @@ use crate::{
     },
     images::Images,
     net::NetworkState,
-    pods::node_context::NodeContext,
+    pods::{node_context::NodeContext, set_up::OWN_HANDLERS},
 };
 
 /// As upstream: not more than so many images, and names of one.
@@ -51,8 +51,20 @@ pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) ->
         features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
         images: Some(images(&node.images)),
         node_info: Some(info(config)),
+        runtime_handlers: Some(handlers(node.abilities.no_user_namespaces.is_none())),
         ..NodeStatus::default()
     }
+}
+
+/// The ways to run containers that RuntimeClasses may name: all are one.
+fn handlers(user_namespaces: bool) -> Vec<NodeRuntimeHandler> {
+    let features = NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(true),
+        user_namespaces: Some(user_namespaces),
+    };
+    let handler =
+        |name: &str| NodeRuntimeHandler { name: Some(name.to_owned()), features: Some(features.clone()) };
+    std::iter::once("").chain(OWN_HANDLERS).map(handler).collect()
 }
 
 /// Pods cannot be run here, and no one is to send any.

@@ -184,7 +184,8 @@ impl Worker {
             let network = node.network().teardown(uid).await.map_err(|e| e.to_string());
             let containers = match to {
                 TornDown::Removed => node.runtime.remove_sandbox(uid).await.map_err(|e| e.to_string()),
-                TornDown::Ended | TornDown::Nothing => Ok(()),
+                TornDown::Ended => node.runtime.release_users(uid).await.map_err(|e| e.to_string()),
+                TornDown::Nothing => Ok(()),
             };
             let volumes = off_workers(move || volumes::empty(&node.places(&pod)?.dir()));
             let volumes = volumes.await.map_err(|e| e.to_string());

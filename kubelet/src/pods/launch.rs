@@ -109,6 +109,7 @@ async fn container_image(
 /// Where the volumes that are images are, for this container: each container has its own, with its own pull.
 async fn image_volumes(node: &NodeContext, l: &LaunchInputs, c: &Container) -> Result<Paths, Waiting> {
     let mut paths = Paths::new();
+    let users = node.runtime.users_of(uid_of(&l.pod));
     for volume in spec_of(&l.pod).volumes.iter().flatten() {
         let used = c.volume_mounts.iter().flatten().any(|m| m.name == volume.name);
         let Some(source) = volume.image.as_ref().filter(|_| used) else { continue };
@@ -119,8 +120,9 @@ async fn image_volumes(node: &NodeContext, l: &LaunchInputs, c: &Container) -> R
             failed("CreateContainerError", format!("{}: {reference:?}: {error}", image_volume::MOUNT_FAILED))
         };
         let places = node.places(&l.pod).map_err(|error| failed(error.to_string()))?;
-        let mounted = image_volume::mount(&node.images, &image.id, &places, &c.name, &volume.name).await;
-        paths.insert(volume.name.clone(), Place { path: mounted.map_err(failed)?, readonly: true });
+        let mounted =
+            image_volume::mount(&node.images, &image.id, &places, &c.name, &volume.name, users.clone());
+        paths.insert(volume.name.clone(), Place { path: mounted.await.map_err(failed)?, readonly: true });
     }
     Ok(paths)
 }
@@ -324,6 +326,7 @@ impl MountsWanted {
             readonly,
             recursive_readonly: readonly && recursive,
             propagation,
+            mapped: image.is_some(),
         })
     }
 
@@ -343,6 +346,7 @@ fn file(host_path: PathBuf, path: &str, readonly: bool) -> Mount {
         readonly,
         recursive_readonly: false,
         propagation: Propagation::None,
+        mapped: false,
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) mod resources;
 pub(crate) mod roster;
 mod security;
 pub(crate) mod served;
-mod set_up;
+pub(crate) mod set_up;
 pub(crate) mod sources;
 mod status;
 pub(crate) mod sweep;

@@ -111,9 +111,11 @@ fn of_host(path: &str) -> String {
     data.map_or_else(|_| String::new(), |data| String::from_utf8_lossy(&data).into_owned())
 }
 
+/// What a RuntimeClass may name as its handler here.
+pub(crate) const OWN_HANDLERS: [&str; 2] = ["coracle", "runc"];
+
 /// Another way to run containers than ours cannot be had: a pod that needs stronger walls must not run without them.
 async fn handler(client: &Client, spec: &PodSpec) -> Result<(), String> {
-    const OWN: [&str; 2] = ["coracle", "runc"];
     let Some(name) = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
         return Ok(());
     };
@@ -123,7 +125,7 @@ async fn handler(client: &Client, spec: &PodSpec) -> Result<(), String> {
         Ok(None) => return Err(format!("runtimeclass.node.k8s.io {name:?} not found")),
         Err(error) => return Err(format!("failed to lookup RuntimeClass {name}: {error}")),
     };
-    if OWN.contains(&class.handler.as_str()) {
+    if OWN_HANDLERS.contains(&class.handler.as_str()) {
         Ok(())
     } else {
         Err(format!("failed to get sandbox runtime: no runtime for {:?} is configured", class.handler))
@@ -142,6 +144,7 @@ fn sandbox(config: &Config, pod: &Pod) -> Result<SandboxSpec, String> {
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         share_pid: spec.share_process_namespace == Some(true),
+        own_users: spec.host_users == Some(false),
         sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
         resources: Resources { pids_limit: config.pod_max_pids, ..resources::pod_resources(spec) },
         qos: resources::qos(spec),

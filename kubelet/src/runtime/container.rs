@@ -10,14 +10,18 @@ use serde::{Deserialize, Serialize};
 use super::device_rules::Devices;
 use super::sandbox::{self, SandboxRecord};
 use super::spec::{self, Surroundings};
-use super::{RuntimeConfig, apparmor, cgroups, confinement, devices, rootfs, user};
+use super::{RuntimeConfig, apparmor, cgroups, confinement, devices, rootfs, user, users};
 use crate::beneath::{self, Access, Dir, FileType, Links};
-use crate::cri::{ContainerError, ContainerRecord, ContainerSpec, ContainerState, ContainerUser, Seccomp};
+use crate::cri::{
+    ContainerError, ContainerRecord, ContainerSpec, ContainerState, ContainerUser, IdRange, Seccomp,
+};
 use crate::shim::protocol::{ExitFile, ShimConfig, StateFile, read_file, write_file};
 use crate::sys::mounts;
 
 /// In the run directory: the namespace of the container whose processes are shared.
 const PID_NAMESPACE: &str = "pid";
+/// In the run directory: layers, while their overlay is being mounted.
+const LAYERS: &str = "layers";
 
 /// `record.json`: what does not change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,7 +89,10 @@ pub(super) fn make_directories(config: &RuntimeConfig) -> io::Result<()> {
         for container in all.entries()? {
             let container = container?;
             if container.kind == FileType::Directory {
-                all.dir(container.name, Links::Refused)?.set_access(CLOSED)?;
+                let container = all.dir(container.name, Links::Refused)?;
+                if container.stat()?.st_mode & 0o007 != 0 {
+                    container.set_access(CLOSED)?;
+                }
             }
         }
     }
@@ -167,10 +174,15 @@ fn build(
     let layers = config.images.layers(&spec.image_id).ok_or_else(missing)?;
     let (dir, run_dir) = (dir(config, id), run_dir(config, id));
     let rootfs = run_dir.join("rootfs");
+    let users = pod.users(config);
+    // Who is root in the pod, by the host's number.
+    let root_id = users.as_ref().map_or(0, |(_, ids)| ids.first);
     let (upper, work, empty) = (dir.join("upper"), dir.join("work"), dir.join("empty"));
-    for closed in [&dir, &run_dir] {
-        Dir::make(closed, 0o700).and_then(|made| made.set_access(CLOSED)).map_err(failed)?;
-    }
+    let closed = |dir: &Path, access| Dir::make(dir, 0o700).and_then(|made| made.set_access(access));
+    closed(&dir, CLOSED).map_err(failed)?;
+    // The pod's root mounts what is in there, when it has no rights over the host's any more.
+    let passable = Access { mode: 0o710, uid: None, gid: Some(root_id) };
+    closed(&run_dir, if users.is_some() { passable } else { CLOSED }).map_err(failed)?;
     for directory in [&upper, &work, &rootfs] {
         fs::create_dir_all(directory).map_err(failed)?;
     }
@@ -180,13 +192,14 @@ fn build(
     } else {
         layers
     };
-    mounts::overlay(&layers, &upper, &work, &rootfs)
+    mount_rootfs(&layers, [&upper, &work, &rootfs], users.as_ref(), &run_dir)
         .map_err(|error| ContainerError::Create(format!("mount the image's root file system: {error}")))?;
     let (passwd, group) = (user::account_file(&rootfs, "passwd")?, user::account_file(&rootfs, "group")?);
     let who = user::resolve(spec, &image.user, &passwd, &group)?;
+    users.as_ref().map_or(Ok(()), |(_, ids)| users::check(&who, *ids))?;
     let root = Dir::open(&rootfs).map_err(failed)?;
-    rootfs::make_working_dir(&root, &spec::working_dir(spec, &image)).map_err(failed)?;
-    rootfs::make_mount_points(&root, &spec.mounts).map_err(failed)?;
+    rootfs::make_working_dir(&root, &spec::working_dir(spec, &image), root_id).map_err(failed)?;
+    rootfs::make_mount_points(&root, &spec.mounts, root_id).map_err(failed)?;
     let mut namespaces = pod.namespaces(config, spec.security.privileged);
     if let Some(own) = namespaces.iter_mut().find(|(kind, path)| *kind == "pid" && path.is_none())
         && let Some(target) = &among.target
@@ -207,6 +220,12 @@ fn build(
         localhost_profile: localhost_profile(config, &spec.security.seccomp)?,
         devices: if spec.security.privileged { devices::of_host().map_err(failed)? } else { Vec::new() },
     };
+    let uid = users.as_ref().map_or(Some(who.uid), |(_, ids)| ids.outside(who.uid)).unwrap_or(who.uid);
+    let staged = users.map(|users| users::stage(&run_dir, &spec.mounts, users));
+    let (spec, users) = match staged {
+        Some((mounts, users)) => (&ContainerSpec { mounts, ..spec.clone() }, Some(users)),
+        None => (spec, None),
+    };
     let mut oci = spec::build(spec, &image, &who, &around)?;
     let confinement = confinement::split(&mut oci, &config.state_dir.join("seccomp"))
         .map_err(|error| ContainerError::Create(format!("cannot prepare the seccomp filter: {error}")))?;
@@ -217,7 +236,8 @@ fn build(
         run_dir,
         cgroup: around.cgroup.clone(),
         shim_cgroup: cgroups::shims(&config.cgroup_root),
-        uid: who.uid,
+        uid,
+        users,
         confinement,
         log_root: spec.log_root.clone(),
         resources: spec.resources.clone(),
@@ -248,6 +268,20 @@ fn build(
     };
     write_file(&dir.join("record.json"), &record).map_err(failed)?;
     Ok(record)
+}
+
+/// Mounts the layers and the writable one (`upper`, `work`) at `rootfs`. In a pod with users of its own all files belong
+/// to these.
+fn mount_rootfs(
+    layers: &[PathBuf],
+    [upper, work, rootfs]: [&Path; 3],
+    users: Option<&(PathBuf, IdRange)>,
+    run_dir: &Path,
+) -> io::Result<()> {
+    let Some((namespace, ids)) = users else { return mounts::overlay(layers, upper, work, rootfs) };
+    Dir::open(upper)?.set_access(Access { mode: 0o755, uid: Some(ids.first), gid: Some(ids.first) })?;
+    let mapped = mounts::MappedLayers::new(layers, namespace, &run_dir.join(LAYERS))?;
+    mounts::overlay(mapped.paths(), upper, work, rootfs)
 }
 
 /// The file by which the pid namespace of a running container is joined.
@@ -285,8 +319,8 @@ pub(super) fn sweep(config: &RuntimeConfig) -> io::Result<()> {
             .flatten()
             .any(|container| container.file_name().to_string_lossy().starts_with(&short));
         if !known {
-            for point in ["rootfs", PID_NAMESPACE] {
-                mounts::unmount(&entry.path().join(point))?;
+            for point in mounts::below(&entry.path())? {
+                mounts::unmount(&point)?;
             }
             beneath::remove_tree(entry.path())?;
         }

@@ -39,6 +39,7 @@ mod session;
 mod spec;
 mod usage;
 mod user;
+mod users;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use user::hostile::accounts as hostile_accounts;
@@ -102,6 +103,9 @@ struct Inner {
     unlimited: Option<String>,
     /// Why AppArmor profiles cannot be enforced on this machine.
     no_apparmor: Option<String>,
+    /// Why pods cannot have users of their own on this machine.
+    no_users: Option<String>,
+    ids: users::Ids,
     /// The processor shares that the class of Burstable pods has.
     weighed: Mutex<u64>,
     containers: Mutex<HashMap<String, Entry>>,
@@ -121,9 +125,13 @@ impl Runtime {
             tracing::error!(%error, "cgroups cannot be managed");
             format!("cgroups cannot be managed: {error}")
         });
+        let program = Program::own().map_err(io_error("prepare the program of the shims"))?;
+        let ids = users::Ids::of_host();
         let inner = Inner {
+            no_users: users::probe(&config, &program, &ids).err(),
+            ids,
             config,
-            program: Program::own().map_err(io_error("prepare the program of the shims"))?,
+            program,
             unlimited,
             no_apparmor: blocking(|| Ok(apparmor::load().err()))
                 .await
@@ -150,6 +158,9 @@ impl Runtime {
         let config = &self.0.config;
         for entry in std::fs::read_dir(config.run_dir.join("pods"))?.flatten() {
             if let Some(record) = read_file::<SandboxRecord>(&entry.path().join("sandbox.json")) {
+                if let Some(ids) = record.ids {
+                    self.0.ids.record(&record.pod_uid, ids);
+                }
                 self.0.sandboxes.lock().insert(record.pod_uid.clone(), record);
             }
         }
@@ -267,7 +278,9 @@ impl Runtime {
         if let Some(why) = &self.0.unlimited {
             return Err(ContainerError::Create(format!("failed to create the pod's sandbox: {why}")));
         }
+        let ids = self.ids_for(spec)?;
         let (runtime, spec) = (self.clone(), spec.clone());
+        let pod_uid = spec.pod_uid.clone();
         let record = blocking(move || {
             let config = &runtime.0.config;
             // Leftovers of a creation that was cut off. The list of all mounts is long: it is read only where needed.
@@ -277,10 +290,13 @@ impl Runtime {
                     crate::sys::mounts::unmount(&point)?;
                 }
             }
-            sandbox::create(config, &runtime.0.program, &spec)
+            sandbox::create(config, &runtime.0.program, &spec, ids)
         })
         .await
-        .map_err(|error| ContainerError::Create(format!("failed to create the pod's sandbox: {error}")))?;
+        .map_err(|error| {
+            self.0.ids.release(&pod_uid);
+            ContainerError::Create(format!("failed to create the pod's sandbox: {error}"))
+        })?;
         let sandbox = record.sandbox(&self.0.config);
         self.0.sandboxes.lock().insert(record.pod_uid.clone(), record);
         self.weigh_classes();
@@ -299,6 +315,7 @@ impl Runtime {
             .await
             .map_err(io_error("remove a sandbox"))?;
         self.0.sandboxes.lock().remove(pod_uid);
+        self.0.ids.release(pod_uid);
         self.weigh_classes();
         Ok(())
     }

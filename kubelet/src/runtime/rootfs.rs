@@ -12,18 +12,22 @@ const MAX_LINKS: usize = 40;
 /// What the runtime mounts itself, so that nothing below it is looked for in the image.
 const MOUNTED: [&str; 3] = ["/dev", "/proc", "/sys"];
 
-/// Makes the working directory when the image has none.
-pub(super) fn make_working_dir(rootfs: &Dir, path: &str) -> io::Result<()> {
+/// Makes the working directory when the image has none. What is made here is `owner`'s, a user's and a group's id.
+pub(super) fn make_working_dir(rootfs: &Dir, path: &str, owner: u32) -> io::Result<()> {
     // The process is told what is wrong with what is there, when it goes into it.
     if rootfs.find(path, Links::AsRoot).is_ok() {
         return Ok(());
     }
-    rootfs.make_dirs(path, Links::AsRoot, 0o755).map(drop)
+    rootfs.make_dirs_for(path, Links::AsRoot, owned(0o755, owner)).map(drop)
+}
+
+fn owned(mode: u32, owner: u32) -> Access {
+    Access { mode, uid: Some(owner), gid: Some(owner) }
 }
 
 /// Makes the places that something is mounted at where links of the image lead to them, but nowhere yet: libcontainer
 /// refuses those.
-pub(super) fn make_mount_points(rootfs: &Dir, mounts: &[Mount]) -> io::Result<()> {
+pub(super) fn make_mount_points(rootfs: &Dir, mounts: &[Mount], owner: u32) -> io::Result<()> {
     let targets: BTreeSet<&Path> = mounts.iter().map(|mount| &*mount.container_path).collect();
     let within = |path: &Path| {
         let mut above = path.ancestors().skip(1);
@@ -37,23 +41,23 @@ pub(super) fn make_mount_points(rootfs: &Dir, mounts: &[Mount]) -> io::Result<()
             _ => continue,
         }
         if root.find(&mount.host_path, Links::AsRoot)?.is_dir()? {
-            rootfs.make_dirs(&mount.container_path, Links::AsRoot, 0o755)?;
+            rootfs.make_dirs_for(&mount.container_path, Links::AsRoot, owned(0o755, owner))?;
         } else {
-            make_file(rootfs, &mount.container_path)?;
+            make_file(rootfs, &mount.container_path, owner)?;
         }
     }
     Ok(())
 }
 
 /// An empty file at `path`, or where the links there lead to.
-fn make_file(rootfs: &Dir, path: &Path) -> io::Result<()> {
+fn make_file(rootfs: &Dir, path: &Path, owner: u32) -> io::Result<()> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         let name = path.file_name().ok_or_else(|| io::Error::from(ErrorKind::InvalidInput))?.to_owned();
         let above = path.parent().map(Path::to_owned).unwrap_or_default();
-        let parent = rootfs.make_dirs(&above, Links::AsRoot, 0o755)?;
+        let parent = rootfs.make_dirs_for(&above, Links::AsRoot, owned(0o755, owner))?;
         if parent.kind_of(&name)? != Some(FileType::Symlink) {
-            return parent.create_new(&name, Access::mode(0o644)).map(drop);
+            return parent.create_new(&name, owned(0o644, owner)).map(drop);
         }
         let target: PathBuf = parent.read_link(&name)?;
         // `join` starts anew for an absolute one; `..` is taken as the kernel takes it, for `above` is resolved then.
@@ -69,6 +73,10 @@ mod tests {
 
     use super::*;
     use crate::cri::Propagation;
+
+    fn own() -> u32 {
+        nix::unistd::geteuid().as_raw()
+    }
 
     fn image(links: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -91,7 +99,7 @@ mod tests {
             ("/loop/x", None),
         ] {
             let dir = image(&[("var/run", "/run"), ("up", "../.."), ("loop", "loop")]);
-            let got = make_working_dir(&Dir::open(dir.path()).unwrap(), path);
+            let got = make_working_dir(&Dir::open(dir.path()).unwrap(), path, own());
             assert_eq!(got.is_ok(), made.is_some(), "{path}: {got:?}");
             assert!(made.is_none_or(|made| dir.path().join(made).is_dir()), "{path}");
         }
@@ -107,6 +115,7 @@ mod tests {
             readonly: false,
             recursive_readonly: false,
             propagation: Propagation::None,
+            mapped: false,
         };
         let dir = image(&[
             ("var/run", "/run"),
@@ -123,13 +132,13 @@ mod tests {
             mount("", "/data/nested"),
             mount("file", "/dev/termination-log"),
         ];
-        make_mount_points(&Dir::open(dir.path()).unwrap(), &mounts).unwrap();
+        make_mount_points(&Dir::open(dir.path()).unwrap(), &mounts, own()).unwrap();
         let at = |path: &str| dir.path().join(path);
         assert!(at("run/secrets").is_dir() && at("out/x").exists() == at("out").exists());
         assert!(at("run/resolve/stub.conf").is_file() && at("run/hosts").is_file());
         assert!(at("data").is_dir() && !at("data/nested").exists() && !at("dev").exists());
         assert!(!dir.path().parent().unwrap().join("out").exists());
         // Done again, nothing changes.
-        make_mount_points(&Dir::open(dir.path()).unwrap(), &mounts).unwrap();
+        make_mount_points(&Dir::open(dir.path()).unwrap(), &mounts, own()).unwrap();
     }
 }

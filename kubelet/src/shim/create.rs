@@ -16,9 +16,10 @@ use nix::unistd::Pid;
 use super::confinement::Confiner;
 use super::held::{self, Came};
 use super::protocol::ShimConfig;
-use super::{exec, verify};
+use super::{exec, staging, verify};
 use crate::cri::with_causes;
 use crate::runtime::cgroups;
+use crate::sys::namespaces::Apart;
 use crate::sys::{fds, process, terminal};
 
 /// The container's process replaces itself by the program; what goes wrong is told through a pipe that execve closes.
@@ -82,7 +83,11 @@ fn begin(config: &ShimConfig, spec: &Spec, confiner: &Arc<Confiner>) -> Result<R
         pipe().map(|(read, write)| (std::fs::File::from(read), write)).map_err(text)?;
     // The library gives this process the container's score, for it to inherit.
     let own_score = process::oom_score().map_err(text)?;
-    let (mut container, streams) = build(config, confiner, failure_end)?;
+    let apart = config.users.as_ref().map(staging::stage).transpose();
+    let apart = apart.map_err(|error| format!("unable to prepare the container's volumes: {error}"))?;
+    let built = build(config, confiner, failure_end);
+    apart.map_or(Ok(()), Apart::leave).map_err(text)?;
+    let (mut container, streams) = built?;
     process::set_oom_score(own_score).map_err(text)?;
     if !cgroups::unified() {
         // The library has written rules of its own, which allow more.

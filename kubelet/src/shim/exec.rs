@@ -44,6 +44,8 @@ pub(super) struct Inside<'a> {
     pub(super) confiner: &'a Confiner,
     pub(super) cgroup: &'a str,
     pub(super) init: Pid,
+    /// The container's user by the host's number.
+    pub(super) owner: u32,
 }
 
 /// Starts `command` in a container. Without `tty`, `stdio` holds stdin, stdout and stderr.
@@ -144,7 +146,7 @@ fn helper(
 ) {
     let Some(process) = inside.spec.process() else { fail(line, 126, "the container has no process") };
     let joined = || -> io::Result<OwnedFd> {
-        streams(process, stdio, tty)?;
+        streams(inside.owner, stdio, tty)?;
         // Of the shim's own files none goes into the container.
         let line = fds::keep_only(line)?;
         if let Some(score) = process.oom_score_adj() {
@@ -209,7 +211,7 @@ fn run(
     fail(line, code, &message)
 }
 
-fn streams(process: &Process, stdio: &[OwnedFd], tty: bool) -> io::Result<()> {
+fn streams(owner: u32, stdio: &[OwnedFd], tty: bool) -> io::Result<()> {
     process::default_signals()?;
     nix::unistd::setsid()?;
     if tty {
@@ -217,7 +219,7 @@ fn streams(process: &Process, stdio: &[OwnedFd], tty: bool) -> io::Result<()> {
         return (0..3).try_for_each(|number| process::redirect(null.as_raw_fd(), number));
     }
     let pipes = stdio.iter().filter(|fd| fds::is_pipe(fd.as_fd()));
-    pipes.map(|fd| fds::give_to(fd.as_fd(), process.user().uid())).collect::<io::Result<Vec<()>>>()?;
+    pipes.map(|fd| fds::give_to(fd.as_fd(), owner)).collect::<io::Result<Vec<()>>>()?;
     stdio.iter().zip(0..3).try_for_each(|(fd, number)| process::redirect(fd.as_raw_fd(), number))
 }
 

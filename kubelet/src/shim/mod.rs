@@ -21,9 +21,11 @@ mod held;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod hostile;
 mod log;
+pub(crate) mod namespaces;
 pub(crate) mod pause;
 pub(crate) mod protocol;
 mod serve;
+mod staging;
 mod verify;
 
 /// Entry of `coracle shim <container directory>`: must run before the process has a second thread.
@@ -35,6 +37,9 @@ pub fn main(args: &[OsString]) -> i32 {
     let _ = nix::sys::prctl::set_name(c"coracle-shim");
     let result = match args {
         [flag, pod] if flag == "--pause" => pause::run(Path::new(pod)),
+        [flag, pod, wanted] if flag == "--namespaces" => {
+            namespaces::run(Path::new(pod), wanted.to_str().unwrap_or_default())
+        }
         [dir] => run(Path::new(dir)),
         _ => Err(io::Error::other("usage: shim <container directory>")),
     };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::confinement::Confinement;
-use crate::cri::Resources;
+use crate::cri::{IdRange, Resources};
 use crate::runtime::device_rules::Devices;
 
 /// `shim.json` in the container's directory.
@@ -19,8 +19,11 @@ pub(crate) struct ShimConfig {
     pub(crate) cgroup: String,
     /// Where the shim itself belongs: whoever ends the kubelet's cgroup must not end it.
     pub(crate) shim_cgroup: String,
-    /// The container's user: its own streams must be his, for programs open `/dev/stdout`.
+    /// The container's user by the host's number: its own streams must be his, for programs open `/dev/stdout`.
     pub(crate) uid: u32,
+    /// Where the pod has users of its own.
+    #[serde(default)]
+    pub(crate) users: Option<PodUsers>,
     pub(crate) confinement: Confinement,
     /// The directory of all logs, and the container's own log below it.
     pub(crate) log_root: PathBuf,
@@ -33,6 +36,26 @@ pub(crate) struct ShimConfig {
     pub(crate) tty: bool,
     pub(crate) stdin: bool,
     pub(crate) stdin_once: bool,
+}
+
+/// The users of a pod that has its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PodUsers {
+    /// The file of the user namespace.
+    pub(crate) namespace: PathBuf,
+    pub(crate) ids: IdRange,
+    pub(crate) staged: Vec<Staged>,
+}
+
+/// What the container is to have mounted, and where it stands ready for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Staged {
+    pub(crate) source: PathBuf,
+    pub(crate) at: PathBuf,
+    /// The owners of its files are shown as the pod's.
+    pub(crate) map: bool,
+    /// Also for who is root in the pod, with whatever capabilities.
+    pub(crate) readonly: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

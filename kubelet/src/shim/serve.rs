@@ -334,6 +334,7 @@ impl Shim {
                     confiner: &self.confiner,
                     cgroup: &self.config.cgroup,
                     init: self.init,
+                    owner: self.config.uid,
                 };
                 match exec::start(&inside, &command, &received, tty) {
                     Ok(starting) => connection.role = Role::Starting(starting),

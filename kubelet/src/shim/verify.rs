@@ -11,9 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use libcontainer::capabilities::CapabilityExt;
-use libcontainer::oci_spec::runtime::{Capabilities, LinuxIdMapping, LinuxNamespaceType, Spec};
+use libcontainer::oci_spec::runtime::{Capabilities, LinuxNamespaceType, Spec};
 
-use super::confinement::Confinement;
 use super::protocol::ShimConfig;
 use crate::beneath::{Dir, Links};
 use crate::runtime::{cgroups, limits};
@@ -55,7 +54,7 @@ struct Asked {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct AskedMount {
     path: PathBuf,
-    /// `ro`, `nosuid`, `nodev`, `noexec`, as far as asked for.
+    /// `ro`, `nosuid`, `nodev`, `noexec`, `idmapped`, as far as asked for.
     flags: Vec<String>,
     /// Everything below is read-only, too.
     all_readonly: bool,
@@ -89,7 +88,7 @@ struct SeenMount {
 
 /// A container's first process: everything. Empty: as asked. An error is a process that cannot be looked at.
 pub(super) fn first_process(config: &ShimConfig, spec: &Spec, pid: i32) -> io::Result<Vec<String>> {
-    let asked = Asked::of(spec, &config.confinement);
+    let asked = Asked::of(spec, config);
     let mut found = differences(&asked, &Seen::of(pid, &asked)?);
     let linux = spec.linux().as_ref();
     let namespaces = linux.and_then(|linux| linux.namespaces().as_ref()).map_or(&[][..], Vec::as_slice);
@@ -126,8 +125,7 @@ pub(super) fn further_process(
     init: i32,
     pid: i32,
 ) -> io::Result<Vec<String>> {
-    let asked =
-        Asked { mounts: vec![], masked: vec![], readonly: vec![], ..Asked::of(spec, &config.confinement) };
+    let asked = Asked { mounts: vec![], masked: vec![], readonly: vec![], ..Asked::of(spec, config) };
     let seen = Seen { mounts: vec![], ..Seen::of(pid, &asked)? };
     let mut found = differences(&Asked { readonly_root: false, ..asked }, &seen);
     for (_, name) in NAMESPACES {
@@ -152,16 +150,18 @@ fn namespace(pid: &str, name: &str) -> io::Result<u64> {
 // === impl Asked ===
 
 impl Asked {
-    fn of(spec: &Spec, confinement: &Confinement) -> Asked {
+    fn of(spec: &Spec, config: &ShimConfig) -> Asked {
+        let confinement = &config.confinement;
         let (process, linux) = (spec.process().as_ref(), spec.linux().as_ref());
         let user = process.map(|process| process.user().clone()).unwrap_or_default();
         let mut groups = user.additional_gids().clone().unwrap_or_default();
         groups.sort_unstable();
         groups.dedup();
         let capabilities = confinement.capabilities.clone().unwrap_or_default();
-        let map = |list: Option<&Vec<LinuxIdMapping>>| {
-            let row = |m: &LinuxIdMapping| [m.container_id(), m.host_id(), m.size()];
-            list.into_iter().flatten().map(row).collect()
+        let map = || config.users.iter().map(|users| [0, users.ids.first, users.ids.count]).collect();
+        let mapped = |mount: &libcontainer::oci_spec::runtime::Mount| {
+            let mut staged = config.users.iter().flat_map(|users| &users.staged);
+            staged.any(|one| one.map && mount.source().as_ref() == Some(&one.at))
         };
         let paths = |list: Option<&Vec<String>>| list.into_iter().flatten().map(PathBuf::from).collect();
         Asked {
@@ -175,12 +175,9 @@ impl Asked {
             no_new_privileges: confinement.no_new_privileges,
             label: process.and_then(|process| process.apparmor_profile().clone()),
             oom_score: process.and_then(libcontainer::oci_spec::runtime::Process::oom_score_adj),
-            id_maps: [
-                map(linux.and_then(|linux| linux.uid_mappings().as_ref())),
-                map(linux.and_then(|linux| linux.gid_mappings().as_ref())),
-            ],
+            id_maps: [map(), map()],
             readonly_root: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
-            mounts: spec.mounts().iter().flatten().map(AskedMount::of).collect(),
+            mounts: spec.mounts().iter().flatten().map(|one| AskedMount::of(one, mapped(one))).collect(),
             masked: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
             readonly: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
         }
@@ -201,7 +198,7 @@ fn bits(list: Option<&Capabilities>) -> u64 {
 }
 
 impl AskedMount {
-    fn of(mount: &libcontainer::oci_spec::runtime::Mount) -> AskedMount {
+    fn of(mount: &libcontainer::oci_spec::runtime::Mount, mapped: bool) -> AskedMount {
         let options = mount.options().iter().flatten();
         let flag = |option: &String| match option.as_str() {
             "ro" | "rro" => Some("ro".to_owned()),
@@ -210,7 +207,7 @@ impl AskedMount {
         };
         AskedMount {
             path: mount.destination().clone(),
-            flags: options.clone().filter_map(flag).collect(),
+            flags: options.clone().filter_map(flag).chain(mapped.then(|| "idmapped".to_owned())).collect(),
             all_readonly: options.clone().any(|option| option == "rro"),
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod bpf;
 pub mod disk_usage;
 pub mod fds;
+pub(crate) mod idmap;
 pub mod inotify;
 pub mod mounts;
 pub mod namespaces;

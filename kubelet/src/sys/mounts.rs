@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 
+use super::idmap;
 use crate::beneath::{Dir, Name};
 
 /// The layers' directories, held, and the option that names them. All options of a mount must fit into a page: it holds
@@ -36,6 +37,42 @@ pub fn overlay_readonly(source: &str, layers: &[PathBuf], target: &Path) -> io::
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some(source), target, Some("overlay"), flags, Some(options.as_str()))?;
     Ok(())
+}
+
+/// Layers whose files' owners are shown as a user namespace has them: each has a place below `scratch` for as long as
+/// this is held. An overlay of them may be held for longer.
+pub struct MappedLayers {
+    at: Vec<PathBuf>,
+}
+
+impl MappedLayers {
+    pub fn new(layers: &[PathBuf], user_namespace: &Path, scratch: &Path) -> io::Result<MappedLayers> {
+        let namespace = std::fs::File::open(user_namespace)?;
+        let mut mapped = MappedLayers { at: Vec::new() };
+        for (number, layer) in layers.iter().enumerate() {
+            let at = scratch.join(number.to_string());
+            std::fs::create_dir_all(&at)?;
+            let tree = idmap::detached(layer)?;
+            idmap::map_owners(&tree, namespace.as_fd())?;
+            idmap::attach(&tree, &at)?;
+            mapped.at.push(at);
+        }
+        Ok(mapped)
+    }
+
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.at
+    }
+}
+
+impl Drop for MappedLayers {
+    fn drop(&mut self) {
+        for at in &self.at {
+            if let Err(error) = unmount(at) {
+                tracing::warn!(%error, "a layer stays mounted at {}", at.display());
+            }
+        }
+    }
 }
 
 /// The sources of all overlays that are mounted.

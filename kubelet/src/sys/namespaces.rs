@@ -39,6 +39,28 @@ pub fn create(directory: &Path, kinds: &[&'static str], hostname: &str) -> io::R
     worker.join().map_err(|_| io::Error::other("the namespace thread panicked"))?
 }
 
+/// A mount namespace that this process, which must have one thread only, is in for a while: what is mounted in it is
+/// nobody else's, and goes with it.
+pub struct Apart {
+    home: File,
+}
+
+impl Apart {
+    /// Enters a copy of the mount namespace. What is unmounted at home goes from the copy, too.
+    pub fn enter() -> io::Result<Apart> {
+        use nix::mount::{MsFlags, mount};
+        let apart = Apart { home: File::open("/proc/self/ns/mnt")? };
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
+        Ok(apart)
+    }
+
+    /// Goes home.
+    pub fn leave(self) -> io::Result<()> {
+        Ok(nix::sched::setns(&self.home, CloneFlags::CLONE_NEWNS)?)
+    }
+}
+
 /// Starts a program as the first process of a new pid namespace.
 pub fn spawn_in_pid_namespace(mut command: std::process::Command) -> io::Result<std::process::Child> {
     let worker = std::thread::spawn(move || -> io::Result<std::process::Child> {

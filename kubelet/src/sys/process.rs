@@ -63,7 +63,19 @@ pub fn join_namespaces(pid: Pid) -> io::Result<()> {
         | if other_user { libc::CLONE_NEWUSER } else { 0 };
     // SAFETY: an open descriptor and flags.
     let result = unsafe { libc::setns(pidfd.as_raw_fd(), flags) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if other_user { become_root() } else { Ok(()) }
+}
+
+/// Makes this process the root of its user namespace: who has just entered one is nobody in it.
+pub fn become_root() -> io::Result<()> {
+    let (user, group) = (nix::unistd::Uid::from_raw(0), nix::unistd::Gid::from_raw(0));
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setresgid(group, group, group)?;
+    nix::unistd::setresuid(user, user, user)?;
+    Ok(())
 }
 
 /// All descriptors from 3 on are closed by the next execve.

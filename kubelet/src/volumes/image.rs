@@ -16,13 +16,15 @@ use crate::{
 /// What the message of a container begins with whose image volume cannot be mounted.
 pub(crate) const MOUNT_FAILED: &str = "ImageVolumeMountFailed";
 
-/// Mounts the image anew for a container: what its former attempt had may be another image.
+/// Mounts the image for a container, with the owners of its files as `users`, the file of the pod's user namespace, has
+/// them. It is mounted anew: what its former attempt had may be another image.
 pub(crate) async fn mount(
     images: &Images,
     id: &str,
     places: &Places,
     container: &str,
     volume: &str,
+    users: Option<PathBuf>,
 ) -> Result<PathBuf, String> {
     let mut layers = images.layers(id).ok_or_else(|| format!("image {id:?} is not on this node"))?;
     let (places, source) = (places.clone(), id.to_owned());
@@ -40,8 +42,11 @@ pub(crate) async fn mount(
             all.make_dirs(&empty, Links::Refused, 0o755)?;
             layers.resize(2, places.dir().join(&above).join(empty));
         }
+        let scratch = places.dir().join(&above).join(format!("{volume}.layers"));
+        let mapped = users.map(|users| mounts::MappedLayers::new(&layers, &users, &scratch)).transpose()?;
+        let layers = mapped.as_ref().map_or(&*layers, mounts::MappedLayers::paths);
         // The source tells which image is in use, also to a later run.
-        mounts::overlay_readonly(&source, &layers, &target)?;
+        mounts::overlay_readonly(&source, layers, &target)?;
         Ok(target)
     });
     mounted.await.map_err(|error| error.to_string())

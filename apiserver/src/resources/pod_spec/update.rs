@@ -230,4 +230,33 @@ mod tests {
             assert!(validate_pod_update(&pod, &pod).is_empty(), "an old pod goes on: {name}");
         }
     }
+
+    #[test]
+    fn a_pod_with_users_of_its_own_has_no_other_namespace_of_the_host() {
+        for (key, value, told) in [
+            ("hostNetwork", json!(true), "spec.hostNetwork"),
+            ("hostPID", json!(true), "spec.HostPID"),
+            ("hostIPC", json!(true), "spec.HostIPC"),
+            ("hostPID", json!(false), ""),
+            ("shareProcessNamespace", json!(true), ""),
+        ] {
+            for host_users in [json!(false), json!(true), json!(null)] {
+                let mut pod = pod(&json!(null));
+                pod.set(&["spec", "hostUsers"], host_users.clone());
+                pod.set(&["spec", key], value.clone());
+                let errors = format!("{:?}", super::super::validate_pod(&pod));
+                let refused = !told.is_empty() && host_users == json!(false);
+                let has = errors.contains(told) && errors.contains("when `hostUsers` is false");
+                assert_eq!(has, refused, "{key} {host_users}: {errors}");
+                assert!(validate_pod_update(&pod, &pod).is_empty(), "an old pod goes on: {key}");
+            }
+        }
+        let mut pod = pod(&json!(null));
+        pod.set(&["spec", "hostUsers"], json!(false));
+        let device =
+            json!([{"name": "c", "image": "i", "volumeDevices": [{"name": "v", "devicePath": "/d"}]}]);
+        pod.set(&["spec", "containers"], device);
+        let errors = format!("{:?}", super::super::validate_pod(&pod));
+        assert!(errors.contains("spec.containers[0].volumeDevices"), "{errors}");
+    }
 }

@@ -25,6 +25,7 @@ pub(in super::super) fn validate_pod(pod: &Object) -> Vec<FieldError> {
         errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
     }
     host_sysctls("spec", &spec, &mut errors);
+    own_users("spec", &spec, &mut errors);
     let gated = items(&spec, "schedulingGates").next().is_some();
     if gated && spec["nodeName"].as_str().is_some_and(|n| !n.is_empty()) {
         errors.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared");
@@ -95,6 +96,7 @@ pub(in super::super) fn job_template(at: &str, template: &Value, errors: &mut Er
     labels(&format!("{at}.labels"), template["metadata"].get("labels"), errors);
     pod_spec(&format!("{at}.spec"), &template["spec"], errors);
     host_sysctls(&format!("{at}.spec"), &template["spec"], errors);
+    own_users(&format!("{at}.spec"), &template["spec"], errors);
     if items(&template["spec"], "ephemeralContainers").next().is_some() {
         let at = format!("{at}.spec.ephemeralContainers");
         errors.forbidden(at, "ephemeral containers not allowed in pod template");
@@ -215,6 +217,26 @@ fn host_sysctls(at: &str, spec: &Value, errors: &mut Errors) {
         for (field, _) in shared.iter().filter(|(field, own)| *own && spec[*field] == true) {
             let at = format!("{at}.securityContext.sysctls[{i}].name");
             errors.invalid(at, name, format!("may not be specified when '{field}' is true"));
+        }
+    }
+}
+
+/// A pod with users of its own has no other namespace of the host. The names are as upstream tells them.
+fn own_users(at: &str, spec: &Value, errors: &mut Errors) {
+    const WHY: &str = "when `hostUsers` is false";
+    if spec["hostUsers"] != false {
+        return;
+    }
+    for (key, told) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if spec[key] == true {
+            errors.forbidden(format!("{at}.{told}"), WHY);
+        }
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (i, _) in
+            items(spec, list).enumerate().filter(|(_, c)| items(c, "volumeDevices").next().is_some())
+        {
+            errors.forbidden(format!("{at}.{list}[{i}].volumeDevices"), WHY);
         }
     }
 }

@@ -157,6 +157,7 @@ fn mounts_replace_the_default_ones_and_come_parents_first() {
         readonly,
         recursive_readonly,
         propagation,
+        mapped: false,
     };
     let oci = built(|spec, _, _| {
         spec.mounts = vec![
@@ -192,6 +193,7 @@ fn containers_see_their_own_groups_only() {
                     readonly: true,
                     recursive_readonly: false,
                     propagation: Propagation::None,
+                    mapped: false,
                 })
                 .into_iter()
                 .collect();
