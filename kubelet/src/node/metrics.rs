@@ -14,6 +14,7 @@ use crate::{
     eviction::evictions,
     pods::{
         node_context::NodeContext,
+        own_users::COUNTS,
         resources::{container_resources, cpu_shares},
         view::{find_container, name_of, namespace_of, spec_of, uid_of},
     },
@@ -46,6 +47,13 @@ pub(crate) fn kubelet(node: &NodeContext) -> String {
     let rows: Vec<_> = counts.iter().map(|(s, n)| (labels(&[("eviction_signal", s)]), n)).collect();
     let help = "Cumulative number of pod evictions by eviction signal";
     counted(&mut page, "kubelet_evictions", "counter", help, &rows);
+    let [begun, failed] = COUNTS.all();
+    let help = "Cumulative number of pods with user namespaces started. This metric will only be collected on Linux.";
+    let name = "kubelet_started_user_namespaced_pods_total";
+    page.family(name, "counter", help, std::iter::once(("", begun.to_string())));
+    let help = "Cumulative number of errors when starting pods with user namespaces. This metric will only be collected on Linux.";
+    let name = "kubelet_started_user_namespaced_pods_errors_total";
+    page.family(name, "counter", help, std::iter::once(("", failed.to_string())));
     let counts = panics();
     let rows: Vec<_> = counts.iter().map(|(task, n)| (labels(&[("task", task)]), n)).collect();
     let help = "Cumulative number of panics by the task that was begun anew after them";

@@ -8,6 +8,7 @@ use super::{
     hooks::{self, Hooked},
     launch::{LaunchInputs, launch},
     naming,
+    own_users::COUNTS,
     places::Places,
     plan::Action,
     recorder::container_of,
@@ -106,7 +107,13 @@ impl Worker {
                     let hook = stop.run_until_cancelled(hooks::post_start(&hooked)).await;
                     hook.unwrap_or(Ok(())).map(|()| launched)
                 }
-                Err(why) => Err(why),
+                Err(why) => {
+                    // One that has not begun because its pod shall end has not failed.
+                    if inputs.attempt == 0 && why.reason != "ContainerCreating" {
+                        COUNTS.fail(&inputs.pod);
+                    }
+                    Err(why)
+                }
             };
             Done::Launch { name, result }
         });

@@ -16,6 +16,7 @@ mod launch;
 mod lives;
 mod naming;
 pub(crate) mod node_context;
+pub(crate) mod own_users;
 mod ownership;
 pub(crate) mod places;
 mod plan;

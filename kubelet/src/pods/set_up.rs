@@ -14,6 +14,7 @@ use super::{
     env::PodFacts,
     naming,
     node_context::NodeContext,
+    own_users::{COUNTS, has_own},
     resources,
     view::{name_of, namespace_of, spec_of, uid_of},
 };
@@ -41,6 +42,24 @@ pub(super) fn facts(node: &NodeContext, pod: &Pod, ips: Vec<IpAddr>) -> PodFacts
 
 /// May be repeated: what is there stays. `stop` ends the wait for volumes only, never a step half done.
 pub(super) async fn set_up(
+    node: &Arc<NodeContext>,
+    pod: &Arc<Pod>,
+    wake: &Arc<Notify>,
+    tokens: &Tokens,
+    stop: &CancellationToken,
+) -> Result<(Vec<IpAddr>, Paths), String> {
+    let begins = node.runtime.users_of(uid_of(pod)).is_none();
+    if begins {
+        COUNTS.begin(pod);
+    }
+    let made = make(node, pod, wake, tokens, stop).await;
+    if begins && made.is_err() {
+        COUNTS.fail(pod);
+    }
+    made
+}
+
+async fn make(
     node: &Arc<NodeContext>,
     pod: &Arc<Pod>,
     wake: &Arc<Notify>,
@@ -144,7 +163,7 @@ fn sandbox(config: &Config, pod: &Pod) -> Result<SandboxSpec, String> {
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
         share_pid: spec.share_process_namespace == Some(true),
-        own_users: spec.host_users == Some(false),
+        own_users: has_own(pod),
         sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
         resources: Resources { pids_limit: config.pod_max_pids, ..resources::pod_resources(spec) },
         qos: resources::qos(spec),

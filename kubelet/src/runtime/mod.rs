@@ -125,10 +125,16 @@ impl Runtime {
             tracing::error!(%error, "cgroups cannot be managed");
             format!("cgroups cannot be managed: {error}")
         });
-        let program = Program::own().map_err(io_error("prepare the program of the shims"))?;
-        let ids = users::Ids::of_host();
+        let tried = config.clone();
+        let found_out = blocking(move || {
+            let (program, ids) = (Program::own()?, users::Ids::of_host());
+            let no_users = users::probe(&tried, &program, &ids).err();
+            Ok((program, ids, no_users))
+        });
+        let (program, ids, no_users) =
+            found_out.await.map_err(io_error("prepare the program of the shims"))?;
         let inner = Inner {
-            no_users: users::probe(&config, &program, &ids).err(),
+            no_users,
             ids,
             config,
             program,
