@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use crate::admission::{Chain, Plugin};
 use crate::authn::{Authenticator, Tokens};
 use crate::authz::Authorizer;
-use crate::pki::{Identity, Leaf, Pki, PkiError};
+use crate::pki::renewal::Renewed;
+use crate::pki::{ClientCertificate, Leaf, Pki, PkiError};
 
 /// Who signs service-account tokens, as tokens and discovery name it.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -32,9 +33,11 @@ pub struct Access {
     /// How connections to kubelets are made.
     pub node_client: Arc<rustls::ClientConfig>,
     /// What is shown to aggregated servers.
-    pub front_proxy: Identity,
+    pub front_proxy: Arc<ClientCertificate>,
     /// How `proxy` speaks TLS to pods: as upstream, whatever certificate they show.
     pub pod_client: Arc<rustls::ClientConfig>,
+    /// What is renewed while the server runs: the certificates that it shows as a client, and the authorities' own.
+    pub renewed: Vec<Arc<Renewed>>,
 }
 
 // === impl Options ===
@@ -49,14 +52,24 @@ impl Default for Options {
 
 impl Access {
     pub fn new(pki: Arc<Pki>, options: &Options, now: Timestamp) -> Result<Self, PkiError> {
-        let identity = pki.issue(&Leaf::kubelet_client(), now)?;
+        let [kubelet_client, front_proxy] =
+            [Leaf::kubelet_client(), Leaf::front_proxy_client()].map(|leaf| {
+                let certificate = ClientCertificate::new(&pki.issue(&leaf, now)?)?;
+                let renewed = pki.renewed(leaf, vec![certificate.clone()])?;
+                Ok::<_, PkiError>((certificate, renewed))
+            });
+        let ((kubelet_client, first), (front_proxy, second)) = (kubelet_client?, front_proxy?);
+        let mut renewed = pki.renewed_authorities()?;
+        renewed.extend([first, second]);
         Ok(Access {
-            node_client: crate::pki::node_client(&pki, &identity)?,
+            node_client: crate::pki::node_client(&pki, kubelet_client)?,
             pod_client: crate::pki::unverified_client()?,
-            front_proxy: pki.issue(&Leaf::front_proxy_client(), now)?,
+            front_proxy,
+            renewed,
             authn: Authenticator::new(
                 Tokens::new(pki.signing_key(), ISSUER),
                 crate::pki::front_proxy_verifier(&pki)?,
+                pki.clock(),
                 options.anonymous,
             ),
             authz: Authorizer::default(),

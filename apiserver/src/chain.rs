@@ -141,7 +141,7 @@ async fn answer(
     request: Request<Body>,
     flow: &mut Option<Flow>,
 ) -> Result<Response<Body>> {
-    let now = Timestamp::now();
+    let now = server.access.pki.clock().now();
     let user = authenticate(server, caller, request.headers(), now)?;
     let user = impersonate(server, user, info, request.headers())?;
     let flow = &*flow.insert(server.flows.classify(&**server, &user, info));
@@ -230,7 +230,12 @@ fn time_limit(server: &Server, info: &RequestInfo) -> Result<Duration> {
 fn authenticate(server: &Server, caller: Caller, headers: &HeaderMap, now: Timestamp) -> Result<Arc<User>> {
     match caller {
         Caller::Known(user) => Ok(user),
-        Caller::Network(peer) => server.access.authn.authenticate(server, &peer, headers, now),
+        Caller::Network(peer) => {
+            if let Peer::Named { not_after, .. } | Peer::FrontProxy { not_after } = &peer {
+                server.metrics.authenticated_until(not_after - now.as_second());
+            }
+            server.access.authn.authenticate(server, &peer, headers, now)
+        }
     }
 }
 
@@ -339,6 +344,7 @@ fn metrics_text(server: &Server) -> Response<Body> {
         (if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }, count)
     });
     server.flows.show(server, &server.metrics);
+    server.metrics.show_certificates(&server.access.pki.renewals());
     let text = server.metrics.text(server.store.revision(), objects);
     answer::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
 }

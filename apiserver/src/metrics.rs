@@ -1,6 +1,6 @@
 //! `/metrics`: what dashboards for upstream's API server read first, under upstream's names.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::pki::Renewals;
 
 /// What a finished request is counted under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,8 +89,41 @@ pub struct Metrics {
     objects: Family<ResourceLabels, Gauge>,
     revision: Gauge,
     watchers: Gauge,
+    /// What is left of the client certificates that requests come with.
+    client_certificates: Histogram,
+    certificates: Certificates,
     pub flows: Flows,
 }
+
+/// The numbers of the cluster's own certificates.
+#[derive(Default)]
+struct Certificates {
+    ends: Family<CertificateLabels, Gauge>,
+    errors: Family<CertificateLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    certificate: String,
+}
+
+/// Upstream's buckets of what is left of a client's certificate, in seconds: from half an hour to a year.
+const LEFT: [f64; 14] = [
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
 
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
@@ -138,10 +173,39 @@ impl Default for Metrics {
             watchers.clone(),
         );
         registry.register("coracle_store_revision", "The newest revision", revision.clone());
+        let client_certificates = Histogram::new(LEFT);
+        registry.register(
+            "apiserver_client_certificate_expiration_seconds",
+            "Distribution of the remaining lifetime on the certificate used to authenticate a request",
+            client_certificates.clone(),
+        );
+        let certificates = Certificates::default();
+        registry.register(
+            "coracle_certificate_expiration_timestamp_seconds",
+            "When a certificate of the cluster ends",
+            certificates.ends.clone(),
+        );
+        registry.register(
+            "coracle_certificate_renew_errors",
+            "Renewals of a certificate that failed since the start",
+            certificates.errors.clone(),
+        );
         let counted = Mutex::default();
         let flows = Flows::default();
         flows.register(registry.sub_registry_with_prefix("apiserver_flowcontrol"));
-        Metrics { registry, counted, requests, durations, inflight, objects, revision, watchers, flows }
+        Metrics {
+            registry,
+            counted,
+            requests,
+            durations,
+            inflight,
+            objects,
+            revision,
+            watchers,
+            client_certificates,
+            certificates,
+            flows,
+        }
     }
 }
 
@@ -243,6 +307,21 @@ impl Metrics {
     pub fn inflight(&self, mutating: bool) -> Gauge {
         let request_kind = if mutating { "mutating" } else { "readOnly" };
         self.inflight.get_or_create(&InflightLabels { request_kind }).clone()
+    }
+
+    /// A request came with a client certificate that has so many seconds left.
+    pub fn authenticated_until(&self, seconds: i64) {
+        #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+        self.client_certificates.observe(seconds as f64);
+    }
+
+    /// Shows when each certificate of the cluster ends.
+    pub fn show_certificates(&self, renewals: &BTreeMap<String, Renewals>) {
+        for (name, Renewals { not_after, errors }) in renewals {
+            let labels = CertificateLabels { certificate: name.clone() };
+            self.certificates.ends.get_or_create(&labels).set(*not_after);
+            self.certificates.errors.get_or_create(&labels).set(i64::try_from(*errors).unwrap_or(i64::MAX));
+        }
     }
 
     /// The gauge of requests that last.

@@ -56,10 +56,11 @@ impl FurtherNode {
             .args(["kubeconfig", "--node", &self.name, "--node-ip", &self.machine.ip])
             .args(["--server", &format!("https://{NODE_IP}:{api_server_port}"), "--data-dir"])
             .arg(cluster)
+            .arg("--output")
+            .arg(&kubeconfig)
             .output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "coracle kubeconfig --node {}: {said}", self.name);
-        std::fs::write(&kubeconfig, output.stdout)?;
         let mut command = self.coracle(&["kubelet", "--node-name", &self.name]);
         command.args(["--node-ip", &self.machine.ip, "--kubeconfig"]).arg(kubeconfig);
         command.args(ON_ANY_DISK).args(&self.flags);

@@ -56,6 +56,9 @@ pub struct Config {
     pub controllers: Vec<String>,
     /// Signs the certificate requests of the `kubernetes.io` signers; nobody does without it.
     pub signing: Option<Signing>,
+    /// Under which names and addresses the administrator lets a node serve; requests for serving certificates are approved
+    /// for these, and for none without it. May block.
+    pub names_of_node: Option<NamesOfNode>,
     /// Signs the tokens of ServiceAccounts' Secrets; none are made without it.
     pub sign_token: Option<SignToken>,
     /// PEM bundle published as `kube-root-ca.crt` in every namespace; the publisher rests without it.
@@ -76,6 +79,9 @@ pub struct Signing {
 /// Signs the claims of a token that has no end; `None` where that fails.
 pub type SignToken = Arc<dyn Fn(&serde_json::Value) -> Option<String> + Send + Sync>;
 
+/// The names and addresses of a node, as text.
+pub type NamesOfNode = Arc<dyn Fn(&str) -> Vec<String> + Send + Sync>;
+
 /// Makes the client of an account: the ServiceAccount of this name in `kube-system`.
 pub type ClientOf = Arc<dyn Fn(&str) -> kube::Client + Send + Sync>;
 
@@ -95,6 +101,7 @@ impl Config {
             accounts: None,
             controllers: vec!["*".to_owned()],
             signing: None,
+            names_of_node: None,
             sign_token: None,
             root_ca: None,
             cluster_cidr: None,

@@ -119,6 +119,10 @@ pub struct Kubeconfig {
     #[arg(long, value_name = "IP", requires = "node")]
     pub node_ip: Option<IpAddr>,
 
+    /// Write it to this file, which only its owner can read, instead of printing it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
     /// Where that machine reaches the API server [default: https://, this machine's address and the port of `up`]
     #[arg(long, value_name = "URL", requires = "node")]
     pub server: Option<String>,

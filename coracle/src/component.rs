@@ -64,7 +64,7 @@ fn sign_token(file: &Path) -> Result<coracle_controllers::SignToken> {
 }
 
 async fn client(options: &ClientOptions, program: &str) -> Result<Client> {
-    connect(kubeconfig(&options.kubeconfig)?, None, program).await
+    Ok(Client::try_from(configured(kubeconfig(&options.kubeconfig)?, None, program).await?)?)
 }
 
 pub(crate) fn kubeconfig(file: &Path) -> Result<Kubeconfig> {
@@ -72,15 +72,19 @@ pub(crate) fn kubeconfig(file: &Path) -> Result<Kubeconfig> {
     Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))
 }
 
-/// A client of the context that is named, or of the one in use. The program's name is the owner of the fields it writes.
-pub(crate) async fn connect(kubeconfig: Kubeconfig, context: Option<&str>, program: &str) -> Result<Client> {
+/// How to reach the API server of the context that is named, or of the one in use. The program's name is the owner of the fields it writes.
+pub(crate) async fn configured(
+    kubeconfig: Kubeconfig,
+    context: Option<&str>,
+    program: &str,
+) -> Result<Config> {
     // A second installation is refused, and means that the first one is in place.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
     let agent = HeaderValue::from_str(&format!("{program}/{}", crate::VERSION))?;
     config.headers.push((USER_AGENT, agent));
-    Ok(Client::try_from(config)?)
+    Ok(config)
 }
 
 pub(crate) fn read(file: &Path) -> Result<String> {

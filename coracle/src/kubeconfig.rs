@@ -1,10 +1,10 @@
-//! `coracle kubeconfig`: the administrator's kubeconfig, or that of a further node, on standard output.
+//! `coracle kubeconfig`: the administrator's kubeconfig, or that of a further node, on standard output or in a file.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use coracle_apiserver::pki::{self, ClusterEntry, Leaf, Pki};
 use http::Uri;
 use jiff::Timestamp;
@@ -34,20 +34,32 @@ pub fn print(options: &Kubeconfig) -> Result<()> {
         }
         _ => text,
     };
-    std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")
+    match &options.output {
+        Some(file) => Ok(pki::write_private(file, &text)?),
+        None => std::io::stdout().write_all(text.as_bytes()).context("writing to standard output"),
+    }
 }
 
-/// Everything one further node needs to know: who it is, where the cluster is, and which ranges it has.
+/// Everything one further node needs to know, with new keys each time, of which none is kept here: who it is, where the cluster is, and which ranges it has.
 fn of_node(layout: &Layout, node: &str, ip: IpAddr, server: &str) -> Result<String> {
+    ensure!(is_node_name(node), "--node {node}: a node is named by lower-case letters, digits, '-' and '.'");
     let now = Timestamp::now();
     let pki = Pki::open(&layout.pki(), now).context("certificates")?;
     let facts = ClusterFacts::of(layout)?.context("the cluster has not been up yet")?;
     let extension = Some((FACTS, serde_json::to_value(&facts)?));
     let [kubelet, proxy, serving] =
         [Leaf::node(node), Leaf::node_proxy(node), Leaf::kubelet_server(node, &[ip])]
-            .map(|leaf| pki.issue(&leaf, now));
-    let cluster = ClusterEntry { name: "coracle", server, ca: pki.ca(), extension };
+            .map(|leaf| pki.issue_elsewhere(&leaf, now));
+    let ca = pki.ca();
+    let cluster = ClusterEntry { name: "coracle", server, ca: &ca, extension };
     Ok(pki::kubeconfig(&cluster, &[(KUBELET, &kubelet?), (PROXY, &proxy?), (SERVING, &serving?)]))
+}
+
+/// Upstream's rule for names of Nodes, as far as file names are concerned.
+fn is_node_name(name: &str) -> bool {
+    let part = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.ends_with('-');
+    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    name.len() <= 253 && name.chars().all(known) && name.split('.').all(part)
 }
 
 /// The administrator's URL, with an address that others can reach.
@@ -61,4 +73,54 @@ fn server(admin: &Path) -> Result<String> {
         _ => preflight::node_ip().context("give the API server's URL with --server")?,
     };
     Ok(format!("https://{}", SocketAddr::new(ip, url.port_u16().unwrap_or(443))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use coracle_apiserver::pki::KubeconfigFile;
+
+    use super::*;
+    use crate::cli::DataDir;
+
+    #[test]
+    fn each_further_node_gets_keys_of_its_own_that_are_kept_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { data: dir.path().to_owned(), run: dir.path().join("run") };
+        let facts = r#"{"service_cidr":"10.96.0.0/16","cluster_cidr":"10.244.0.0/16","cluster_dns":"10.96.0.10",
+            "cluster_domain":"cluster.local"}"#;
+        std::fs::write(dir.path().join("cluster.json"), facts).unwrap();
+        let pki = Pki::open(&layout.pki(), Timestamp::now()).unwrap();
+        let (ca, admin) = (pki.ca(), pki.issue(&Leaf::admin(), Timestamp::now()).unwrap());
+        let cluster =
+            ClusterEntry { name: "coracle", server: "https://192.0.2.1:6443", ca: &ca, extension: None };
+        std::fs::write(layout.kubeconfig(), pki::kubeconfig(&cluster, &[("coracle", &admin)])).unwrap();
+        let made = |node: &str, file: &str| {
+            let output = dir.path().join(file);
+            print(&Kubeconfig {
+                data: DataDir { data_dir: Some(dir.path().to_owned()) },
+                node: Some(node.to_owned()),
+                node_ip: Some("192.0.2.2".parse().unwrap()),
+                output: Some(output.clone()),
+                server: None,
+            })?;
+            assert_eq!(std::fs::metadata(&output).unwrap().permissions().mode() & 0o7777, 0o600);
+            let file = KubeconfigFile::new(&output);
+            anyhow::Ok([KUBELET, PROXY, SERVING].map(|user| file.identity(user).unwrap()))
+        };
+        let (first, second) = (made("b", "first").unwrap(), made("b", "second").unwrap());
+        for (one, other) in first.iter().zip(&second) {
+            assert!(one.is_whole() && one.key != other.key);
+        }
+        assert_eq!(pki.names_given_to("b"), ["192.0.2.2", "b"]);
+        assert!(pki.names_given_to("c").is_empty());
+        for entry in std::fs::read_dir(layout.pki()).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            assert!(!first.iter().chain(&second).any(|one| text.contains(one.key.as_str())));
+        }
+        for bad in ["../b", "B", "", "b/c", "-b", "b."] {
+            assert!(made(bad, "bad").is_err(), "{bad:?}");
+        }
+    }
 }

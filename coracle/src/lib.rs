@@ -1,5 +1,6 @@
 //! The program: command line, composition of the components, and a library entry for tests.
 
+pub mod admin;
 pub mod cli;
 pub mod cluster_facts;
 pub mod component;
@@ -13,6 +14,7 @@ mod node;
 mod place;
 pub mod preflight;
 pub mod progress;
+pub mod rotation;
 mod shutdown;
 pub mod testing;
 pub mod up;

@@ -9,25 +9,29 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use coracle_api::names;
 use coracle_apiserver::Running;
-use coracle_apiserver::pki::{Leaf, Pki};
+use coracle_apiserver::pki::clock::SystemClock;
+use coracle_apiserver::pki::renewal::{self, Renewed, Uses};
+use coracle_apiserver::pki::{Identity, KubeconfigFile, Leaf, Pki, ServingCertificate, Validity};
+use coracle_kubelet::certificates::Certificates;
 use coracle_kubelet::images::{GarbagePolicy, VerificationPolicy};
 use coracle_kubelet::{EvictionFlags, Serving};
 use futures::TryStreamExt;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
-use kube::config::{AuthInfo, Cluster, Kubeconfig};
+use kube::config::{Cluster, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use rustls::server::ResolvesServerCert;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Eviction, ImagePolicy, Kubelet, Verification};
 use crate::cluster_facts::ClusterFacts;
-use crate::component::{self, connect, read};
+use crate::component::{self, configured, read};
 use crate::kubeconfig::{FACTS, PROXY, SERVING};
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::up::in_process;
+use crate::rotation::{self, LiveClient, Wanted};
+use crate::up::{in_process, keep_valid};
 use crate::{flags, shutdown};
 
 /// How long a node may take to be ready before the user is told and the start goes on.
@@ -45,12 +49,15 @@ pub(crate) async fn start(
     let client = in_process(running, "kubelet", &user, &[names::GROUP_NODES]);
     let proxy_client = in_process(running, "kube-proxy", names::USER_KUBE_PROXY, &[]);
     let ips = [place.node_ip];
-    let serving = pki.issue(&Leaf::kubelet_server(&place.node_name, &ips), Timestamp::now())?;
-    let certificate = Some((serving.certificate, serving.key));
+    let leaf = Leaf::kubelet_server(&place.node_name, &ips);
+    let certificate = ServingCertificate::new(&pki.issue(&leaf, pki.clock().now())?)?;
     let config = coracle_kubelet::Config {
         proxy_client,
-        ..config(place, client.clone(), certificate, pki.ca().to_owned())?
+        ..config(place, client.clone(), Some(certificate.clone()), pki.ca())?
     };
+    let told = Arc::new(ServingTold(config.certificates.clone()));
+    let serving = pki.renewed(leaf, vec![certificate, told])?;
+    keep_valid(parts, pki, vec![serving], stop);
     let token = stop.child_token();
     parts.spawn(async move { coracle_kubelet::run(config, token).await.context("node") });
     match tokio::time::timeout(READY_WITHIN, ready(client, &place.node_name)).await {
@@ -69,6 +76,7 @@ pub(crate) async fn start(
 pub(crate) async fn alone(mut options: Kubelet) -> Result<()> {
     let stop = shutdown::on_signal()?;
     let progress = Progress::begin();
+    let file = options.client.kubeconfig.clone();
     let given = Given::of(&options)?;
     if let Some(facts) = &given.facts {
         facts.tell(&mut options.node);
@@ -77,12 +85,16 @@ pub(crate) async fn alone(mut options: Kubelet) -> Result<()> {
     place.layout.open()?;
     let _held = place.layout.hold()?;
     place.facts.keep(&place.layout)?;
-    let client = given.client().await?;
+    let certificates = Arc::new(Certificates::default());
+    let joined = given.join(&place.node_name, &file, &certificates).await?;
+    let client = joined.client;
     let config = coracle_kubelet::Config {
-        proxy_client: given.proxy_client().await?,
-        ..config(&place, client.clone(), given.serving, given.client_ca)?
+        proxy_client: joined.proxy_client,
+        certificates,
+        ..config(&place, client.clone(), joined.serving, given.client_ca)?
     };
-    let file = options.client.kubeconfig.display();
+    let renewing = renewal::run(joined.renewed, Arc::new(SystemClock), stop.child_token());
+    let file = file.display();
     progress.step(format_args!("node {} works for the API server of {file}", place.node_name));
     let announce = async {
         if ready(client, &place.node_name).await.is_ok() {
@@ -93,6 +105,18 @@ pub(crate) async fn alone(mut options: Kubelet) -> Result<()> {
     tokio::select! {
         ended = coracle_kubelet::run(config, stop) => ended.context("node"),
         () = announce => Ok(()),
+        // Ends when it is told to, as the kubelet does, which has more to end.
+        () = async { renewing.await; std::future::pending().await } => Ok(()),
+    }
+}
+
+/// Notes in the node's metrics which certificate it shows.
+struct ServingTold(Arc<Certificates>);
+
+impl Uses for ServingTold {
+    fn take(&self, identity: &Identity) -> Result<()> {
+        self.0.serving.ends(Validity::of(&identity.certificate)?.not_after.as_second());
+        Ok(())
     }
 }
 
@@ -101,8 +125,15 @@ pub(crate) async fn alone(mut options: Kubelet) -> Result<()> {
 struct Given {
     kubeconfig: Kubeconfig,
     facts: Option<ClusterFacts>,
-    serving: Option<(String, String)>,
     client_ca: String,
+}
+
+/// The node's clients and what it serves with, all of which change when they are renewed.
+struct Joined {
+    client: Client,
+    proxy_client: Client,
+    serving: Option<Arc<ServingCertificate>>,
+    renewed: Vec<Arc<Renewed>>,
 }
 
 // === impl Given ===
@@ -120,29 +151,45 @@ impl Given {
             (None, Some(Cluster { certificate_authority: Some(file), .. })) => read(Path::new(file))?,
             (None, _) => bail!("the kubeconfig names no CA: give one with --client-ca"),
         };
-        let serving = kubeconfig.auth_infos.iter().find(|user| user.name == SERVING);
-        let serving = serving.and_then(|user| user.auth_info.as_ref()).map(pair).transpose()?;
-        Ok(Given { facts, serving, client_ca, kubeconfig })
+        rotation::close(&options.client.kubeconfig);
+        Ok(Given { facts, client_ca, kubeconfig })
     }
 
-    async fn client(&self) -> Result<Client> {
-        connect(self.kubeconfig.clone(), None, "kubelet").await
-    }
-
-    async fn proxy_client(&self) -> Result<Client> {
+    /// The clients of this node, and the certificates of it that are renewed from now on: those that the file holds, and
+    /// that a node can ask for.
+    async fn join(&self, node: &str, file: &Path, told: &Arc<Certificates>) -> Result<Joined> {
         let proxy = self.kubeconfig.contexts.iter().any(|c| c.name == PROXY).then_some(PROXY);
-        connect(self.kubeconfig.clone(), proxy, "kube-proxy").await
+        let kubelet = LiveClient::new(configured(self.kubeconfig.clone(), None, "kubelet").await?)?;
+        let proxy_client = LiveClient::new(configured(self.kubeconfig.clone(), proxy, "kube-proxy").await?)?;
+        let file = Arc::new(KubeconfigFile::new(file));
+        let serving = file.identity(SERVING).map(|own| ServingCertificate::new(&own)).transpose()?;
+        let mut renewed = vec![];
+        if let Some(user) = self.user_in_use() {
+            let users: Vec<Arc<dyn Uses>> = match proxy {
+                Some(_) => vec![kubelet.clone()],
+                None => vec![kubelet.clone(), proxy_client.clone()],
+            };
+            let wanted = Wanted::kubelet(user, node);
+            renewed.extend(rotation::renewed(&file, wanted, kubelet.client(), told, users)?);
+        }
+        if proxy.is_some() {
+            let wanted = Wanted::proxy(PROXY);
+            let users: Vec<Arc<dyn Uses>> = vec![proxy_client.clone()];
+            renewed.extend(rotation::renewed(&file, wanted, proxy_client.client(), told, users)?);
+        }
+        if let Some(serving) = &serving {
+            let wanted = Wanted::serving(SERVING, node);
+            let users: Vec<Arc<dyn Uses>> = vec![serving.clone()];
+            renewed.extend(rotation::renewed(&file, wanted, kubelet.client(), told, users)?);
+        }
+        Ok(Joined { client: kubelet.client(), proxy_client: proxy_client.client(), serving, renewed })
     }
-}
 
-/// Certificate and key of a user, PEM.
-fn pair(user: &AuthInfo) -> Result<(String, String)> {
-    // The key's type hides what it holds from all but its own serializer.
-    let user = serde_json::to_value(user)?;
-    let [certificate, key] = ["client-certificate-data", "client-key-data"].map(|field| {
-        decoded(user[field].as_str().with_context(|| format!("user {SERVING} has no {field}"))?)
-    });
-    Ok((certificate?, key?))
+    fn user_in_use(&self) -> Option<&str> {
+        let current = self.kubeconfig.current_context.as_deref()?;
+        let context = self.kubeconfig.contexts.iter().find(|c| c.name == current)?;
+        context.context.as_ref()?.user.as_deref()
+    }
 }
 
 fn decoded(data: &str) -> Result<String> {
@@ -153,7 +200,7 @@ fn decoded(data: &str) -> Result<String> {
 fn config(
     place: &Place,
     client: Client,
-    certificate: Option<(String, String)>,
+    certificate: Option<Arc<ServingCertificate>>,
     client_ca: String,
 ) -> Result<coracle_kubelet::Config> {
     let Place { layout, node_name, node_ip, facts, options } = place;
@@ -170,9 +217,10 @@ fn config(
         serving: Serving {
             port: options.kubelet_port,
             listen: options.bind_address,
-            certificate,
+            certificate: certificate.map(|certificate| certificate as Arc<dyn ResolvesServerCert>),
             client_ca: Some(client_ca),
             idle_timeout: options.streaming_connection_idle_timeout,
+            ..Serving::default()
         },
         eviction: flags::eviction(options)?,
         images_dir: layout.images(),

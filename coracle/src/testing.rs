@@ -2,12 +2,13 @@
 //!
 //! Authentication is what it is in production; the client given out is the cluster's administrator.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use coracle_api::names;
-use coracle_apiserver::pki::Pki;
-use coracle_apiserver::{Config, Running, Server};
+use coracle_apiserver::pki::{self, Leaf, Pki, ServingCertificate};
+use coracle_apiserver::{Config, Listen, Running, Server};
 use jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -24,14 +25,30 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// The API server with scheduler and controllers.
     pub async fn start() -> Result<Self> {
+        Self::of(Arc::new(Pki::ephemeral(Timestamp::now())?), None).await
+    }
+
+    /// The same with a listener, and with certificates that are there already.
+    pub async fn start_on(pki: Arc<Pki>, addr: SocketAddr) -> Result<Self> {
+        let leaf = Leaf::api_server("localhost", &[addr.ip()], names::CLUSTER_DOMAIN);
+        let certificate = ServingCertificate::new(&pki.issue(&leaf, Timestamp::now())?)?;
+        let listen = Listen { addr, tls: pki::server_config(&pki, certificate)? };
+        Self::of(pki, Some(listen)).await
+    }
+
+    async fn of(pki: Arc<Pki>, listen: Option<Listen>) -> Result<Self> {
         let stop = CancellationToken::new();
-        let pki = Arc::new(Pki::ephemeral(Timestamp::now())?);
         let controllers = Controllers::trusted(&pki);
-        let config = Config { pki: Some(pki), ..Config::default() };
+        let config = Config { pki: Some(pki), listen, ..Config::default() };
         let running = Server::start(config, CancellationToken::new()).await.context("API server")?;
         let mut loops = tokio::task::JoinSet::new();
         start_loops(&mut loops, &running, "testing", controllers, &[], &stop);
         Ok(ControlPlane { running, stop, loops })
+    }
+
+    /// Where it listens, if it does.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.running.addr
     }
 
     /// A client with the rights of `system:masters`, in process. It does not say what program it is.

@@ -1,7 +1,6 @@
 //! `coracle up`: everything on this machine, in the foreground, step by step.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use coracle_api::{Cidr, names};
 use coracle_apiserver::authn::User;
 use coracle_apiserver::bootstrap::service_address;
-use coracle_apiserver::pki::{self, ClusterEntry, Leaf, Pki, ServingCertificate};
+use coracle_apiserver::pki::renewal::{self, Renewed};
+use coracle_apiserver::pki::{self, Leaf, Pki, ServingCertificate};
 use coracle_apiserver::{Listen, Running, Server};
 use coracle_kubelet::tasks::supervised;
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Part, Up};
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::{flags, node, preflight, shutdown};
+use crate::{admin, flags, node, preflight, shutdown};
 
 /// Everything decided before the first step: what the user asked for, with the gaps filled in and checked.
 pub(crate) struct Plan {
@@ -38,9 +38,10 @@ pub async fn run(options: Up) -> Result<()> {
     let progress = Progress::begin();
     let stop = shutdown::on_signal()?;
     let plan = Plan::of(options)?;
-    let (pki, running) = control_plane(&plan, &progress).await?;
+    let (pki, running, renewed) = control_plane(&plan, &progress).await?;
 
     let mut parts: JoinSet<Result<()>> = JoinSet::new();
+    keep_valid(&mut parts, &pki, renewed, &stop);
     let without = &plan.options.without;
     let controllers = Controllers {
         cluster_cidr: Some(plan.place.facts.cluster_cidr.parse()?),
@@ -71,14 +72,30 @@ pub(crate) async fn control_plane_without_loops(mut options: Up) -> Result<()> {
     let progress = Progress::begin();
     let stop = shutdown::on_signal()?;
     let plan = Plan::of(options)?;
-    let (_, running) = control_plane(&plan, &progress).await?;
+    let (pki, running, renewed) = control_plane(&plan, &progress).await?;
+    let mut parts = JoinSet::new();
+    keep_valid(&mut parts, &pki, renewed, &stop);
     advise(&plan, &progress);
     stop.cancelled().await;
-    finish(JoinSet::new(), running).await;
+    finish(parts, running).await;
     Ok(())
 }
 
-async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Running)> {
+/// Renews certificates until the end.
+pub(crate) fn keep_valid(
+    parts: &mut JoinSet<Result<()>>,
+    pki: &Pki,
+    renewed: Vec<Arc<Renewed>>,
+    stop: &CancellationToken,
+) {
+    let (clock, token) = (pki.clock(), stop.child_token());
+    parts.spawn(async move {
+        renewal::run(renewed, clock, token).await;
+        Ok(())
+    });
+}
+
+async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Running, Vec<Arc<Renewed>>)> {
     let Place { layout, node_name, node_ip, facts, options } = &plan.place;
     let known = layout.open()?;
     facts.keep(layout)?;
@@ -87,8 +104,9 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
 
     let now = Timestamp::now();
     let pki = Arc::new(Pki::open(&layout.pki(), now).context("certificates")?);
-    let kubeconfig = write_kubeconfig(plan, &pki, now)?;
-    progress.step(format_args!("certificates ready, kubeconfig {}", kubeconfig.display()));
+    let (own, wanted) = (layout.kubeconfig(), plan.options.kubeconfig.as_deref());
+    let kubeconfig = admin::kubeconfig(&pki, &plan.server_url(), &own, wanted)?;
+    progress.step(format_args!("certificates ready, kubeconfig {}", wanted.unwrap_or(&own).display()));
 
     let mut addresses = plan.options.tls_san.clone();
     addresses.extend([*node_ip, options.bind_address, IpAddr::V4(service_address(plan.service_cidr))]);
@@ -99,7 +117,7 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
         pki: Some(pki.clone()),
         listen: Some(Listen {
             addr: SocketAddr::new(options.bind_address, plan.options.port),
-            tls: pki::server_config(&pki, certificate)?,
+            tls: pki::server_config(&pki, certificate.clone())?,
         }),
         service_cidr: plan.service_cidr,
         advertise: SocketAddr::new(*node_ip, plan.options.port),
@@ -113,21 +131,8 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
         "API server ready on {}",
         running.addr.context("the API server has no listener")?
     ));
-    Ok((pki, running))
-}
-
-/// The administrator's kubeconfig, in the data directory and where else the user wants it.
-fn write_kubeconfig(plan: &Plan, pki: &Pki, now: Timestamp) -> Result<PathBuf> {
-    let admin = pki.issue(&Leaf::admin(), now)?;
-    let (name, server) = ("coracle", plan.server_url());
-    let cluster = ClusterEntry { name, server: &server, ca: pki.ca(), extension: None };
-    let text = pki::kubeconfig(&cluster, &[(name, &admin)]);
-    let file = plan.options.kubeconfig.clone().unwrap_or_else(|| plan.place.layout.kubeconfig());
-    pki::write_private(&plan.place.layout.kubeconfig(), &text)?;
-    if file != plan.place.layout.kubeconfig() {
-        pki::write_private(&file, &text)?;
-    }
-    Ok(file)
+    let serving = pki.renewed(leaf, vec![certificate])?;
+    Ok((pki, running, vec![kubeconfig, serving]))
 }
 
 /// What the controllers are told of the cluster.
@@ -135,6 +140,7 @@ fn write_kubeconfig(plan: &Plan, pki: &Pki, now: Timestamp) -> Result<PathBuf> {
 pub(crate) struct Controllers {
     pub root_ca: Option<String>,
     pub signing: Option<coracle_controllers::Signing>,
+    pub names_of_node: Option<coracle_controllers::NamesOfNode>,
     pub sign_token: Option<coracle_controllers::SignToken>,
     pub cluster_cidr: Option<Cidr>,
     pub service_cidr: Option<Cidr>,
@@ -142,14 +148,15 @@ pub(crate) struct Controllers {
 
 impl Controllers {
     /// With what the cluster's authorities hold: what to trust, and what to sign with.
-    pub(crate) fn trusted(pki: &Pki) -> Self {
-        let (authority, key) = (pki.cluster_authority(), pki.signing_key());
+    pub(crate) fn trusted(pki: &Arc<Pki>) -> Self {
+        let (authority, key, given) = (pki.cluster_authority(), pki.signing_key(), pki.clone());
         Controllers {
-            root_ca: Some(pki.ca().to_owned()),
+            root_ca: Some(pki.ca()),
             signing: Some(coracle_controllers::Signing {
-                certificate: authority.certificate.clone(),
-                key: authority.key.clone(),
+                certificate: authority.certificate,
+                key: authority.key,
             }),
+            names_of_node: Some(Arc::new(move |node| given.names_given_to(node))),
             sign_token: Some(Arc::new(move |claims| key.jws(&claims.to_string()))),
             ..Controllers::default()
         }
@@ -177,13 +184,15 @@ pub(crate) fn start_loops(
     if !without.contains(&Part::Controllers) {
         let user = in_process(running, "kube-controller-manager", names::USER_CONTROLLER_MANAGER, &[]);
         let api = running.router(User::default()).as_program("kube-controller-manager");
-        let Controllers { root_ca, signing, sign_token, cluster_cidr, service_cidr } = controllers;
+        let Controllers { root_ca, signing, names_of_node, sign_token, cluster_cidr, service_cidr } =
+            controllers;
         let config = coracle_controllers::Config {
             accounts: Some(Arc::new(move |account: &str| {
                 Client::new(api.clone().as_user(system_account(account)), names::NAMESPACE_DEFAULT)
             })),
             root_ca,
             signing,
+            names_of_node,
             sign_token,
             cluster_cidr,
             service_cidr,

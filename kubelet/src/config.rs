@@ -1,9 +1,12 @@
 //! What the node agent is told at its start.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Taint;
+use rustls::server::ResolvesServerCert;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
+use crate::certificates::Certificates;
 use crate::eviction::EvictionConfig;
 use crate::images::{GarbagePolicy, VerificationPolicy};
 
@@ -55,6 +58,8 @@ pub struct Config {
     pub taints: Vec<Taint>,
     pub provider_id: Option<String>,
     pub serving: Serving,
+    /// Where it is noted what becomes of the certificates.
+    pub certificates: Arc<Certificates>,
     /// When the node ends pods to keep itself alive.
     pub eviction: EvictionConfig,
     /// `v1.36.x+coracle`, printed by `kubectl get nodes`.
@@ -67,10 +72,12 @@ pub struct Serving {
     /// 10250 upstream; 0 lets the kernel choose (the Node object tells which).
     pub port: u16,
     pub listen: IpAddr,
-    /// PEM chain and key; a self-signed pair is made when absent.
-    pub certificate: Option<(String, String)>,
+    /// What is shown, which may change at any time; a self-signed pair is made when absent.
+    pub certificate: Option<Arc<dyn ResolvesServerCert>>,
     /// PEM bundle of the CAs whose client certificates are accepted (the API server's kubelet client certificate).
     pub client_ca: Option<String>,
+    /// What clients' certificates are judged by.
+    pub time: Arc<dyn TimeProvider>,
     /// After how much silence a connection is closed; zero for never.
     pub idle_timeout: Duration,
 }
@@ -82,6 +89,7 @@ impl Default for Serving {
             listen: IpAddr::from([0, 0, 0, 0]),
             certificate: None,
             client_ca: None,
+            time: Arc::new(DefaultTimeProvider),
             idle_timeout: Duration::from_secs(4 * 3600),
         }
     }
@@ -115,6 +123,7 @@ impl Config {
             taints: Vec::new(),
             provider_id: None,
             serving: Serving::default(),
+            certificates: Arc::default(),
             eviction: EvictionConfig::default(),
             version: "v1.36.0+coracle".to_owned(),
         }

@@ -15,6 +15,7 @@
 
 mod agent;
 pub mod beneath;
+pub mod certificates;
 mod config;
 pub mod cri;
 pub mod dns;

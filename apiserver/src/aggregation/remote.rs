@@ -15,13 +15,14 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::ServerName;
+use rustls::sign::CertifiedKey;
 use serde_json::Value;
 
 use crate::Server;
 use crate::authn::{User, front_proxy};
 use crate::connect;
 use crate::openapi::RemoteSwagger;
-use crate::pki::Identity;
+use crate::pki::ClientCertificate;
 use crate::pki::trust;
 use crate::webhook;
 
@@ -39,7 +40,8 @@ pub struct Remote {
     pub group_priority: i64,
     pub version_priority: i64,
     pub(super) service: Service,
-    client: Result<Client<HttpsConnector<HttpConnector>, Body>, String>,
+    trust: Trust,
+    client: ArcSwap<Made>,
     available: AtomicBool,
     discovered: ArcSwap<Discovered>,
 }
@@ -50,6 +52,19 @@ pub(super) struct Service {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) port: u16,
+}
+
+/// How a server is believed, and what is shown to it.
+struct Trust {
+    insecure: bool,
+    bundle: String,
+    identity: Arc<ClientCertificate>,
+}
+
+/// A client with its connections, and the certificate that these were made with.
+struct Made {
+    shows: Arc<CertifiedKey>,
+    client: Result<Client<HttpsConnector<HttpConnector>, Body>, String>,
 }
 
 /// What a server has said of itself.
@@ -82,25 +97,23 @@ pub(super) enum CallError {
 
 impl Remote {
     /// From an `APIService` with a Service, which has been validated when it was written.
-    pub(super) fn new(object: &Object, identity: &Identity) -> Self {
+    pub(super) fn new(object: &Object, identity: &Arc<ClientCertificate>) -> Self {
         let spec = |key: &str| object.str_at(&["spec", key]).to_owned();
         let text = |key: &str| object.str_at(&["spec", "service", key]).to_owned();
         let number = |path: &[&str]| object.i64_at(path).unwrap_or_default();
         let port = u16::try_from(number(&["spec", "service", "port"])).unwrap_or(443);
         let service = Service { namespace: text("namespace"), name: text("name"), port };
         let insecure = object.at(&["spec", "insecureSkipTLSVerify"]) == Some(&Value::Bool(true));
-        let tls = match insecure {
-            true => trust::insecure_client(identity),
-            false => trust::client(object.str_at(&["spec", "caBundle"]), Some(identity)),
-        };
-        let host = format!("{}.{}.svc", service.name, service.namespace);
+        let bundle = object.str_at(&["spec", "caBundle"]).to_owned();
+        let trust = Trust { insecure, bundle, identity: identity.clone() };
         let remote = Remote {
             name: object.name().to_owned(),
             group: spec("group"),
             version: spec("version"),
             group_priority: number(&["spec", "groupPriorityMinimum"]),
             version_priority: number(&["spec", "versionPriority"]),
-            client: tls.and_then(|tls| client(tls, host)),
+            client: ArcSwap::from_pointee(trust.client(&service)),
+            trust,
             service,
             available: AtomicBool::new(false),
             discovered: ArcSwap::default(),
@@ -135,6 +148,18 @@ impl Remote {
         format!("/apis/{}/{}", self.group, self.version)
     }
 
+    /// The client. Its idle connections are not used for longer than the certificate that they showed: a renewed one makes
+    /// new connections, and what is under way goes on.
+    fn made(&self) -> Arc<Made> {
+        let made = self.client.load_full();
+        if Arc::ptr_eq(&made.shows, &self.trust.identity.current()) {
+            return made;
+        }
+        let anew = Arc::new(self.trust.client(&self.service));
+        self.client.store(anew.clone());
+        anew
+    }
+
     /// The `host:port` of one of the Service's endpoints.
     pub(super) fn resolve(&self, server: &Server) -> Result<String, CallError> {
         let Service { namespace, name, port } = &self.service;
@@ -150,13 +175,28 @@ impl Remote {
         user: &User,
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, CallError> {
-        let client = self.client.as_ref().map_err(|why| CallError::Unusable(why.clone()))?;
+        let made = self.made();
+        let client = made.client.as_ref().map_err(|why| CallError::Unusable(why.clone()))?;
         let unusable = |e: http::Error| CallError::Unusable(e.to_string());
         front_proxy::name(user, request.headers_mut()).map_err(unusable)?;
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
         let uri = Uri::builder().scheme("https").authority(address).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(unusable)?;
         client.request(request).await.map_err(|e| CallError::Unreachable(explain(&e, address)))
+    }
+}
+
+// === impl Trust ===
+
+impl Trust {
+    fn client(&self, service: &Service) -> Made {
+        let shows = self.identity.current();
+        let tls = match self.insecure {
+            true => trust::insecure_client(&self.identity),
+            false => trust::client(&self.bundle, Some(&self.identity)),
+        };
+        let host = format!("{}.{}.svc", service.name, service.namespace);
+        Made { shows, client: tls.and_then(|tls| client(tls, host)) }
     }
 }
 

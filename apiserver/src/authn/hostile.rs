@@ -15,7 +15,8 @@ use crate::pki::SigningKey;
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
     let key = Arc::new(SigningKey::from_pem(&key).expect("a key of ours"));
-    Authenticator::new(Tokens::new(key, "https://here"), WebPkiClientVerifier::no_client_auth(), true)
+    let clock = std::sync::Arc::new(crate::pki::clock::SystemClock);
+    Authenticator::new(Tokens::new(key, "https://here"), WebPkiClientVerifier::no_client_auth(), clock, true)
 });
 
 fn now() -> Timestamp {

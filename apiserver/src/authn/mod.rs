@@ -7,12 +7,14 @@ use coracle_api::names::{GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, USER_ANONYM
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::time_provider::TimeProvider;
 use sha2::{Digest, Sha256};
 use x509_parser::x509::X509Name;
 
 use crate::cluster::Cluster;
+use crate::pki::clock::{Clock, TlsTime};
 use crate::status::{Result, Status};
 
 pub mod front_proxy;
@@ -56,6 +58,7 @@ pub enum Peer {
 pub struct Authenticator {
     pub tokens: Tokens,
     front_proxy: Arc<dyn ClientCertVerifier>,
+    clock: TlsTime,
     allows_anonymous: bool,
 }
 
@@ -63,8 +66,13 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// `front_proxy` verifies the certificates of those who may say with headers who is asking.
-    pub fn new(tokens: Tokens, front_proxy: Arc<dyn ClientCertVerifier>, allows_anonymous: bool) -> Self {
-        Authenticator { tokens, front_proxy, allows_anonymous }
+    pub fn new(
+        tokens: Tokens,
+        front_proxy: Arc<dyn ClientCertVerifier>,
+        clock: Arc<dyn Clock>,
+        allows_anonymous: bool,
+    ) -> Self {
+        Authenticator { tokens, front_proxy, clock: TlsTime(clock), allows_anonymous }
     }
 
     /// Who shows nothing that could be looked at.
@@ -75,9 +83,12 @@ impl Authenticator {
     /// What a connection's client certificates say, the client's own first.
     pub fn peer(&self, certificates: &[CertificateDer<'_>]) -> Peer {
         let Some((own, others)) = certificates.split_first() else { return Peer::NoCertificate };
-        match self.front_proxy.verify_client_cert(own, others, UnixTime::now()) {
-            Ok(_) => front_proxy::peer(own).unwrap_or(Peer::Nobody),
-            Err(_) => named(own).unwrap_or(Peer::Nobody),
+        // Without a time nothing is verified, and so nobody speaks for others.
+        let verified =
+            self.clock.current_time().map(|now| self.front_proxy.verify_client_cert(own, others, now));
+        match verified {
+            Some(Ok(_)) => front_proxy::peer(own).unwrap_or(Peer::Nobody),
+            Some(Err(_)) | None => named(own).unwrap_or(Peer::Nobody),
         }
     }
 

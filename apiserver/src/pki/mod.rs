@@ -1,32 +1,51 @@
-//! The cluster's certificates and keys: made at the first start, kept in one private directory, renewed before they expire.
+//! The cluster's certificates and keys: made at the first start, kept in one private directory, renewed before they expire,
+//! also while the program runs. The key of service-account tokens has no end, and stays.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
 use jiff::{Span, Timestamp, tz::TimeZone};
+use parking_lot::{Mutex, RwLock};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 
+pub mod clock;
+mod files;
 mod kubeconfig;
+mod leaf;
+pub mod renewal;
 mod signing;
 mod tls;
 pub(crate) mod trust;
+mod validity;
 
-pub use kubeconfig::{ClusterEntry, kubeconfig};
+use clock::{Clock, SystemClock};
+pub use files::write_private;
+use files::{file_error, read_identity, write_identity};
+pub use kubeconfig::{ClusterEntry, KubeconfigError, KubeconfigFile, kubeconfig};
+pub use leaf::{Authority, Leaf};
+use renewal::{Renewed, Source, Uses};
 pub use signing::{SigningKey, openid_configuration};
 pub(crate) use tls::front_proxy_verifier;
-pub use tls::{ServingCertificate, node_client, server_config, unverified_client};
+pub use tls::{ClientCertificate, ServingCertificate, node_client, server_config, unverified_client};
+pub use validity::Validity;
 
-/// How long a leaf certificate lives, and how long before its end it is replaced.
+/// How long a leaf certificate lives, and how long before its end a start replaces it (see [`Validity::renew_at`] for when
+/// it is while the program runs).
 const LEAF_DAYS: i64 = 365;
 const RENEW_DAYS: i64 = 60;
+/// As upstream's installers have it. Near its end an authority gets a new certificate for its old key and name: whoever
+/// trusts the old one trusts what it signs, until the old one's end, and takes the new one over meanwhile.
 const CA_DAYS: i64 = 3650;
 /// No clock that is right shows less: 1 November 2026, in Unix seconds. Boards without a battery start in 1970.
 const EARLIEST: i64 = 1_793_491_200;
@@ -58,6 +77,8 @@ pub enum PkiError {
     Tls(#[from] rustls::Error),
     #[error("client certificate verifier")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+    #[error(transparent)]
+    Use(#[from] anyhow::Error),
 }
 
 /// A certificate with its private key, both PEM.
@@ -67,122 +88,40 @@ pub struct Identity {
     pub key: String,
 }
 
-/// What a leaf certificate is for.
-#[derive(Clone, Debug, Default)]
-pub struct Leaf {
-    /// File name without ending.
-    pub file: String,
-    pub common_name: String,
-    pub organization: Option<String>,
-    /// DNS names of a serving certificate.
-    pub dns: Vec<String>,
-    pub ips: Vec<IpAddr>,
-    pub client: bool,
-    pub server: bool,
-    pub authority: Authority,
-}
-
-/// Which of the cluster's authorities signs a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Authority {
-    #[default]
-    Cluster,
-    /// Its certificates speak for users: who shows one says with headers who is asking.
-    FrontProxy,
-}
-
 /// The certificate authorities of a cluster and the directory of what they have signed. Without a directory everything
 /// lives in memory (tests).
 pub struct Pki {
     dir: Option<PathBuf>,
-    ca: Identity,
-    front_proxy_ca: Identity,
+    ca: RwLock<Identity>,
+    front_proxy_ca: RwLock<Identity>,
     signing: Arc<SigningKey>,
+    clock: Arc<dyn Clock>,
+    renewals: Mutex<BTreeMap<String, Renewals>>,
 }
 
-// === impl Leaf ===
-
-impl Leaf {
-    /// A user: its name and its group.
-    pub fn client(file: &str, user: &str, group: Option<&str>) -> Self {
-        Leaf {
-            file: file.to_owned(),
-            common_name: user.to_owned(),
-            organization: group.map(str::to_owned),
-            client: true,
-            ..Leaf::default()
-        }
-    }
-
-    pub fn admin() -> Self {
-        Leaf::client("admin", "kubernetes-admin", Some("system:masters"))
-    }
-
-    pub fn scheduler() -> Self {
-        Leaf::client("scheduler", "system:kube-scheduler", None)
-    }
-
-    pub fn controller_manager() -> Self {
-        Leaf::client("controller-manager", "system:kube-controller-manager", None)
-    }
-
-    /// The API server as a client of the kubelets. It has the rights that a binding gives it, and no others.
-    pub fn kubelet_client() -> Self {
-        Leaf::client("apiserver-kubelet-client", USER_KUBELET_CLIENT, None)
-    }
-
-    /// The API server as a client of the API servers it passes requests on to.
-    pub fn front_proxy_client() -> Self {
-        let leaf = Leaf::client("front-proxy-client", FRONT_PROXY_CLIENT, None);
-        Leaf { authority: Authority::FrontProxy, ..leaf }
-    }
-
-    /// A kubelet as a client of the API server.
-    pub fn node(name: &str) -> Self {
-        Leaf::client(&format!("node-{name}"), &format!("system:node:{name}"), Some("system:nodes"))
-    }
-
-    /// A node's service proxy as a client of the API server.
-    pub fn node_proxy(name: &str) -> Self {
-        Leaf::client(&format!("node-{name}-proxy"), "system:kube-proxy", None)
-    }
-
-    /// A kubelet's own endpoint.
-    pub fn kubelet_server(name: &str, ips: &[IpAddr]) -> Self {
-        Leaf {
-            file: format!("kubelet-{name}"),
-            common_name: format!("system:node:{name}"),
-            organization: Some("system:nodes".to_owned()),
-            dns: vec![name.to_owned()],
-            ips: ips.to_vec(),
-            server: true,
-            ..Leaf::default()
-        }
-    }
-
-    /// The API server's endpoint, under all names clients know it by.
-    pub fn api_server(host: &str, ips: &[IpAddr], cluster_domain: &str) -> Self {
-        let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
-        let mut dns: Vec<String> = service.into_iter().collect();
-        dns.push(format!("kubernetes.default.svc.{cluster_domain}"));
-        dns.push("localhost".to_owned());
-        if !host.is_empty() && host != "localhost" {
-            dns.push(host.to_owned());
-        }
-        let mut all: Vec<IpAddr> = vec![IpAddr::from([127, 0, 0, 1])];
-        all.extend(ips.iter().filter(|ip| !ip.is_unspecified() && !ip.is_loopback()));
-        all.sort();
-        all.dedup();
-        Leaf {
-            file: "apiserver".to_owned(),
-            common_name: "kube-apiserver".to_owned(),
-            dns,
-            ips: all,
-            server: true,
-            ..Leaf::default()
-        }
-    }
+/// What became of one certificate, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Renewals {
+    /// Unix seconds.
+    pub not_after: i64,
+    /// Attempts to renew it that failed.
+    pub errors: u64,
 }
+
+/// The cluster's own signature: a leaf of one of its authorities.
+struct Issued {
+    pki: Arc<Pki>,
+    leaf: Leaf,
+}
+
+/// An authority's own.
+struct OwnSignature {
+    pki: Arc<Pki>,
+    authority: Authority,
+}
+
+/// Who signs with an authority.
+struct Signs(Arc<Pki>, Authority);
 
 // === impl Identity ===
 
@@ -199,6 +138,26 @@ impl Identity {
             .map_err(|e| PkiError::Unusable(e.to_string()))
     }
 
+    /// The name of whom the certificate is about.
+    pub fn common_name(&self) -> Option<String> {
+        self.read(|certificate| crate::authn::common_name(certificate.subject()).map(str::to_owned)).flatten()
+    }
+
+    /// The names and addresses that it may serve under, as text and in order.
+    pub fn names(&self) -> Vec<String> {
+        self.read(names_of).flatten().unwrap_or_default()
+    }
+
+    /// Whether certificate and key belong together.
+    pub fn is_whole(&self) -> bool {
+        self.read(|certificate| self.is_a_pair(certificate)).unwrap_or_default()
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&x509_parser::certificate::X509Certificate<'_>) -> T) -> Option<T> {
+        let (_, block) = x509_parser::pem::parse_x509_pem(self.certificate.as_bytes()).ok()?;
+        block.parse_x509().ok().map(|certificate| read(&certificate))
+    }
+
     /// Whether the certificate still serves: signed by `ca`, for the same names, and not near its end.
     fn serves(&self, leaf: &Leaf, ca: &Identity, now: Timestamp) -> bool {
         let (Ok(chain), Ok(ca)) = (self.chain(), ca.chain()) else { return false };
@@ -210,17 +169,19 @@ impl Identity {
             // Made when the clock was wrong.
             && cert.validity().not_before.timestamp() <= now.as_second()
             && cert.verify_signature(Some(ca.public_key())).is_ok()
-            && names_of(&cert).is_some_and(|names| names == wanted_names(leaf))
+            && self.is_a_pair(&cert)
+            && names_of(&cert).is_some_and(|names| names == leaf.names())
+    }
+
+    /// Whether certificate and key belong together: they are two files, and a writer may have been killed between them.
+    fn is_a_pair(&self, certificate: &x509_parser::certificate::X509Certificate<'_>) -> bool {
+        use rcgen::PublicKeyData;
+        KeyPair::from_pem(&self.key)
+            .is_ok_and(|key| key.subject_public_key_info() == certificate.public_key().raw)
     }
 }
 
-fn wanted_names(leaf: &Leaf) -> Vec<String> {
-    let mut names: Vec<String> =
-        leaf.dns.iter().cloned().chain(leaf.ips.iter().map(ToString::to_string)).collect();
-    names.sort();
-    names
-}
-
+/// The DNS names and addresses of a certificate; `None` where one of them is not what it should be.
 fn names_of(cert: &x509_parser::certificate::X509Certificate<'_>) -> Option<Vec<String>> {
     use x509_parser::extensions::GeneralName;
     let mut names = vec![];
@@ -253,8 +214,8 @@ impl Pki {
             return Err(PkiError::Missing { path, store });
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| file_error(dir, e))?;
-        let ca = authority(dir, "ca", "kubernetes-ca", now)?;
-        let front_proxy_ca = authority(dir, "front-proxy-ca", "front-proxy-ca", now)?;
+        let ca = authority(dir, Authority::Cluster, now)?;
+        let front_proxy_ca = authority(dir, Authority::FrontProxy, now)?;
         let path = dir.join("sa.key");
         let signing = match fs::read_to_string(&path) {
             Ok(pem) => pem,
@@ -265,39 +226,54 @@ impl Pki {
             }
             Err(e) => return Err(file_error(&path, e)),
         };
-        let signing = Arc::new(SigningKey::from_pem(&signing)?);
-        Ok(Pki { dir: Some(dir.to_owned()), ca, front_proxy_ca, signing })
+        Ok(Pki::with(Some(dir.to_owned()), ca, front_proxy_ca, SigningKey::from_pem(&signing)?))
     }
 
     /// Authorities that are forgotten with the process.
     pub fn ephemeral(now: Timestamp) -> Result<Self, PkiError> {
         let signing = SigningKey::from_pem(&KeyPair::generate()?.serialize_pem())?;
-        let (ca, front_proxy_ca) =
-            (new_authority("kubernetes-ca", now)?, new_authority("front-proxy-ca", now)?);
-        Ok(Pki { dir: None, ca, front_proxy_ca, signing: Arc::new(signing) })
+        let [ca, front_proxy_ca] = [Authority::Cluster, Authority::FrontProxy]
+            .map(|authority| new_authority(authority, &KeyPair::generate()?, now));
+        Ok(Pki::with(None, ca?, front_proxy_ca?, signing))
+    }
+
+    fn with(dir: Option<PathBuf>, ca: Identity, front_proxy_ca: Identity, signing: SigningKey) -> Self {
+        let [ca, front_proxy_ca] = [ca, front_proxy_ca].map(RwLock::new);
+        let (signing, clock) = (Arc::new(signing), Arc::new(SystemClock));
+        Pki { dir, ca, front_proxy_ca, signing, clock, renewals: Mutex::default() }
+    }
+
+    /// The same, with the time taken from elsewhere (tests).
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Pki { clock, ..self }
+    }
+
+    /// What certificates are judged and renewed by.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
     }
 
     /// The authority's certificate, PEM: what clients trust.
-    pub fn ca(&self) -> &str {
-        &self.ca.certificate
+    pub fn ca(&self) -> String {
+        self.ca.read().certificate.clone()
     }
 
     /// What signs the certificates that clients request: only for the controller that does so.
-    pub fn cluster_authority(&self) -> &Identity {
-        &self.ca
+    pub fn cluster_authority(&self) -> Identity {
+        self.ca.read().clone()
     }
 
     pub fn ca_chain(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
-        self.ca.chain()
+        self.ca.read().chain()
     }
 
     /// The certificate, PEM, of the authority whose clients say with headers who is asking.
-    pub fn front_proxy_ca(&self) -> &str {
-        &self.front_proxy_ca.certificate
+    pub fn front_proxy_ca(&self) -> String {
+        self.front_proxy_ca.read().certificate.clone()
     }
 
     pub fn front_proxy_ca_chain(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
-        self.front_proxy_ca.chain()
+        self.front_proxy_ca.read().chain()
     }
 
     /// What signs service-account tokens.
@@ -309,16 +285,80 @@ impl Pki {
     pub fn issue(&self, leaf: &Leaf, now: Timestamp) -> Result<Identity, PkiError> {
         if let Some(dir) = &self.dir
             && let Some(found) = read_identity(dir, &leaf.file)?
-            && found.serves(leaf, self.authority(leaf), now)
+            && found.serves(leaf, &self.authority(leaf.authority).read(), now)
         {
             return Ok(found);
         }
         tracing::info!(certificate = leaf.file, "a certificate is made");
         let made = self.sign(leaf, now)?;
+        self.keep(leaf, &made)?;
+        Ok(made)
+    }
+
+    /// A certificate for another machine, with a key that nobody keeps here. The certificate is kept: it says which names
+    /// the administrator gave ([`Pki::names_given_to`]).
+    pub fn issue_elsewhere(&self, leaf: &Leaf, now: Timestamp) -> Result<Identity, PkiError> {
+        let made = self.sign(leaf, now)?;
         if let Some(dir) = &self.dir {
-            write_identity(dir, &leaf.file, &made)?;
+            let key = dir.join(format!("{}.key", leaf.file));
+            match fs::remove_file(&key) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(file_error(&key, e)),
+                _ => write_private(&dir.join(format!("{}.crt", leaf.file)), &made.certificate)?,
+            }
         }
         Ok(made)
+    }
+
+    /// Under which names and addresses the administrator lets a node serve; none for a node that nobody has added here.
+    /// Reads a file.
+    pub fn names_given_to(&self, node: &str) -> Vec<String> {
+        let leaf = Leaf::kubelet_server(node, &[]);
+        let Some(dir) = self.dir.as_ref().filter(|_| !node.contains('/')) else { return vec![] };
+        let certificate = fs::read_to_string(dir.join(format!("{}.crt", leaf.file))).unwrap_or_default();
+        Identity { certificate, key: String::new() }.names()
+    }
+
+    /// A certificate that is renewed from now on, and who uses it.
+    ///
+    /// # Errors
+    /// What [`Pki::issue`] says, and what a user cannot take.
+    pub fn renewed(
+        self: &Arc<Self>,
+        leaf: Leaf,
+        used_by: Vec<Arc<dyn Uses>>,
+    ) -> anyhow::Result<Arc<Renewed>> {
+        let identity = self.issue(&leaf, self.clock.now())?;
+        used_by.iter().try_for_each(|user| user.take(&identity))?;
+        let name = leaf.file.clone();
+        Renewed::new(&name, identity, Box::new(Issued { pki: self.clone(), leaf }), used_by)
+    }
+
+    /// The authorities' own certificates, renewed from now on.
+    pub fn renewed_authorities(self: &Arc<Self>) -> anyhow::Result<Vec<Arc<Renewed>>> {
+        let each = [Authority::Cluster, Authority::FrontProxy].map(|authority| {
+            let source = Box::new(OwnSignature { pki: self.clone(), authority });
+            let signs: Arc<dyn Uses> = Arc::new(Signs(self.clone(), authority));
+            Renewed::new(authority.file(), self.authority(authority).read().clone(), source, vec![signs])
+        });
+        each.into_iter().collect()
+    }
+
+    /// What became of each certificate that is renewed.
+    pub fn renewals(&self) -> BTreeMap<String, Renewals> {
+        self.renewals.lock().clone()
+    }
+
+    fn note(&self, name: &str, outcome: Result<&Validity, &anyhow::Error>) {
+        let mut all = self.renewals.lock();
+        let one = all.entry(name.to_owned()).or_default();
+        match outcome {
+            Ok(validity) => one.not_after = validity.not_after.as_second(),
+            Err(_) => one.errors += 1,
+        }
+    }
+
+    fn keep(&self, leaf: &Leaf, identity: &Identity) -> Result<(), PkiError> {
+        self.dir.as_ref().map_or(Ok(()), |dir| write_identity(dir, &leaf.file, identity))
     }
 
     fn sign(&self, leaf: &Leaf, now: Timestamp) -> Result<Identity, PkiError> {
@@ -339,15 +379,53 @@ impl Pki {
         }
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, now, LEAF_DAYS);
-        let certificate = params.signed_by(&key, &issuer(self.authority(leaf))?)?;
+        let certificate = params.signed_by(&key, &issuer(&self.authority(leaf.authority).read())?)?;
         Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
-    fn authority(&self, leaf: &Leaf) -> &Identity {
-        match leaf.authority {
+    fn authority(&self, authority: Authority) -> &RwLock<Identity> {
+        match authority {
             Authority::Cluster => &self.ca,
             Authority::FrontProxy => &self.front_proxy_ca,
         }
+    }
+}
+
+impl Source for Issued {
+    fn obtain(&self, now: Timestamp) -> BoxFuture<'_, anyhow::Result<Identity>> {
+        async move { Ok(self.pki.sign(&self.leaf, now)?) }.boxed()
+    }
+
+    fn keep(&self, identity: &Identity) -> anyhow::Result<()> {
+        Ok(self.pki.keep(&self.leaf, identity)?)
+    }
+
+    fn note(&self, outcome: Result<&Validity, &anyhow::Error>) {
+        self.pki.note(&self.leaf.file, outcome);
+    }
+}
+
+impl Source for OwnSignature {
+    fn obtain(&self, now: Timestamp) -> BoxFuture<'_, anyhow::Result<Identity>> {
+        let key = self.pki.authority(self.authority).read().key.clone();
+        async move { Ok(new_authority(self.authority, &KeyPair::from_pem(&key)?, now)?) }.boxed()
+    }
+
+    /// The key is there, and is not touched.
+    fn keep(&self, identity: &Identity) -> anyhow::Result<()> {
+        let Some(dir) = &self.pki.dir else { return Ok(()) };
+        Ok(write_private(&dir.join(format!("{}.crt", self.authority.file())), &identity.certificate)?)
+    }
+
+    fn note(&self, outcome: Result<&Validity, &anyhow::Error>) {
+        self.pki.note(self.authority.file(), outcome);
+    }
+}
+
+impl Uses for Signs {
+    fn take(&self, identity: &Identity) -> anyhow::Result<()> {
+        *self.0.authority(self.1).write() = identity.clone();
+        Ok(())
     }
 }
 
@@ -356,25 +434,34 @@ fn issuer(ca: &Identity) -> Result<Issuer<'static, KeyPair>, PkiError> {
 }
 
 /// The authority in a directory; made where it is not there yet.
-fn authority(dir: &Path, file: &str, name: &str, now: Timestamp) -> Result<Identity, PkiError> {
-    if let Some(ca) = read_identity(dir, file)? {
-        return Ok(ca);
+fn authority(dir: &Path, authority: Authority, now: Timestamp) -> Result<Identity, PkiError> {
+    let file = authority.file();
+    let Some(found) = read_identity(dir, file)? else {
+        let made = new_authority(authority, &KeyPair::generate()?, now)?;
+        write_identity(dir, file, &made)?;
+        return Ok(made);
+    };
+    let validity = Validity::of(&found.certificate)?;
+    if validity.renew_at() > now {
+        return Ok(found);
     }
-    let ca = new_authority(name, now)?;
-    write_identity(dir, file, &ca)?;
-    Ok(ca)
+    tracing::warn!(certificate = file, not_after = %validity.not_after, "an authority's certificate is made anew, with its key");
+    let made = new_authority(authority, &KeyPair::from_pem(&found.key)?, now)?;
+    write_private(&dir.join(format!("{file}.crt")), &made.certificate)?;
+    Ok(made)
 }
 
-fn new_authority(name: &str, now: Timestamp) -> Result<Identity, PkiError> {
-    let key = KeyPair::generate()?;
+fn new_authority(authority: Authority, key: &KeyPair, now: Timestamp) -> Result<Identity, PkiError> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
+    params.distinguished_name.push(DnType::CommonName, authority.name());
     params.key_usages =
         vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    // By default it follows from the key, which a later certificate shares; two must not have the same.
+    params.serial_number = Some(rcgen::SerialNumber::from(u64::from(rand::random::<u32>()) << 16 | 1));
     set_validity(&mut params, now, CA_DAYS);
-    let certificate = params.self_signed(&key)?;
+    let certificate = params.self_signed(key)?;
     Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
@@ -386,40 +473,6 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp, days: i64) {
     params.not_before = rcgen::date_time_ymd(1970, 1, 1);
     params.not_after =
         rcgen::date_time_ymd(i32::from(end.year()), end.month().unsigned_abs(), end.day().unsigned_abs());
-}
-
-fn read_identity(dir: &Path, file: &str) -> Result<Option<Identity>, PkiError> {
-    let read = |ending: &str| {
-        let path = dir.join(format!("{file}.{ending}"));
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(file_error(&path, e)),
-        }
-    };
-    Ok(read("crt")?.zip(read("key")?).map(|(certificate, key)| Identity { certificate, key }))
-}
-
-fn write_identity(dir: &Path, file: &str, identity: &Identity) -> Result<(), PkiError> {
-    write_private(&dir.join(format!("{file}.key")), &identity.key)?;
-    write_private(&dir.join(format!("{file}.crt")), &identity.certificate)
-}
-
-/// Writes a file only its owner may read, whole or not at all.
-pub fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
-    let temporary = path.with_extension("new");
-    let write = || {
-        let mut file =
-            fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|e| file_error(path, e))
-}
-
-fn file_error(path: &Path, source: std::io::Error) -> PkiError {
-    PkiError::File { path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -461,7 +514,7 @@ mod tests {
             let made = Pki::open(dir.path(), wrong).unwrap().issue(&leaf, wrong).unwrap();
             let pki = Pki::open(dir.path(), right).unwrap();
             for at in [wrong, right] {
-                assert!(is_valid(pki.ca(), at), "authority made {wrong}, at {at}");
+                assert!(is_valid(&pki.ca(), at), "authority made {wrong}, at {at}");
                 assert!(is_valid(&made.certificate, at), "certificate made {wrong}, at {at}");
             }
             assert_eq!(pki.issue(&leaf, right).unwrap().certificate, made.certificate, "and it serves on");

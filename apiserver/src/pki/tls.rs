@@ -4,40 +4,93 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
+use super::clock::TlsTime;
+use super::renewal::Uses;
 use super::{Identity, Pki, PkiError};
 
 /// The certificate a listener shows; replaced while it listens when it nears its end.
-pub struct ServingCertificate(RwLock<Arc<CertifiedKey>>);
+#[derive(Debug)]
+pub struct ServingCertificate(Shown);
+
+/// The certificate a client shows; likewise replaced.
+#[derive(Debug)]
+pub struct ClientCertificate(Shown);
+
+struct Shown(RwLock<Arc<CertifiedKey>>);
 
 // === impl ServingCertificate ===
 
 impl ServingCertificate {
     pub fn new(identity: &Identity) -> Result<Arc<Self>, PkiError> {
-        Ok(Arc::new(ServingCertificate(RwLock::new(certified(identity)?))))
+        Ok(Arc::new(ServingCertificate(Shown::new(identity)?)))
+    }
+}
+
+impl ResolvesServerCert for ServingCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.0.read().clone())
+    }
+}
+
+impl Uses for ServingCertificate {
+    fn take(&self, identity: &Identity) -> anyhow::Result<()> {
+        Ok(self.0.replace(identity)?)
+    }
+}
+
+// === impl ClientCertificate ===
+
+impl ClientCertificate {
+    pub fn new(identity: &Identity) -> Result<Arc<Self>, PkiError> {
+        Ok(Arc::new(ClientCertificate(Shown::new(identity)?)))
     }
 
-    pub fn replace(&self, identity: &Identity) -> Result<(), PkiError> {
+    /// What is shown now: another one after each renewal.
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        self.0.0.read().clone()
+    }
+}
+
+impl ResolvesClientCert for ClientCertificate {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl Uses for ClientCertificate {
+    fn take(&self, identity: &Identity) -> anyhow::Result<()> {
+        Ok(self.0.replace(identity)?)
+    }
+}
+
+// === impl Shown ===
+
+impl Shown {
+    fn new(identity: &Identity) -> Result<Self, PkiError> {
+        Ok(Shown(RwLock::new(certified(identity)?)))
+    }
+
+    fn replace(&self, identity: &Identity) -> Result<(), PkiError> {
         let key = certified(identity)?;
         *self.0.write() = key;
         Ok(())
     }
 }
 
-impl ResolvesServerCert for ServingCertificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().clone())
-    }
-}
-
-impl std::fmt::Debug for ServingCertificate {
+impl std::fmt::Debug for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ServingCertificate")
+        f.write_str("Shown")
     }
 }
 
@@ -65,7 +118,7 @@ pub fn server_config(pki: &Pki, certificate: Arc<ServingCertificate>) -> Result<
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(trusted), provider.clone())
         .allow_unauthenticated()
         .build()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(TlsTime(pki.clock())))
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(certificate);
@@ -84,14 +137,20 @@ pub(crate) fn front_proxy_verifier(pki: &Pki) -> Result<Arc<dyn ClientCertVerifi
 }
 
 /// The API server as a client of kubelets: HTTP/1.1 only, since what goes there is mostly upgraded.
-pub fn node_client(pki: &Pki, identity: &Identity) -> Result<Arc<ClientConfig>, PkiError> {
+pub fn node_client(pki: &Pki, certificate: Arc<ClientCertificate>) -> Result<Arc<ClientConfig>, PkiError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(TlsTime(pki.clock())))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(pki)?)
-        .with_client_auth_cert(identity.chain()?, identity.key()?)?;
+        .with_client_cert_resolver(certificate);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    show_anew(&mut config);
     Ok(Arc::new(config))
+}
+
+/// A session that is resumed would be that of the certificate it began with.
+pub(super) fn show_anew(config: &mut ClientConfig) {
+    config.resumption = Resumption::disabled();
 }
 
 /// A client for `https:` proxying to pods. Their certificates are their own business, as with upstream: the client asked

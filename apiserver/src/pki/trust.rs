@@ -14,15 +14,17 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::Identity;
-use super::tls::AnyCertificate;
+use super::tls::{AnyCertificate, ClientCertificate, show_anew};
 
 /// The machine's own authorities, read once.
 static SYSTEM: LazyLock<Vec<CertificateDer<'static>>> =
     LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
 
 /// A client that trusts a bundle (base64 of PEM, as configurations hold it), and shows an identity where it has one.
-pub(crate) fn client(bundle: &str, identity: Option<&Identity>) -> Result<ClientConfig, String> {
+pub(crate) fn client(
+    bundle: &str,
+    identity: Option<&Arc<ClientCertificate>>,
+) -> Result<ClientConfig, String> {
     let roots: Vec<CertificateDer<'static>> = if bundle.is_empty() {
         SYSTEM.clone()
     } else {
@@ -45,7 +47,7 @@ pub(crate) fn client(bundle: &str, identity: Option<&Identity>) -> Result<Client
 }
 
 /// A client that believes any certificate: what `insecureSkipTLSVerify` asks for.
-pub(crate) fn insecure_client(identity: &Identity) -> Result<ClientConfig, String> {
+pub(crate) fn insecure_client(identity: &Arc<ClientCertificate>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     with_verifier(Arc::new(AnyCertificate(provider.clone())), provider, Some(identity))
 }
@@ -53,7 +55,7 @@ pub(crate) fn insecure_client(identity: &Identity) -> Result<ClientConfig, Strin
 fn with_verifier(
     verifier: Arc<dyn ServerCertVerifier>,
     provider: Arc<CryptoProvider>,
-    identity: Option<&Identity>,
+    identity: Option<&Arc<ClientCertificate>>,
 ) -> Result<ClientConfig, String> {
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -61,8 +63,9 @@ fn with_verifier(
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let Some(identity) = identity else { return Ok(config.with_no_client_auth()) };
-    let (chain, key) = (identity.chain().map_err(|e| e.to_string())?, identity.key());
-    config.with_client_auth_cert(chain, key.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+    let mut config = config.with_client_cert_resolver(identity.clone());
+    show_anew(&mut config);
+    Ok(config)
 }
 
 /// As webpki verifies, and besides what Go accepts and webpki does not: a bundle that is the hook's own (self-signed)

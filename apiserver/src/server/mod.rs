@@ -25,7 +25,7 @@ use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::store::{History, OpenError, Options, Store};
-use crate::{admission, aggregation, bootstrap, crd, resources};
+use crate::{admission, aggregation, bootstrap, crd, pki, resources};
 
 pub use api::Api;
 
@@ -134,12 +134,12 @@ impl Default for Config {
 impl Server {
     /// Opens the store, listens, and writes the first objects. Once this answers, the server is ready.
     pub async fn start(mut config: Config, stop: CancellationToken) -> Result<Running, StartError> {
-        let now = Timestamp::now();
         let pki = match (&config.pki, &config.data_dir) {
             (Some(pki), _) => pki.clone(),
-            (None, Some(dir)) => Arc::new(Pki::open(&dir.join("pki"), now)?),
-            (None, None) => Arc::new(Pki::ephemeral(now)?),
+            (None, Some(dir)) => Arc::new(Pki::open(&dir.join("pki"), Timestamp::now())?),
+            (None, None) => Arc::new(Pki::ephemeral(Timestamp::now())?),
         };
+        let now = pki.clock().now();
         let listener = match config.listen.take() {
             Some(Listen { addr, tls }) => {
                 let socket = listener::bind(addr).map_err(|source| StartError::Listen { addr, source })?;
@@ -158,6 +158,8 @@ impl Server {
             tasks.spawn(listener::run(server.clone(), socket, tls, limits, server.stop.clone()));
         }
         bootstrap::reconcile(&server).await.map_err(StartError::Bootstrap)?;
+        let renewed = server.access.renewed.clone();
+        tasks.spawn(pki::renewal::run(renewed, pki.clock(), server.stop.clone()));
         if let Some(uses) = server.access.authn.tokens.uses() {
             tasks.spawn(crate::authn::note_uses(server.clone(), uses, server.stop.clone()));
         }

@@ -14,10 +14,10 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use x509_parser::pem::parse_x509_pem;
 
-use crate::Config;
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
+use crate::{Config, NamesOfNode};
 use authority::Authority;
-use request::{KUBELET_CLIENT, Request};
+use request::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING, NODE_USER, Request};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// How long what has an end stays, and what waits for one.
@@ -26,6 +26,7 @@ const WAITING_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 struct Approver {
     requests: Arc<Cache<CertificateSigningRequest>>,
+    names_of_node: Option<NamesOfNode>,
 }
 
 struct Signer {
@@ -37,10 +38,11 @@ struct Cleaner {
     requests: Arc<Cache<CertificateSigningRequest>>,
 }
 
-pub(crate) fn start_approving(runtime: &mut Runtime, _config: &Config) {
+pub(crate) fn start_approving(runtime: &mut Runtime, config: &Config) {
     let (requests, queue) = (runtime.cache::<CertificateSigningRequest>(), Queue::default());
     requests.queue_each(&queue);
-    runtime.work("certificatesigningrequest-approving-controller", queue, 5, Approver { requests });
+    let approver = Approver { requests, names_of_node: config.names_of_node.clone() };
+    runtime.work("certificatesigningrequest-approving-controller", queue, 5, approver);
 }
 
 /// Rests without an authority.
@@ -96,24 +98,71 @@ const SELF: (&str, &str) =
 const OTHER: (&str, &str) =
     ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
 
-/// What to ask about a request before it is approved; nothing for one that is decided or no kubelet's.
-fn recognized(csr: &CertificateSigningRequest) -> Vec<(&'static str, &'static str)> {
-    let decided = condition(csr, "Approved").is_some() || condition(csr, "Denied").is_some();
-    if decided || certificate(csr).is_some() || csr.spec.signer_name != KUBELET_CLIENT {
-        return Vec::new();
-    }
-    let Ok(request) = Request::parse(&csr.spec.request.0) else { return Vec::new() };
-    if request.is_kubelet_client(usages(csr)).is_err() {
-        return Vec::new();
-    }
+/// Not upstream's, where such requests wait for somebody: a node's serving certificate, in its own name and for what the
+/// administrator has given it; and the renewal of a client's own certificate, with the groups it has and no others.
+const SELF_SERVING: (&str, &str) =
+    ("selfnodeserver", "Auto approving self kubelet serving certificate after SubjectAccessReview.");
+const SELF_CLIENT: (&str, &str) =
+    ("selfclient", "Auto approving renewal of own client certificate after SubjectAccessReview.");
+
+/// What to ask about a request before it is approved; nothing for one that is decided or no node's or client's own.
+fn recognized(csr: &CertificateSigningRequest, given: &[String]) -> Vec<(&'static str, &'static str)> {
+    let Some(request) = undecided(csr) else { return Vec::new() };
     let own = csr.spec.username.as_deref() == Some(request.common_name.as_str());
-    if own { vec![SELF, OTHER] } else { vec![OTHER] }
+    match csr.spec.signer_name.as_str() {
+        KUBELET_CLIENT if request.is_kubelet_client(usages(csr)).is_err() => vec![],
+        KUBELET_CLIENT if own => vec![SELF, OTHER],
+        KUBELET_CLIENT => vec![OTHER],
+        KUBELET_SERVING if own && request.is_kubelet_serving(usages(csr)).is_ok() => {
+            let names = request.names.iter().map(request::AltName::text);
+            let all = names.into_iter().all(|name| name.is_some_and(|name| given.contains(&name)));
+            if all { vec![SELF_SERVING] } else { vec![] }
+        }
+        CLIENT if own && is_of_its_groups(csr, &request) => vec![SELF_CLIENT],
+        _ => vec![],
+    }
+}
+
+fn undecided(csr: &CertificateSigningRequest) -> Option<Request> {
+    let decided = condition(csr, "Approved").is_some() || condition(csr, "Denied").is_some();
+    if decided || certificate(csr).is_some() {
+        return None;
+    }
+    Request::parse(&csr.spec.request.0).ok()
+}
+
+/// A client's certificate, for exactly the groups that who asks for it has.
+fn is_of_its_groups(csr: &CertificateSigningRequest, request: &Request) -> bool {
+    let has = csr.spec.groups.iter().flatten().filter(|group| *group != "system:authenticated");
+    let (mut has, mut asked): (Vec<&String>, Vec<&String>) =
+        (has.collect(), request.organizations.iter().collect());
+    has.sort();
+    asked.sort();
+    has == asked
+        && !asked.iter().any(|group| *group == "system:masters")
+        && request.names.is_empty()
+        && matches!(request.check(CLIENT, usages(csr)), Some(Ok(())))
+}
+
+impl Approver {
+    /// The names that a node may serve under, where the request is about that.
+    async fn given(&self, csr: &CertificateSigningRequest) -> anyhow::Result<Vec<String>> {
+        let node = csr.spec.username.as_deref().and_then(|user| user.strip_prefix(NODE_USER));
+        let (KUBELET_SERVING, Some(node), Some(names)) =
+            (csr.spec.signer_name.as_str(), node, &self.names_of_node)
+        else {
+            return Ok(Vec::new());
+        };
+        let (node, names) = (node.to_owned(), names.clone());
+        Ok(tokio::task::spawn_blocking(move || names(&node)).await?)
+    }
 }
 
 impl Reconcile for Approver {
     async fn reconcile(&self, key: &Key, api: &Writer) -> anyhow::Result<Next> {
         let Some(csr) = self.requests.get(key) else { return Ok(Next::Done) };
-        for (subresource, message) in recognized(&csr) {
+        let given = self.given(&csr).await?;
+        for (subresource, message) in recognized(&csr, &given) {
             let review = SubjectAccessReview {
                 spec: SubjectAccessReviewSpec {
                     user: csr.spec.username.clone(),
@@ -245,7 +294,7 @@ pub(crate) fn hostile_request(der: &[u8]) {
     let _ = Request::parse(der);
     let Ok((_, request)) = X509CertificationRequest::from_der(der) else { return };
     // No input has a signature that holds.
-    let request = Request::of(&request);
+    let Ok(request) = Request::of(&request) else { return };
     for signer in [request::CLIENT, request::KUBELET_CLIENT, request::KUBELET_SERVING, request::LEGACY] {
         let _ = request.check(signer, &["client auth".to_owned(), "digital signature".to_owned()]);
     }
@@ -316,12 +365,75 @@ mod tests {
             ("system:node:n1", KUBELET_CLIENT, "garbage".to_owned(), CLIENT_USAGES, json!({}), vec![]),
         ];
         for (user, signer, pem, usages, status, expected) in cases {
-            let asked = recognized(&csr(signer, &pem, usages, user, status));
+            let asked = recognized(&csr(signer, &pem, usages, user, status), &[]);
             assert_eq!(
                 asked.iter().map(|(sub, _)| *sub).collect::<Vec<_>>(),
                 expected,
                 "{user} {signer} {usages}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_beyond_upstream_is_ones_own_and_no_more() {
+        const SERVER_USAGES: &str = "digital signature,server auth";
+        let ip = |ip: &str| SanType::IpAddress(ip.parse().unwrap());
+        let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+        let given = ["192.0.2.2".to_owned(), "n1".to_owned()];
+        let (node, nodes) = ("system:node:n1", "system:nodes");
+        let (serving, client) = (request::KUBELET_SERVING, request::CLIENT);
+        let proxy = "system:kube-proxy";
+        // Signer, who asks, its groups; name, group and names that are asked for; usages.
+        let cases = [
+            (
+                serving,
+                node,
+                nodes,
+                node,
+                nodes,
+                vec![dns("n1"), ip("192.0.2.2")],
+                SERVER_USAGES,
+                "selfnodeserver",
+            ),
+            (serving, node, nodes, node, nodes, vec![ip("192.0.2.2")], SERVER_USAGES, "selfnodeserver"),
+            // Another's address, another's name, the API server's, and names that are no host's.
+            (serving, node, nodes, node, nodes, vec![ip("192.0.2.3")], SERVER_USAGES, ""),
+            (serving, node, nodes, node, nodes, vec![dns("n1"), dns("n2")], SERVER_USAGES, ""),
+            (serving, node, nodes, node, nodes, vec![dns("kubernetes.default.svc")], SERVER_USAGES, ""),
+            (serving, node, nodes, node, nodes, vec![dns("*")], SERVER_USAGES, ""),
+            (serving, node, nodes, node, nodes, vec![], SERVER_USAGES, ""),
+            // Another node's, by whoever asks; another group; both purposes.
+            (serving, node, nodes, "system:node:n2", nodes, vec![dns("n1")], SERVER_USAGES, ""),
+            (serving, "jane", "dev", node, nodes, vec![dns("n1")], SERVER_USAGES, ""),
+            (serving, node, nodes, node, "system:masters", vec![dns("n1")], SERVER_USAGES, ""),
+            (
+                serving,
+                node,
+                nodes,
+                node,
+                nodes,
+                vec![dns("n1")],
+                "digital signature,server auth,client auth",
+                "",
+            ),
+            // A client's own certificate again: its name and all its groups.
+            (client, "jane", "dev", "jane", "dev", vec![], CLIENT_USAGES, "selfclient"),
+            (client, "jane", "dev", "joe", "dev", vec![], CLIENT_USAGES, ""),
+            (client, "jane", "dev", "jane", "ops", vec![], CLIENT_USAGES, ""),
+            (client, "jane", "", "jane", "dev", vec![], CLIENT_USAGES, ""),
+            (client, "jane", "dev", "jane", "dev", vec![dns("jane")], CLIENT_USAGES, ""),
+            (client, "jane", "dev", "jane", "dev", vec![], "server auth", ""),
+            (client, node, nodes, proxy, nodes, vec![], CLIENT_USAGES, ""),
+            (client, "root", "system:masters", "root", "system:masters", vec![], CLIENT_USAGES, ""),
+        ];
+        for (signer, user, groups, name, group, names, usages, expected) in cases {
+            let context = format!("{signer} {user} {name} {group} {names:?}");
+            let mut csr = csr(signer, &request::tests::pem(name, group, names), usages, user, json!({}));
+            let groups = [groups, "system:authenticated"].map(str::to_owned);
+            csr.spec.groups = Some(groups.into_iter().filter(|g| !g.is_empty()).collect());
+            let asked = recognized(&csr, &given);
+            assert_eq!(asked.first().map_or("", |(subresource, _)| subresource), expected, "{context}");
+            assert!(recognized(&csr, &[]).is_empty() || signer == client, "{context}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a PKCS #10 request asks for, and which requests the signers of `kubernetes.io` take.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -10,6 +11,8 @@ use x509_parser::prelude::FromDer;
 pub(super) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub(super) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub(super) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+/// What the user names of nodes begin with.
+pub(super) const NODE_USER: &str = "system:node:";
 pub(super) const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
 /// A parsed request whose signature holds. What it asks for beyond this, no signer grants.
@@ -53,11 +56,11 @@ impl Request {
         let (_, request) =
             X509CertificationRequest::from_der(&block.contents).map_err(|_| RequestError::Malformed)?;
         request.verify_signature().map_err(|_| RequestError::Signature)?;
-        Ok(Self::of(&request))
+        Self::of(&request)
     }
 
     /// What a request asks for, whoever has made it.
-    pub(super) fn of(request: &X509CertificationRequest<'_>) -> Self {
+    pub(super) fn of(request: &X509CertificationRequest<'_>) -> Result<Self, RequestError> {
         let info = &request.certification_request_info;
         let mut names = Vec::new();
         for extension in request.requested_extensions().into_iter().flatten() {
@@ -65,16 +68,21 @@ impl Request {
                 names.extend(alternative.general_names.iter().filter_map(AltName::of));
             }
         }
-        let text =
-            |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
-        Request {
+        // A name that cannot be read here may be read by somebody else: there is none that is left out.
+        let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+            value.as_str().map(str::to_owned).map_err(|_| RequestError::Malformed)
+        };
+        let names_of =
+            |values: Vec<Result<String, RequestError>>| values.into_iter().collect::<Result<Vec<_>, _>>();
+        let common_names = names_of(info.subject.iter_common_name().map(text).collect())?;
+        Ok(Request {
             // The last counts, as in Go's reading of a subject that has several.
-            common_name: info.subject.iter_common_name().filter_map(text).last().unwrap_or_default(),
-            organizations: info.subject.iter_organization().filter_map(text).collect(),
+            common_name: common_names.into_iter().next_back().unwrap_or_default(),
+            organizations: names_of(info.subject.iter_organization().map(text).collect())?,
             names,
             subject: info.subject.as_raw().to_vec(),
             public_key: info.subject_pki.raw.to_vec(),
-        }
+        })
     }
 
     /// Whether a signer takes the request, and if not, why not; `None` for a signer that is not ours.
@@ -105,7 +113,7 @@ impl Request {
         exact_usages(usages, "client auth")
     }
 
-    fn is_kubelet_serving(&self, usages: &[String]) -> Result<(), String> {
+    pub(super) fn is_kubelet_serving(&self, usages: &[String]) -> Result<(), String> {
         self.is_of_nodes()?;
         let has = |test: fn(&AltName) -> bool| self.names.iter().any(test);
         if !has(|n| matches!(n, AltName::Dns(_) | AltName::Ip(_))) {
@@ -127,12 +135,24 @@ impl Request {
     }
 
     fn is_named_as_node(&self) -> Result<(), String> {
-        let named = self.common_name.starts_with("system:node:");
+        let named = self.common_name.starts_with(NODE_USER);
         named.then_some(()).ok_or_else(|| "subject common name does not begin with system:node:".to_owned())
     }
 }
 
 impl AltName {
+    /// A DNS name or an address as text.
+    pub(super) fn text(&self) -> Option<String> {
+        match self {
+            AltName::Dns(name) => Some(name.clone()),
+            AltName::Ip(bytes) => match <[u8; 4]>::try_from(bytes.as_slice()) {
+                Ok(v4) => Some(IpAddr::from(v4).to_string()),
+                Err(_) => Some(IpAddr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?).to_string()),
+            },
+            AltName::Email(_) | AltName::Uri(_) => None,
+        }
+    }
+
     fn of(name: &GeneralName<'_>) -> Option<Self> {
         match name {
             GeneralName::RFC822Name(text) => Some(AltName::Email((*text).to_owned())),

@@ -19,7 +19,7 @@ pub(crate) fn configz(config: &Config) -> Value {
     };
     let dns: Vec<String> = config.cluster_dns.iter().map(ToString::to_string).collect();
     let all: Vec<&Threshold> = hard.iter().chain(&soft).copied().collect();
-    json!({"kubeletconfig": {
+    let mut configured = json!({"kubeletconfig": {
         "enableServer": true,
         "address": config.serving.listen.to_string(),
         "port": config.serving.port,
@@ -66,7 +66,10 @@ pub(crate) fn configz(config: &Config) -> Value {
         "evictionMinimumReclaim": map(&all, |t| t.minimum_reclaim.map(amount)),
         "evictionPressureTransitionPeriod": go_duration(eviction.transition),
         "evictionMaxPodGracePeriod": eviction.max_pod_grace,
-    }})
+    }});
+    configured["kubeletconfig"]["rotateCertificates"] = true.into();
+    configured["kubeletconfig"]["serverTLSBootstrap"] = config.serving.certificate.is_some().into();
+    configured
 }
 
 fn amount(amount: Amount) -> String {

@@ -58,6 +58,7 @@ pub(crate) fn kubelet(node: &NodeContext) -> String {
     let rows: Vec<_> = counts.iter().map(|(task, n)| (labels(&[("task", task)]), n)).collect();
     let help = "Cumulative number of panics by the task that was begun anew after them";
     counted(&mut page, "coracle_kubelet_task_panics_total", "counter", help, &rows);
+    node.config.certificates.tell(&mut page, Timestamp::now().as_second());
     page.finish()
 }
 

@@ -2,6 +2,7 @@
 //! them judged (`TokenReview`, `SubjectAccessReview` on `nodes/<subresource>`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::{Method, StatusCode};
@@ -10,12 +11,21 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
+use rustls::time_provider::TimeProvider;
 
 /// Name and groups of a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Caller {
     pub name: String,
     pub groups: Vec<String>,
+}
+
+/// What the certificate of a connection says, which TLS has verified when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub caller: Caller,
+    /// Unix seconds.
+    not_after: i64,
 }
 
 /// Who asks, for which verb, on which part of the node.
@@ -25,6 +35,7 @@ type Question = (Caller, &'static str, &'static str);
 pub(super) struct Access {
     client: Client,
     node: String,
+    time: Arc<dyn TimeProvider>,
     verdicts: Mutex<HashMap<Question, (bool, Instant)>>,
 }
 
@@ -33,36 +44,41 @@ const ALLOWED_FOR: Duration = Duration::from_secs(300);
 const DENIED_FOR: Duration = Duration::from_secs(30);
 const MAX_VERDICTS: usize = 1024;
 
-// === impl Caller ===
+// === impl Shown ===
 
-impl Caller {
+impl Shown {
     /// CN and O of a certificate that TLS has verified.
     pub(super) fn of_certificate(der: &[u8]) -> Option<Self> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
         let subject = certificate.subject();
         let name = subject.iter_common_name().last()?.as_str().ok()?.to_owned();
         let groups = subject.iter_organization().filter_map(|o| o.as_str().ok().map(str::to_owned)).collect();
-        Some(Caller { name, groups })
+        let not_after = certificate.validity().not_after.timestamp();
+        Some(Shown { caller: Caller { name, groups }, not_after })
     }
 }
 
 // === impl Access ===
 
 impl Access {
-    pub(super) fn new(client: Client, node: String) -> Self {
-        Access { client, node, verdicts: Mutex::default() }
+    pub(super) fn new(client: Client, node: String, time: Arc<dyn TimeProvider>) -> Self {
+        Access { client, node, time, verdicts: Mutex::default() }
     }
 
     /// Lets a request pass, or says with which status it does not.
     pub(super) async fn check(
         &self,
-        certificate: Option<&Caller>,
+        certificate: Option<&Shown>,
         authorization: Option<&str>,
         method: &Method,
         path: &str,
     ) -> Result<(), (StatusCode, String)> {
         let caller = match (certificate, authorization.and_then(|a| a.strip_prefix("Bearer "))) {
-            (Some(caller), _) => caller.clone(),
+            // A connection may outlive what it was opened with; a request may not, as upstream.
+            (Some(shown), _) if self.is_over(shown.not_after) => {
+                return Err((StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()));
+            }
+            (Some(shown), _) => shown.caller.clone(),
             (None, Some(token)) => {
                 self.by_token(token).await.ok_or((StatusCode::UNAUTHORIZED, "Unauthorized".to_owned()))?
             }
@@ -80,6 +96,11 @@ impl Access {
             subresources.join(" ")
         );
         Err((StatusCode::FORBIDDEN, message))
+    }
+
+    fn is_over(&self, not_after: i64) -> bool {
+        let now = self.time.current_time().and_then(|now| i64::try_from(now.as_secs()).ok());
+        now.is_none_or(|now| now > not_after)
     }
 
     async fn by_token(&self, token: &str) -> Option<Caller> {

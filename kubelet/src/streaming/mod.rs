@@ -30,13 +30,16 @@ use coracle_listener::Limits;
 use futures::StreamExt;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ResolvesServerCert;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Serving;
 use crate::cri::ContainerRecord;
 use crate::runtime::Runtime;
-use access::{Access, Caller};
+use access::{Access, Shown};
 
 /// What the endpoints ask of the pod side.
 pub trait Pods: Send + Sync + 'static {
@@ -112,6 +115,7 @@ struct Node {
 pub struct Listener {
     tcp: TcpListener,
     tls: Arc<rustls::ServerConfig>,
+    time: Arc<dyn TimeProvider>,
     idle_timeout: Duration,
 }
 
@@ -122,7 +126,8 @@ impl Listener {
     pub async fn bind(serving: &Serving, names: Vec<String>) -> Result<Self> {
         let address = SocketAddr::new(serving.listen, serving.port);
         let tcp = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
-        Ok(Listener { tcp, tls: Arc::new(tls(serving, names)?), idle_timeout: serving.idle_timeout })
+        let tls = Arc::new(tls(serving, names)?);
+        Ok(Listener { tcp, tls, time: serving.time.clone(), idle_timeout: serving.idle_timeout })
     }
 
     pub fn port(&self) -> u16 {
@@ -137,11 +142,11 @@ impl Listener {
         node_name: String,
         shutdown: CancellationToken,
     ) {
-        let node = Node { endpoints, access: Arc::new(Access::new(client, node_name)) };
+        let node = Node { endpoints, access: Arc::new(Access::new(client, node_name, self.time)) };
         let router = router(node);
         let service = move |certificates: &[CertificateDer<'_>]| {
-            let caller = certificates.first().and_then(|c| Caller::of_certificate(c));
-            router.clone().layer(axum::Extension(caller))
+            let shown = certificates.first().and_then(|c| Shown::of_certificate(c));
+            router.clone().layer(axum::Extension(shown))
         };
         let sessions =
             coracle_listener::serve(self.tcp, self.tls, limits(self.idle_timeout), service, shutdown.clone());
@@ -165,20 +170,19 @@ fn limits(quiet: Duration) -> Limits {
     }
 }
 
-fn tls(serving: &Serving, names: Vec<String>) -> Result<rustls::ServerConfig> {
-    let (chain, key) = match &serving.certificate {
-        Some((chain, key)) => (chain.clone(), key.clone()),
+/// The TLS of the node's endpoints.
+pub fn tls(serving: &Serving, names: Vec<String>) -> Result<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let certificate: Arc<dyn ResolvesServerCert> = match &serving.certificate {
+        Some(certificate) => certificate.clone(),
         None => {
             let own = rcgen::generate_simple_self_signed(names).context("a serving certificate")?;
-            (own.cert.pem(), own.signing_key.serialize_pem())
+            let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+            let own = CertifiedKey::from_der(vec![own.cert.der().clone()], key, &provider)?;
+            Arc::new(SingleCertAndKey::from(own))
         }
     };
-    let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .context("serving certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("serving key")?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider.clone())
+    let config = rustls::ServerConfig::builder_with_details(provider.clone(), serving.time.clone())
         .with_safe_default_protocol_versions()?;
     let config = match &serving.client_ca {
         Some(bundle) => {
@@ -192,7 +196,7 @@ fn tls(serving: &Serving, names: Vec<String>) -> Result<rustls::ServerConfig> {
         }
         None => config.with_no_client_auth(),
     };
-    Ok(config.with_single_cert(chain, key)?)
+    Ok(config.with_cert_resolver(certificate))
 }
 
 fn router(node: Node) -> Router {
@@ -233,11 +237,11 @@ fn router(node: Node) -> Router {
 }
 
 async fn judge(State(node): State<Node>, request: Request, next: Next) -> Response {
-    let caller = request.extensions().get::<Option<Caller>>().cloned().flatten();
+    let shown = request.extensions().get::<Option<Shown>>().cloned().flatten();
     let authorization =
         request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let verdict =
-        node.access.check(caller.as_ref(), authorization.as_deref(), request.method(), request.uri().path());
+        node.access.check(shown.as_ref(), authorization.as_deref(), request.method(), request.uri().path());
     match verdict.await {
         Ok(()) => next.run(request).await,
         Err((status, message)) => (status, message).into_response(),

@@ -1,0 +1,102 @@
+//! What the node tells of its certificates, whoever renews them.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use crate::node::exposition::Exposition;
+
+/// The node's two certificates: as a client of the API server, and of its own endpoints.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    pub client: Certificate,
+    pub serving: Certificate,
+}
+
+/// One certificate, for metrics.
+#[derive(Debug, Default)]
+pub struct Certificate {
+    /// Unix seconds; 0: nobody has said.
+    not_after: AtomicI64,
+    errors: AtomicU64,
+}
+
+// === impl Certificate ===
+
+impl Certificate {
+    /// One is in use that ends then (Unix seconds).
+    pub fn ends(&self, not_after: i64) {
+        self.not_after.store(not_after, Relaxed);
+    }
+
+    /// It was not renewed.
+    pub fn failed(&self) {
+        self.errors.fetch_add(1, Relaxed);
+    }
+
+    /// Upstream's: infinite where there is none.
+    fn left(&self, now: i64) -> String {
+        match self.not_after.load(Relaxed) {
+            0 => "+Inf".to_owned(),
+            end => (end - now).to_string(),
+        }
+    }
+}
+
+// === impl Certificates ===
+
+impl Certificates {
+    /// Upstream's metrics of its certificate managers. `now` in Unix seconds.
+    pub(crate) fn tell(&self, page: &mut Exposition, now: i64) {
+        let errors = |certificate: &Certificate| certificate.errors.load(Relaxed).to_string();
+        for (name, kind, help, value) in [
+            (
+                "kubelet_certificate_manager_client_ttl_seconds",
+                "gauge",
+                "Gauge of the TTL (time-to-live) of the Kubelet's client certificate, in seconds.",
+                self.client.left(now),
+            ),
+            (
+                "kubelet_certificate_manager_client_expiration_renew_errors",
+                "counter",
+                "Counter of certificate renewal errors.",
+                errors(&self.client),
+            ),
+            (
+                "kubelet_certificate_manager_server_ttl_seconds",
+                "gauge",
+                "Gauge of the shortest TTL (time-to-live) of the Kubelet's serving certificate, in seconds.",
+                self.serving.left(now),
+            ),
+            (
+                "kubelet_server_expiration_renew_errors",
+                "counter",
+                "Counter of certificate renewal errors.",
+                errors(&self.serving),
+            ),
+        ] {
+            page.family(name, kind, help, std::iter::once(("", value)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_told_of_under_upstreams_names() {
+        let certificates = Certificates::default();
+        certificates.client.ends(1_000);
+        certificates.serving.failed();
+        let mut page = Exposition::untimed("");
+        certificates.tell(&mut page, 1_100);
+        let text = page.finish();
+        for line in [
+            "kubelet_certificate_manager_client_ttl_seconds -100",
+            "kubelet_certificate_manager_client_expiration_renew_errors 0",
+            "kubelet_certificate_manager_server_ttl_seconds +Inf",
+            "kubelet_server_expiration_renew_errors 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}
