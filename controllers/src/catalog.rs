@@ -31,7 +31,6 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     row("pod-garbage-collector-controller", "pod-garbage-collector", crate::pod_gc::start),
     row("taint-eviction-controller", "node-controller", crate::taint_eviction::start),
     row("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", crate::cluster_role_aggregation::start),
-    row("flow-schema-status-controller", "flow-schema-status-controller", crate::flow_schema::start),
     row("daemonset-controller", "daemon-set-controller", crate::daemonset::start),
     row("statefulset-controller", "statefulset-controller", crate::statefulset::start),
     row("job-controller", "job-controller", crate::job::start),

@@ -15,7 +15,6 @@ mod deployment;
 mod discovery;
 mod disruption;
 mod endpoints;
-mod flow_schema;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod gc;

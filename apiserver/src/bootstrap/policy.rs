@@ -118,9 +118,8 @@ mod tests {
         let objects = objects();
         let count = |plural: &str| objects.iter().filter(|(g, _)| g.resource == plural).count();
         let counts = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"].map(count);
-        // Upstream's API server tells the state of FlowSchemas; here a controller does, with a role of its own. And renewals
-        // of certificates are approved that there wait for an installer's bindings, or for somebody.
-        assert_eq!(counts, [69 + 1 + 3, 51 + 1 + 4, 7, 7]);
+        // Renewals of certificates are approved that at upstream wait for an installer's bindings, or for somebody.
+        assert_eq!(counts, [69 + 3, 51 + 4, 7, 7]);
         let all: Vec<Object> = objects.into_iter().map(|(_, o)| o).collect();
         let find =
             |kind: &str, name: &str| all.iter().find(|o| o.kind() == kind && o.name() == name).unwrap();

@@ -6,6 +6,7 @@
 //! gives them back, wherever it was.
 
 mod bodies;
+mod dangling;
 mod dispatch;
 mod schemas;
 mod streams;
@@ -14,7 +15,7 @@ mod width;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_api::Gvr;
+use coracle_api::{Gvr, Object};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
@@ -25,6 +26,7 @@ use crate::request::RequestInfo;
 use crate::status::Status;
 
 pub use bodies::Bodies;
+pub use dangling::run as tell_dangling;
 use dispatch::{Arrival, Dispatcher, Ticket};
 use schemas::Schemas;
 pub use streams::{Held, Streams};
@@ -59,6 +61,14 @@ pub struct Seated {
     ticket: Ticket,
 }
 
+/// All FlowSchemas, and all levels.
+fn objects(cluster: &dyn Cluster) -> [Vec<Object>; 2] {
+    schemas::KINDS.map(|storage| {
+        let (group, plural) = storage.split_once('/').unwrap_or_default();
+        cluster.list(&Gvr::new(group, "v1", plural), "")
+    })
+}
+
 // === impl FlowControl ===
 
 impl FlowControl {
@@ -84,10 +94,7 @@ impl FlowControl {
         {
             return schemas.clone();
         }
-        let [schemas, levels] = schemas::KINDS.map(|storage| {
-            let (group, plural) = storage.split_once('/').unwrap_or_default();
-            cluster.list(&Gvr::new(group, "v1", plural), "")
-        });
+        let [schemas, levels] = objects(cluster);
         let made = Arc::new(Schemas::of(&schemas, &levels));
         self.dispatcher.lock().configure(made.levels(self.seats));
         *current = Some((seen, made.clone()));

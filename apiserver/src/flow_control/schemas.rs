@@ -177,7 +177,8 @@ fn is_exempt(level: &Object) -> bool {
     level.str_at(&["spec", "type"]) == "Exempt"
 }
 
-fn level_of(schema: &Object) -> &str {
+/// The level that a schema names.
+pub(super) fn level_of(schema: &Object) -> &str {
     schema.str_at(&["spec", "priorityLevelConfiguration", "name"])
 }
 

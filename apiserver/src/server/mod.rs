@@ -25,7 +25,7 @@ use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::store::{History, OpenError, Options, Store};
-use crate::{admission, aggregation, bootstrap, crd, pki, resources};
+use crate::{admission, aggregation, bootstrap, crd, flow_control, pki, resources};
 
 pub use api::Api;
 
@@ -164,6 +164,7 @@ impl Server {
             tasks.spawn(crate::authn::note_uses(server.clone(), uses, server.stop.clone()));
         }
         tasks.spawn(bootstrap::aggregate_roles(server.clone(), server.stop.clone()));
+        tasks.spawn(flow_control::tell_dangling(server.clone(), server.stop.clone()));
         let mut definitions = crd::Definitions::default();
         definitions.settle(&server).await;
         tasks.spawn(crd::run(server.clone(), definitions, server.stop.clone()));

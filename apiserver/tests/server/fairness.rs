@@ -5,6 +5,7 @@ use bytes::Bytes;
 use coracle_apiserver::authn::User;
 use futures::FutureExt;
 use http::Request;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -103,4 +104,33 @@ async fn levels_and_schemas_of_the_cluster_decide() {
     assert_eq!(metric(&cluster, refused).await, "1");
     assert_eq!(cluster.send("DELETE", &format!("{group}/flowschemas/blocked"), Value::Null).await.0, 200);
     assert_eq!(asked().await.unwrap().status(), 201);
+}
+
+/// Who runs the controllers is no matter: the server says it itself.
+#[tokio::test]
+async fn a_schema_is_told_whether_its_level_is_there() {
+    let cluster = Cluster::start().await;
+    let group = "/apis/flowcontrol.apiserver.k8s.io/v1";
+    let schema = json!({"metadata": {"name": "s"}, "spec": {"matchingPrecedence": 50,
+        "priorityLevelConfiguration": {"name": "late"}}});
+    let level = json!({"metadata": {"name": "late"}, "spec": {"type": "Limited", "limited": {
+        "nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}}});
+    assert_eq!(cluster.send("POST", &format!("{group}/flowschemas"), schema).await.0, 201);
+    let told = async |status: &str| {
+        let query = format!("{group}/flowschemas?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Ds");
+        let answer = cluster.answer(request("GET", &query, &Value::Null)).await;
+        let (mut body, mut text) = (answer.into_body(), String::new());
+        while !text.contains(&format!("\"type\":\"Dangling\",\"status\":\"{status}\"")) {
+            let frame = body.frame().await.unwrap().unwrap();
+            text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+        }
+    };
+    told("True").await;
+    assert_eq!(cluster.send("POST", &format!("{group}/prioritylevelconfigurations"), level).await.0, 201);
+    told("False").await;
+    let gone =
+        cluster.send("DELETE", &format!("{group}/prioritylevelconfigurations/late"), Value::Null).await;
+    assert_eq!(gone.0, 200, "{}", gone.1);
+    told("True").await;
+    cluster.running.stop().await;
 }

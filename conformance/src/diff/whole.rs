@@ -102,7 +102,7 @@ fn by_name(items: &[Value]) -> Option<BTreeMap<String, Value>> {
     (!named.is_empty() && named.len() == items.len()).then_some(named)
 }
 
-/// Roles and bindings of components that upstream does not have, or that are part of its API server.
+/// Roles and bindings of components that upstream does not have.
 fn is_our_own(name: &str) -> bool {
-    name.starts_with("coracle:") || name == "system:controller:flow-schema-status-controller"
+    name.starts_with("coracle:")
 }
