@@ -35,7 +35,7 @@ pub use rustix::fs::FileType;
 pub use std::fs::File;
 /// As `File`, for those who read without a thread of their own.
 pub use tokio::fs::File as AsyncFile;
-pub use walk::Usage;
+pub use walk::{Usage, usage};
 
 /// What a link within a path means. A link as the last part of what is changed or removed is never followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -316,7 +316,50 @@ fn a_walk_sees_every_entry_once_and_nothing_outside() {
     fs::write(place.volume().join("big"), vec![1; 1 << 20]).unwrap();
     fs::hard_link(place.volume().join("big"), place.volume().join("same")).unwrap();
     let usage = dir.usage(10).unwrap();
-    assert_eq!(usage.inodes, 2);
+    assert_eq!((usage.inodes, usage.incomplete), (2, false));
     assert!((1 << 20..2 << 20).contains(&usage.bytes), "{usage:?}");
     place.is_untouched();
+}
+
+#[test]
+fn what_a_tree_takes_is_what_is_in_it_and_as_far_as_its_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, outside) = (dir.path().join("volume"), dir.path().join("outside"));
+    fs::create_dir_all(root.join("a/b")).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("big"), vec![1; 8 << 20]).unwrap();
+    fs::write(root.join("a/b/file"), vec![1; 1 << 20]).unwrap();
+    fs::hard_link(root.join("a/b/file"), root.join("again")).unwrap();
+    symlink(&outside, root.join("out")).unwrap();
+    symlink(root.join("a"), root.join("a/b/loop")).unwrap();
+    fs::File::create(root.join("sparse")).unwrap().set_len(1 << 40).unwrap();
+    let found = usage(&root, 1000).unwrap();
+    assert!((1 << 20..2 << 20).contains(&found.bytes), "{found:?}");
+    // volume, a, a/b, file, loop, out, sparse
+    assert_eq!((found.inodes, found.incomplete), (7, false));
+    assert!(
+        usage(&root.join("out"), 1000).unwrap().bytes < 1 << 20,
+        "a link is not followed at the top, either"
+    );
+    assert!(usage(&root.join("a/b/file"), 1).unwrap().bytes >= 1 << 20);
+    assert!(usage(&root.join("nothing"), 1).is_err());
+    for n in 0..50 {
+        fs::write(outside.join(n.to_string()), "x").unwrap();
+    }
+    let found = usage(&outside, 20).unwrap();
+    assert_eq!((found.inodes, found.incomplete), (21, true));
+}
+
+#[test]
+fn nothing_is_hidden_by_depth() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut at = Dir::open(dir.path()).unwrap();
+    for _ in 0..300 {
+        at = at.make_new("a_directory_with_a_name_that_is_somewhat_long", Access::mode(0o700)).unwrap();
+    }
+    let mut file = at.create_new("file", Access::mode(0o600)).unwrap();
+    file.write_all(&vec![1; 1 << 20]).unwrap();
+    let found = usage(dir.path(), 10_000).unwrap();
+    assert_eq!((found.inodes, found.incomplete), (302, false));
+    assert!(found.bytes >= 1 << 20, "{found:?}");
 }

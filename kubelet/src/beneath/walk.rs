@@ -5,9 +5,10 @@ use std::{
     collections::HashSet,
     ffi::OsString,
     io::{self, ErrorKind},
+    path::Path,
 };
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 use super::{Dir, Entry};
 
@@ -27,7 +28,23 @@ struct Level {
 pub struct Usage {
     pub bytes: u64,
     pub inodes: u64,
+    /// There is more than was counted.
+    pub incomplete: bool,
 }
+
+/// What a file, or a directory with all below it, takes up, up to so many entries. What stands at the path is not followed
+/// where it is a link.
+pub fn usage(path: &Path, most: u64) -> io::Result<Usage> {
+    let own = rustix::fs::statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(own.st_mode) != FileType::Directory {
+        return Ok(Usage { bytes: own.st_blocks.unsigned_abs() * BLOCK, inodes: 1, incomplete: false });
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Dir(rustix::fs::open(path, flags, Mode::empty())?).usage(most)
+}
+
+/// The unit in which file systems tell what is taken, in bytes.
+const BLOCK: u64 = 512;
 
 // === impl Dir ===
 
@@ -61,13 +78,12 @@ impl Dir {
         Ok(whole)
     }
 
-    /// What the directory and all below it take up; a file with several names counts once.
+    /// What the directory and all below it take up, up to so many entries; a file with several names counts once.
     pub fn usage(&self, most: u64) -> io::Result<Usage> {
-        const BLOCK: u64 = 512;
         let own = self.stat()?;
-        let mut usage = Usage { bytes: own.st_blocks.unsigned_abs() * BLOCK, inodes: 1 };
+        let mut usage = Usage { bytes: own.st_blocks.unsigned_abs() * BLOCK, inodes: 1, incomplete: false };
         let mut named = HashSet::new();
-        self.walk(most, |dir, entry| {
+        let walked = self.walk(most, |dir, entry| {
             let Some(stat) = dir.entry(&entry.name)? else { return Ok(()) };
             let is_dir = entry.kind == FileType::Directory;
             if !is_dir && stat.st_nlink > 1 && !named.insert((stat.st_dev, stat.st_ino)) {
@@ -76,7 +92,12 @@ impl Dir {
             usage.bytes += stat.st_blocks.unsigned_abs() * BLOCK;
             usage.inodes += 1;
             Ok(())
-        })?;
+        });
+        usage.incomplete = match walked {
+            Ok(whole) => !whole,
+            Err(error) if error.kind() == ErrorKind::QuotaExceeded => true,
+            Err(error) => return Err(error),
+        };
         Ok(usage)
     }
 

@@ -15,13 +15,13 @@ use super::{
     thresholds::Signal,
 };
 use crate::{
+    beneath,
     cri::{ContainerRecord, ContainerState},
     node::pressure::{self, Supply},
     pods::{
         node_context::NodeContext,
         view::{spec_of, uid_of},
     },
-    sys::disk_usage::disk_usage,
 };
 
 /// Files and directories that are counted of one place; a pod with more of them is known to have at least so many.
@@ -144,7 +144,7 @@ fn walk(dir: &Path, logs: &Path, layers: Vec<(String, PathBuf)>, volumes: Vec<St
 
 /// What is not there takes nothing.
 fn disk(path: &Path) -> Disk {
-    let found = disk_usage(path, MOST).unwrap_or_default();
+    let found = beneath::usage(path, MOST).unwrap_or_default();
     if found.incomplete {
         tracing::debug!(path = %path.display(), "more files than are counted");
     }

@@ -1,7 +1,6 @@
 //! System calls: the only place with unsafe code.
 
 pub(crate) mod bpf;
-pub mod disk_usage;
 pub mod fds;
 pub(crate) mod idmap;
 pub mod inotify;
