@@ -11,6 +11,8 @@ pub(super) struct Expr {
     /// Offset in characters.
     pub(super) at: usize,
     pub(super) kind: Kind,
+    /// What the checker found it to be; `None`: anything.
+    pub(super) ty: Option<Box<Type>>,
 }
 
 #[derive(Clone, Debug)]
@@ -106,7 +108,16 @@ pub(super) struct Fold {
 
 impl Expr {
     pub(super) fn new(at: usize, kind: Kind) -> Self {
-        Expr { at, kind }
+        Expr { at, kind, ty: None }
+    }
+
+    /// Notes its type.
+    pub(super) fn is(&mut self, ty: &Type) {
+        self.ty = (*ty != Type::Dyn).then(|| Box::new(ty.clone()));
+    }
+
+    pub(super) fn ty(&self) -> &Type {
+        self.ty.as_deref().unwrap_or(&Type::Dyn)
     }
 
     pub(super) fn call(at: usize, function: &str, args: Vec<Expr>) -> Self {

@@ -41,10 +41,12 @@ impl<'e> Checker<'e> {
 
     pub(super) fn check(&mut self, e: &mut Expr) -> Type {
         if let Some(ty) = self.resolve(e) {
+            e.is(&ty);
             return ty;
         }
         let at = e.at;
-        match &mut e.kind {
+        // In one frame: expressions are as deep as a stack allows.
+        let ty = match &mut e.kind {
             Kind::Literal(literal) => type_of(literal),
             Kind::Ident(name) => {
                 let message = format!("undeclared reference to '{name}' (in container '')");
@@ -79,7 +81,9 @@ impl<'e> Checker<'e> {
             }
             Kind::Struct(name, entries) => self.message(at, name, entries),
             Kind::Fold(fold) => self.fold(at, fold),
-        }
+        };
+        e.is(&ty);
+        ty
     }
 
     /// Everything wrong, from left to right.
@@ -361,7 +365,9 @@ impl<'e> Checker<'e> {
         {
             self.check_format(at, pattern, args);
         }
-        let Some(Expr { at, kind: Kind::Literal(Literal::String(text)) }) = call.args.last() else { return };
+        let Some(Expr { at, kind: Kind::Literal(Literal::String(text)), .. }) = call.args.last() else {
+            return;
+        };
         let well = match (call.function.as_str(), call.args.len()) {
             ("duration", 1) => crate::schema::parse_duration(text).is_some(),
             ("timestamp", 1) => library::parse_timestamp(text).is_some(),

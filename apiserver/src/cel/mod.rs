@@ -5,10 +5,12 @@
 //! text -> lexer -> parser (macros) -> check (types, overloads) -> Program -> eval(Scope, budget) -> Value
 //! ```
 //! Values look into JSON where it stands. What functions there are is the table in `library`. What an expression costs is
-//! counted while it runs, in upstream's orders of magnitude and not to the unit; nothing is estimated beforehand.
+//! counted while it runs, in upstream's orders of magnitude and not to the unit; what it may cost at most is estimated to the
+//! unit (`cost`), for upstream decides by that what may be written.
 
 mod ast;
 mod check;
+mod cost;
 mod eval;
 mod functions;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -24,6 +26,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+pub use cost::{Below, Extent};
 pub use eval::{Context, Scope};
 pub use library::authorizer::{Query, Stage, Verdict};
 pub use parser::{escaped_keyword, is_keyword};
@@ -157,6 +160,11 @@ impl Environment {
 // === impl Program ===
 
 impl Program {
+    /// The most that the expression costs, in upstream's units, where its variables all look like this.
+    pub fn most(&self, variables: &Extent) -> u64 {
+        cost::most(&self.expr, variables)
+    }
+
     /// Evaluates with what is left of the context's budget, and never more than one expression may cost.
     pub fn evaluate<'a>(&self, context: &mut Context<'a, '_>) -> Result<Value<'a>, Failure> {
         let before = context.budget;

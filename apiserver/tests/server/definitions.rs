@@ -21,7 +21,7 @@ pub(crate) fn widgets() -> Value {
                     "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector"}},
                 "schema": {"openAPIV3Schema": {"type": "object", "properties": {
                     "spec": {"type": "object", "properties": {
-                        "replicas": {"type": "integer"}, "name": {"type": "string", "pattern": "^[\\w-.]+$"},
+                        "replicas": {"type": "integer"}, "name": {"type": "string", "maxLength": 63, "pattern": "^[\\w-.]+$"},
                         "namespace": {"type": "string"}},
                         "x-kubernetes-validations": [
                             {"rule": "!has(self.namespace) || self.namespace == self.__namespace__"},

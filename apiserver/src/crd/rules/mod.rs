@@ -5,6 +5,7 @@
 
 mod check;
 mod compile;
+mod extent;
 mod types;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Rules, check};
+use super::{Rules, check, compile, extent, types};
 
 /// What a rule at `spec` says of a change.
 fn judged(rule: &Value, old: Option<Value>, new: Value) -> Vec<String> {
@@ -99,14 +99,51 @@ fn definitions_are_refused_for_rules_that_make_no_sense() {
             "may not be set if oldSelf is not used in rule",
         ),
         (
-            json!({"type": "object", "properties": {"l": {"type": "array",
-                "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}}}),
+            json!({"type": "object", "properties": {"l": {"type": "array", "maxItems": 9,
+                "items": {"type": "string", "maxLength": 9, "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}}}),
             "oldSelf cannot be used on the uncorrelatable portion of the schema within s.properties[l]",
         ),
     ];
     for (schema, wanted) in table {
-        let found = check("s", &schema, &[]);
+        let found = check("s", &schema, false, &[]);
         assert_eq!(found.is_empty(), wanted.is_empty(), "{schema}: {found:?}");
         assert!(found.iter().all(|e| e.detail.contains(wanted)), "{schema}: {found:?}");
+    }
+}
+
+/// What upstream was asked: rules of one schema with what each is estimated to cost, and schemas with what is said of them.
+fn costs() -> Value {
+    serde_json::from_str(include_str!("../../../tests/data/costs.json")).unwrap()
+}
+
+#[test]
+fn what_a_rule_may_cost_is_upstreams_estimate() {
+    let costs = costs();
+    let (schema, mut wrong) = (&costs["schema"], vec![]);
+    let typed = types::of(schema, "item", false).unwrap();
+    let declared = extent::of(schema, false).unwrap();
+    let rules = costs["rules"].as_array().unwrap();
+    for rule in rules {
+        let compiled = compile::compile(&json!({"rule": rule[0]}), &typed.ty);
+        let found = compiled.program.map(|program| program.most(&declared.extent));
+        if found != Ok(rule[1].as_u64().unwrap()) {
+            wrong.push(format!("{}: upstream {}, ours {found:?}", rule[0], rule[1]));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rules.len(), wrong.join("\n"));
+}
+
+#[test]
+fn schemas_whose_rules_cost_too_much_are_refused_in_upstreams_words() {
+    let costs = costs();
+    for case in costs["schemas"].as_array().unwrap() {
+        let schema = json!({"type": "object", "properties": {"spec": case[0]}});
+        let judge = |known| {
+            let errors = check("spec.validation.openAPIV3Schema", &schema, known, &[]);
+            errors.iter().map(|e| json!([e.field, e.body()])).collect::<Vec<_>>()
+        };
+        assert_eq!(json!(judge(false)), case[1], "{}", case[0]);
+        let single = |said: &Value| said[1].as_str().unwrap().contains(" cost exceeds budget");
+        assert!(!judge(true).iter().any(single), "what was there before goes on: {}", case[0]);
     }
 }

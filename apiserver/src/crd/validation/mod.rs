@@ -16,7 +16,7 @@ use crate::schema::structural::is_known_format;
 pub fn validate(new: &Object, old: Option<&Object>, only_status: bool) -> Vec<FieldError> {
     let mut errors = vec![];
     if !only_status {
-        spec::validate(new, &mut errors);
+        spec::validate(new, old, &mut errors);
         if let Some(old) = old {
             immutable(new, old, &mut errors);
         }

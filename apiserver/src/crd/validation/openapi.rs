@@ -46,7 +46,14 @@ struct Place {
     in_metadata: bool,
 }
 
-pub(super) fn validate(at: &str, schema: &Value, has_status: bool, errors: &mut Vec<FieldError>) {
+/// `known`: the schema is that of the definition before.
+pub(super) fn validate(
+    at: &str,
+    schema: &Value,
+    has_status: bool,
+    known: bool,
+    errors: &mut Vec<FieldError>,
+) {
     if has_status {
         root_of_status(at, schema, errors);
     }
@@ -60,7 +67,7 @@ pub(super) fn validate(at: &str, schema: &Value, has_status: bool, errors: &mut 
     errors.extend(found);
     let place = Place { no_default: None, in_metadata: false };
     node(at, schema, &place, true, errors);
-    errors.extend(crate::crd::rules::check(at, schema, errors));
+    errors.extend(crate::crd::rules::check(at, schema, known, errors));
 }
 
 fn root_of_status(at: &str, schema: &Value, errors: &mut Vec<FieldError>) {

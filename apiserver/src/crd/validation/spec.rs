@@ -15,9 +15,11 @@ const COLUMN_FORMATS: &[&str] =
 /// How many fields of a version selectors may name.
 const MAX_SELECTABLE: usize = 8;
 
-pub(super) fn validate(crd: &Object, errors: &mut Vec<FieldError>) {
+/// A definition's spec; `old` is the definition before.
+pub(super) fn validate(crd: &Object, old: Option<&Object>, errors: &mut Vec<FieldError>) {
     let nothing = Value::Null;
     let spec = crd.at(&["spec"]).unwrap_or(&nothing);
+    let before = old.map(|old| old.items_at(&["spec", "versions"])).unwrap_or_default();
     match text(spec, "group") {
         "" => errors.push(FieldError::required("spec.group", "")),
         group => match dns1123_subdomain(group) {
@@ -33,18 +35,18 @@ pub(super) fn validate(crd: &Object, errors: &mut Vec<FieldError>) {
         "Cluster" | "Namespaced" => {}
         other => errors.push(unsupported("spec.scope", other, &["Cluster", "Namespaced"])),
     }
-    versions(spec, errors);
+    versions(spec, before, errors);
     for key in ["plural", "singular", "kind", "listKind"] {
         if text(&spec["names"], key).is_empty() {
             errors.push(FieldError::required(format!("spec.names.{key}"), ""));
         }
     }
     names("spec.names", &spec["names"], errors);
-    shared(spec, errors);
+    shared(spec, before, errors);
     conversion(spec, errors);
 }
 
-fn versions(spec: &Value, errors: &mut Vec<FieldError>) {
+fn versions(spec: &Value, before: &[Value], errors: &mut Vec<FieldError>) {
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     for (i, version) in versions.iter().enumerate() {
         if !version["schema"]["openAPIV3Schema"].is_object() {
@@ -58,7 +60,8 @@ fn versions(spec: &Value, errors: &mut Vec<FieldError>) {
             errors.push(invalid(format!("{at}.name"), text(version, "name"), wrong.join(",")));
         }
         deprecation(&at, version, errors);
-        parts(|key| (!is_shared(versions, key)).then(|| at.clone()), version, has_status(version), errors);
+        let parts_at = |key: &str| (!is_shared(versions, key)).then(|| at.clone());
+        parts(parts_at, version, before, has_status(version), errors);
     }
     let mut seen: Vec<&Value> = vec![];
     let shown = || if spec["versions"].is_null() { "null".to_owned() } else { upstream_versions(versions) };
@@ -107,19 +110,27 @@ fn has_status(version: &Value) -> bool {
 }
 
 /// What the versions have in common.
-fn shared(spec: &Value, errors: &mut Vec<FieldError>) {
+fn shared(spec: &Value, before: &[Value], errors: &mut Vec<FieldError>) {
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let Some(first) = versions.first() else { return };
     let status = versions.iter().any(has_status);
-    parts(|key| is_shared(versions, key).then(|| "spec".to_owned()), first, status, errors);
+    parts(|key| is_shared(versions, key).then(|| "spec".to_owned()), first, before, status, errors);
 }
 
 /// The parts of a version that are to be looked at, as far as `at` says under which path.
-fn parts(at: impl Fn(&str) -> Option<String>, version: &Value, status: bool, errors: &mut Vec<FieldError>) {
+fn parts(
+    at: impl Fn(&str) -> Option<String>,
+    version: &Value,
+    before: &[Value],
+    status: bool,
+    errors: &mut Vec<FieldError>,
+) {
     let schema = &version["schema"]["openAPIV3Schema"];
     if let Some(at) = at("schema").filter(|_| schema.is_object()) {
         let name = if at == "spec" { "validation" } else { "schema" };
-        openapi::validate(&format!("{at}.{name}.openAPIV3Schema"), schema, status, errors);
+        let known =
+            before.iter().any(|old| old["name"] == version["name"] && old["schema"] == version["schema"]);
+        openapi::validate(&format!("{at}.{name}.openAPIV3Schema"), schema, status, known, errors);
     }
     if let Some(at) = at("subresources") {
         subresources(&format!("{at}.subresources"), &version["subresources"], errors);
