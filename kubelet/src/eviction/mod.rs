@@ -1,8 +1,9 @@
 //! Eviction: the node keeps itself alive by ending pods, when it is short of something or they exceed their limits.
 //!
-//! `thresholds`, `state`, `ranking`, `limits` and `words` decide and are pure; `measure` looks; this file acts, at most one pod
+//! `thresholds`, `state`, `ranking`, `limits`, `brake` and `words` decide and are pure; `measure` looks; this file acts, at most one pod
 //! at a time for what the node lacks.
 
+mod brake;
 mod limits;
 mod measure;
 mod ranking;
@@ -43,7 +44,7 @@ pub(crate) use measure::disk_of;
 pub(crate) use ranking::ContainerUsage;
 use ranking::rank;
 pub(crate) use ranking::{Disk, Usage};
-use state::{State, met};
+use state::{Observations, State, met};
 use thresholds::{Condition, Resource, Signal, Threshold};
 pub use thresholds::{EvictionConfig, EvictionFlags};
 
@@ -111,8 +112,11 @@ fn is_critical(pod: &Pod) -> bool {
 
 async fn relieve(node: &NodeContext, shortages: &watch::Sender<Shortages>) {
     let mut state = State::default();
+    let mut mark = None;
     loop {
-        let Some(evicted) = look(node, shortages, &mut state).await else {
+        let observed = measure::observe(node).await;
+        slow_down(node, &observed, &mut mark).await;
+        let Some(evicted) = look(node, shortages, &mut state, &observed).await else {
             let short = shortages.borrow().contains(&Condition::Memory);
             rest(node, short).await;
             continue;
@@ -122,6 +126,18 @@ async fn relieve(node: &NodeContext, shortages: &watch::Sender<Shortages>) {
             tracing::warn!(uid = evicted, "an evicted pod is not gone yet");
         }
     }
+}
+
+/// Sets the mark above which pods wait for memory, where it has moved.
+async fn slow_down(node: &NodeContext, observed: &Observations, set: &mut Option<i64>) {
+    let Some(mark) = brake::mark(&node.config.eviction.thresholds, observed) else { return };
+    if !brake::moved(*set, mark) {
+        return;
+    }
+    if let Err(error) = node.runtime.slow_pods_above(mark).await {
+        tracing::warn!(%error, "pods are not slowed down when memory is short");
+    }
+    *set = Some(mark);
 }
 
 /// Waits for the next look, or until memory falls below a threshold.
@@ -139,10 +155,14 @@ async fn rest(node: &NodeContext, already_short: bool) {
 }
 
 /// One look at the node; the pod that was evicted, if any.
-async fn look(node: &NodeContext, shortages: &watch::Sender<Shortages>, state: &mut State) -> Option<String> {
+async fn look(
+    node: &NodeContext,
+    shortages: &watch::Sender<Shortages>,
+    state: &mut State,
+    observed: &Observations,
+) -> Option<String> {
     let config = &node.config.eviction;
-    let observed = measure::observe(node).await;
-    let verdict = state.look(&config.thresholds, &observed, config.transition, Instant::now());
+    let verdict = state.look(&config.thresholds, observed, config.transition, Instant::now());
     shortages.send_if_modified(|told| {
         let news = *told != verdict.conditions;
         told.clone_from(&verdict.conditions);
@@ -162,7 +182,7 @@ async fn look(node: &NodeContext, shortages: &watch::Sender<Shortages>, state: &
     rank(threshold.signal, separate, &mut candidates);
     for candidate in candidates.iter().filter(|c| !is_critical(&c.pod)) {
         let pod = &candidate.pod;
-        let told = words::pressure(resource, pod, candidate.usage.as_ref(), &verdict.due, &observed);
+        let told = words::pressure(resource, pod, candidate.usage.as_ref(), &verdict.due, observed);
         let grace = grace(pod, &threshold, config.max_pod_grace);
         if evict(node, pod, threshold.signal.name(), told, grace, true) {
             return Some(uid_of(pod).to_owned());

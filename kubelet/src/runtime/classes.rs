@@ -37,6 +37,13 @@ impl Runtime {
         blocking(move || limits::apply(&root, &all)).await.map_err(io_error("limit all pods together"))
     }
 
+    /// Lets all pods together have `bytes` of memory before their allocations wait. Version 1 cannot: nothing is done there.
+    pub async fn slow_pods_above(&self, bytes: i64) -> Result<(), RuntimeError> {
+        let root = self.0.config.cgroup_root.clone();
+        let set = move || if cgroups::unified() { limits::slow_above(&root, bytes) } else { Ok(()) };
+        blocking(set).await.map_err(io_error("slow pods down"))
+    }
+
     /// Gives the Burstable pods together what they asked for one by one, as upstream does. Guaranteed ones stand beside
     /// the class, each with its own.
     pub(super) fn weigh_classes(&self) {

@@ -95,6 +95,12 @@ pub(crate) fn apply(path: &str, resources: &Resources) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a group's allocations wait while it has more than `bytes` (version 2).
+pub(super) fn slow_above(path: &str, bytes: i64) -> io::Result<()> {
+    let file = controller("memory", path).join("memory.high");
+    set(&file, bytes.to_string()).map_err(|error| about(&file, &error))
+}
+
 /// Where the kernel has another value than asked for, in words.
 pub(crate) fn differences(path: &str, resources: &Resources) -> Vec<String> {
     let differ = |setting: &Setting| {
