@@ -92,7 +92,7 @@ impl KubeconfigFile {
             let Some(file) = file else { return Ok(ours.to_owned()) };
             let ours = parse(ours)?;
             let known = named(file, "clusters", &ours["clusters"][0]["name"]).is_some();
-            if !known || !file["current-context"].as_str().is_some_and(|c| !c.is_empty()) {
+            if !known || file["current-context"].as_str().is_none_or(str::is_empty) {
                 file["current-context"] = ours["current-context"].clone();
             }
             for list in ["clusters", "contexts", "users"] {

@@ -145,8 +145,9 @@ impl Renewed {
         let this = self.clone();
         let all = move || {
             // Who fails does not keep others from it.
-            let each = this.used_by.iter().map(|user| user.take(&identity));
-            each.fold(Ok(()), |all: anyhow::Result<()>, one| all.and(one))
+            let each: Vec<anyhow::Result<()>> =
+                this.used_by.iter().map(|user| user.take(&identity)).collect();
+            each.into_iter().collect()
         };
         tokio::task::spawn_blocking(all).await?
     }
