@@ -5,6 +5,7 @@
 pub mod cidr;
 pub mod conditions;
 pub mod cron;
+pub mod der;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod gvk;

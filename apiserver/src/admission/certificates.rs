@@ -94,5 +94,9 @@ fn read_subject<T>(encoded: &str, read: impl FnOnce(&X509Name<'_>) -> T) -> Resu
     }
     let (_, request) = X509CertificationRequest::from_der(&block.contents)
         .map_err(|_| "x509: malformed certificate request")?;
-    Ok(read(&request.certification_request_info.subject))
+    let subject = &request.certification_request_info.subject;
+    if !authn::is_whole(subject) {
+        return Err("x509: malformed certificate request");
+    }
+    Ok(read(subject))
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::availability::aggregator;
 use super::remote::Remote;
@@ -62,13 +62,16 @@ fn find(list: &Value, group: &str, version: &str) -> Option<Value> {
     let versions = groups.iter().find(|g| g["metadata"]["name"] == group)?["versions"].as_array()?;
     let found = versions.iter().find(|v| v["version"] == version)?;
     let mut resources = found["resources"].as_array().cloned().unwrap_or_default();
-    for resource in &mut resources {
+    resources.retain(Value::is_object);
+    for resource in resources.iter_mut().filter_map(Value::as_object_mut) {
         kind_is_said(resource);
-        resource["subresources"].as_array_mut().into_iter().flatten().for_each(kind_is_said);
-        if resource["subresources"].is_null()
-            && let Some(resource) = resource.as_object_mut()
-        {
-            resource.remove("subresources");
+        match resource.get_mut("subresources") {
+            Some(Value::Array(parts)) => {
+                parts.retain(Value::is_object);
+                parts.iter_mut().filter_map(Value::as_object_mut).for_each(kind_is_said);
+            }
+            Some(_) => drop(resource.remove("subresources")),
+            None => {}
         }
     }
     Some(Value::Array(resources))
@@ -82,9 +85,9 @@ pub(crate) fn hostile_discovery(list: &Value) {
 }
 
 /// Some clients fail where no kind is said.
-fn kind_is_said(entry: &mut Value) {
-    if entry["responseKind"].is_null() {
-        entry["responseKind"] = json!({"group": "", "version": "", "kind": ""});
+fn kind_is_said(entry: &mut Map<String, Value>) {
+    if entry.get("responseKind").is_none_or(Value::is_null) {
+        entry.insert("responseKind".to_owned(), json!({"group": "", "version": "", "kind": ""}));
     }
 }
 

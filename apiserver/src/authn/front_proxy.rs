@@ -14,7 +14,7 @@ const EXTRA: &str = "x-remote-extra-";
 /// The front proxy's certificate, which has been verified; `None` where it has a name that is not believed.
 pub(super) fn peer(der: &[u8]) -> Option<Peer> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let name = super::common_name(certificate.subject())?;
+    let name = Some(certificate.subject()).filter(|s| super::is_whole(s)).and_then(super::common_name)?;
     let not_after = certificate.validity().not_after.timestamp();
     (name == crate::pki::FRONT_PROXY_CLIENT).then_some(Peer::FrontProxy { not_after })
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use coracle_api::der::attributes_of_name;
 use coracle_api::names::{GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, USER_ANONYMOUS};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -139,6 +140,9 @@ pub fn anonymous() -> User {
 fn named(der: &[u8]) -> Option<Peer> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     let subject = certificate.subject();
+    if !is_whole(subject) {
+        return None;
+    }
     let name = common_name(subject).filter(|n| !n.is_empty())?.to_owned();
     let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
     let id = format!("X509SHA256={}", hex::encode(Sha256::digest(der)));
@@ -146,6 +150,11 @@ fn named(der: &[u8]) -> Option<Peer> {
     let mut user = User { name, uid: String::new(), groups, extra };
     user.add_authenticated();
     Some(Peer::Named { user: Arc::new(user), not_after: certificate.validity().not_after.timestamp() })
+}
+
+/// Whether all of a subject was read: the parser passes over what it does not understand, and others may not.
+pub(crate) fn is_whole(subject: &X509Name<'_>) -> bool {
+    attributes_of_name(subject.as_raw()) == Some(subject.iter_attributes().count())
 }
 
 /// The name that a subject has: the last where it has several, as upstream. Whoever looks at a certificate, or at a request

@@ -88,9 +88,7 @@ impl<'e> Checker<'e> {
 
     /// Everything wrong, from left to right.
     pub(super) fn finish(self) -> Vec<Issue> {
-        let mut issues = if self.issues.is_empty() { self.late } else { self.issues };
-        issues.sort_by_key(|issue| issue.at);
-        issues
+        if self.issues.is_empty() { self.late } else { self.issues }
     }
 
     fn issue(&mut self, at: usize, message: String) -> Type {

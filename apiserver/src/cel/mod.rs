@@ -176,24 +176,45 @@ impl Program {
     }
 }
 
-/// Issues as upstream prints them, each with its line and a mark under what it is about.
+/// Issues as upstream prints them, in the order of the text: each with its line and a mark under what it is about, but for
+/// lines that are too long to be shown. No more than upstream reports: the others are counted.
 fn shown(text: &str, issues: &[Issue]) -> String {
-    let mut out = String::new();
+    const MOST: usize = 100;
+    const LONGEST_LINE: usize = 16_384;
+    let mut issues: Vec<&Issue> = issues.iter().collect();
+    let more = issues.len().saturating_sub(MOST);
+    issues.truncate(MOST);
+    issues.sort_by_key(|issue| issue.at);
+    // In characters: where the line begins that is looked at.
+    let mut begin = 0;
+    let mut lines = text.split('\n').zip(1..).peekable();
+    let mut shown = vec![];
     for issue in issues {
-        let (mut line, mut column) = (1, 0);
-        for c in text.chars().take(issue.at) {
-            (line, column) = if c == '\n' { (line + 1, 0) } else { (line, column + 1) };
+        while let Some((line, _)) = lines.peek() {
+            let length = line.chars().count();
+            if issue.at <= begin + length {
+                break;
+            }
+            begin += length + 1;
+            lines.next();
         }
-        let source = text.split('\n').nth(line - 1).unwrap_or_default();
-        if !out.is_empty() {
-            out.push('\n');
+        let (source, line) = lines.peek().copied().unwrap_or_default();
+        let column = issue.at.saturating_sub(begin);
+        let mut one = format!("ERROR: <input>:{line}:{}: {}", column + 1, issue.message);
+        if source.len() <= LONGEST_LINE {
+            let wide = |c: char| c.len_utf8() > 1;
+            let mark: String =
+                source.chars().take(column).map(|c| if wide(c) { '\u{ff0e}' } else { '.' }).collect();
+            let end = if source.chars().nth(column).is_some_and(wide) { '\u{ff3e}' } else { '^' };
+            write!(one, "\n | {}\n | {mark}{end}", source.replace('\t', " "))
+                .expect("a String takes everything");
         }
-        let at = column + 1;
-        let mark = ".".repeat(column);
-        write!(out, "ERROR: <input>:{line}:{at}: {}\n | {source}\n | {mark}^", issue.message)
-            .expect("writing to a string cannot fail");
+        shown.push(one);
     }
-    out
+    if more > 0 {
+        shown.push(format!("{more} more errors were truncated"));
+    }
+    shown.join("\n")
 }
 
 #[cfg(test)]

@@ -260,6 +260,20 @@ fn expressions_are_worth_what_they_are_upstream() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// All of them with their line would be gigabytes.
+#[test]
+fn many_mistakes_are_counted_and_long_lines_left_out() {
+    let mistakes = |item: &str| environment().compile(&format!("[{}]", item.repeat(20_000))).unwrap_err();
+    let few = mistakes("!x,\n");
+    assert!(few.ends_with("\n19900 more errors were truncated"), "{}", &few[few.len() - 60..]);
+    assert_eq!((few.matches("ERROR:").count(), few.matches("\n | .^").count()), (100, 99));
+    let long = mistakes("!x,");
+    assert!(long.len() < 20_000 && !long.contains(" | "), "{} bytes", long.len());
+    let wide = environment().compile("'\u{e9}'\t+ x").unwrap_err();
+    let reference = "ERROR: <input>:1:7: undeclared reference to 'x' (in container '')";
+    assert_eq!(wide, format!("{reference}\n | '\u{e9}' + x\n | .\u{ff0e}....^"));
+}
+
 #[test]
 fn no_text_makes_the_compiler_panic_or_run_away() {
     use rand::rngs::StdRng;

@@ -73,17 +73,21 @@ impl Remote {
     /// What a server's document says of a group version: its paths, and the definitions that they need. `None` where it says
     /// nothing.
     pub fn new(group: &str, version: &str, document: &[u8]) -> Option<Self> {
-        let mut document: Value = serde_json::from_slice(document).ok()?;
+        let mut document: Map<String, Value> = serde_json::from_slice(document).ok()?;
         let root = format!("/{}", super::path(group, version));
         let is_own = |path: &str| {
             path.strip_prefix(&root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let mut paths = document["paths"].as_object_mut().map(std::mem::take)?;
+        let mut part = |name: &str| match document.remove(name) {
+            Some(Value::Object(part)) => Some(part),
+            _ => None,
+        };
+        let mut paths = part("paths")?;
         paths.retain(|path, _| is_own(path));
         if paths.is_empty() {
             return None;
         }
-        let mut all = document["definitions"].as_object_mut().map(std::mem::take).unwrap_or_default();
+        let mut all = part("definitions").unwrap_or_default();
         let mut definitions = Map::new();
         let mut wanted = vec![];
         paths.values_mut().for_each(|p| references(p, &mut |name| wanted.push(name.clone())));

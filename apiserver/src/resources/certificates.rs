@@ -11,6 +11,7 @@ use x509_parser::pem::{Pem, parse_x509_pem};
 use x509_parser::prelude::FromDer;
 
 use super::validation::Errors;
+use crate::authn;
 use crate::field::FieldError;
 use crate::field_names::{dns1123_label, dns1123_subdomain, path_segment};
 use crate::resource::{
@@ -350,7 +351,8 @@ fn no_request(encoded: &str) -> Option<String> {
     else {
         return Some(NO_PEM.to_owned());
     };
-    let Ok((_, request)) = X509CertificationRequest::from_der(&block.contents) else {
+    let read = X509CertificationRequest::from_der(&block.contents).ok().map(|(_, request)| request);
+    let Some(request) = read.filter(|r| authn::is_whole(&r.certification_request_info.subject)) else {
         return Some("x509: malformed certificate request".to_owned());
     };
     request.verify_signature().err().map(|_| "x509: the signature of the request does not hold".to_owned())

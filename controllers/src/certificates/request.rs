@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use coracle_api::der::{attributes_of_name, is_sequence};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::parse_x509_pem;
@@ -62,6 +63,12 @@ impl Request {
     /// What a request asks for, whoever has made it.
     pub(super) fn of(request: &X509CertificationRequest<'_>) -> Result<Self, RequestError> {
         let info = &request.certification_request_info;
+        // Both are copied into the certificate as they stand: nothing may be in them that was not read here, nor may they
+        // take in what follows them there.
+        let read = info.subject.iter_attributes().count();
+        if attributes_of_name(info.subject.as_raw()) != Some(read) || !is_sequence(info.subject_pki.raw) {
+            return Err(RequestError::Malformed);
+        }
         let mut names = Vec::new();
         for extension in request.requested_extensions().into_iter().flatten() {
             if let ParsedExtension::SubjectAlternativeName(alternative) = extension {

@@ -214,7 +214,8 @@ fn response_to(query: &Message) -> Message {
     response.metadata.authoritative = true;
     response.metadata.recursion_desired = query.metadata.recursion_desired;
     response.metadata.recursion_available = true;
-    response.add_queries(query.queries.iter().cloned());
+    // Of several questions none is answered, nor are they all sent back.
+    response.add_queries(query.queries.iter().take(1).cloned());
     if let Some(edns) = &query.edns {
         let mut ours = hickory_proto::op::Edns::new();
         ours.set_max_payload(edns.max_payload().max(512));

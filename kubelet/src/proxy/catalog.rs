@@ -136,12 +136,12 @@ impl Catalog {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn put_service(&self, service: Service) {
         self.change(|state| state.set_service(key_of(&service), Some(Arc::new(service))));
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn put_slice(&self, slice: &EndpointSlice) {
         self.change(|state| state.set_slice(key_of(slice), Some(slice)));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::{Method, StatusCode};
+use coracle_api::der::attributes_of_name;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::PostParams;
@@ -51,6 +52,10 @@ impl Shown {
     pub(super) fn of_certificate(der: &[u8]) -> Option<Self> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
         let subject = certificate.subject();
+        // The parser passes over what it does not understand, and others may not.
+        if attributes_of_name(subject.as_raw()) != Some(subject.iter_attributes().count()) {
+            return None;
+        }
         let name = subject.iter_common_name().last()?.as_str().ok()?.to_owned();
         let groups = subject.iter_organization().filter_map(|o| o.as_str().ok().map(str::to_owned)).collect();
         let not_after = certificate.validity().not_after.timestamp();

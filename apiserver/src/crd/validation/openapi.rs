@@ -1,5 +1,7 @@
 //! The schema of one version: what is not supported in it, and what its parts say of each other.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::{defaults, invalid, invalid_text, structural, text, unsupported};
@@ -262,7 +264,8 @@ fn keys_of_lists(at: &str, schema: &Value, errors: &mut Vec<FieldError>) {
 
 fn item_keys(at: &str, items: &Value, keys: &[&str], shown: &Value, errors: &mut Vec<FieldError>) {
     let here = format!("{at}.x-kubernetes-list-map-keys");
-    for (i, key) in keys.iter().enumerate() {
+    let mut seen = HashSet::new();
+    for key in keys {
         match items["properties"].get(key) {
             None => {
                 errors.push(invalid(&*here, shown.clone(), "entries must all be names of item properties"))
@@ -273,7 +276,7 @@ fn item_keys(at: &str, items: &Value, keys: &[&str], shown: &Value, errors: &mut
             }
             Some(_) => {}
         }
-        if keys[..i].contains(key) {
+        if !seen.insert(key) {
             errors.push(invalid(&*here, shown.clone(), "must not contain duplicate entries"));
         }
     }

@@ -1,5 +1,7 @@
 //! Names, versions, columns, subresources and conversion of a definition.
 
+use std::collections::HashSet;
+
 use coracle_api::Object;
 use serde_json::Value;
 
@@ -221,7 +223,7 @@ fn column(at: &str, column: &Value, errors: &mut Vec<FieldError>) {
 }
 
 fn selectable(at: &str, fields: &[Value], schema: &Structural, errors: &mut Vec<FieldError>) {
-    let mut seen: Vec<&str> = vec![];
+    let mut seen = HashSet::new();
     for (i, field) in fields.iter().enumerate() {
         let (at, path) = (format!("{at}[{i}].jsonPath"), text(field, "jsonPath"));
         if path.is_empty() {
@@ -241,9 +243,8 @@ fn selectable(at: &str, fields: &[Value], schema: &Structural, errors: &mut Vec<
             let why = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.";
             errors.push(invalid(&*at, path, why));
         }
-        match seen.contains(&path) {
-            true => errors.push(FieldError::duplicate(at, &path.into())),
-            false => seen.push(path),
+        if !seen.insert(path) {
+            errors.push(FieldError::duplicate(at, &path.into()));
         }
     }
     if seen.len() > MAX_SELECTABLE {
@@ -328,9 +329,10 @@ fn review_versions(at: &str, versions: &[Value], errors: &mut Vec<FieldError>) {
     if versions.is_empty() {
         return errors.push(FieldError::required(at, ""));
     }
+    let mut seen = HashSet::new();
     for (i, version) in versions.iter().enumerate() {
         let name = version.as_str().unwrap_or_default();
-        if versions[..i].contains(version) {
+        if !seen.insert(name) {
             errors.push(invalid(format!("{at}[{i}]"), name, "duplicate version"));
             continue;
         }

@@ -151,10 +151,11 @@ fn addresses(new: &Object, errors: &mut Errors) {
 /// The cluster serves IPv4 only; a headless Service without selector is free of that.
 fn single_stack(new: &Object, policy: &str, errors: &mut Errors) {
     let no_selector = new.at(&["spec", "selector"]).is_none_or(|s| *s == json!({}));
+    let mut seen = HashSet::new();
     for (i, family) in new.items_at(&["spec", "ipFamilies"]).iter().enumerate() {
         let name = family.as_str().unwrap_or_default();
         errors.supported(format!("spec.ipFamilies[{i}]"), name, &["IPv4", "IPv6"]);
-        if new.items_at(&["spec", "ipFamilies"])[..i].contains(family) {
+        if !seen.insert(name) {
             errors.duplicate(format!("spec.ipFamilies[{i}]"), name);
         }
         if name == "IPv6" && !(is_headless(new) && no_selector) {

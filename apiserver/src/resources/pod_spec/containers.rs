@@ -1,6 +1,6 @@
 //! What is wrong with containers: names, images, ports, environment, mounts, probes, resources.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use coracle_api::{Quantity, resources::is_sidecar};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use super::validation::{app_armor, ids, items, seccomp, trimmed_image};
 use super::volumes::VolumeNames;
 use crate::field::FieldError;
 use crate::field_names::{dns1123_label, port_name, port_number, qualified_name};
+use crate::limits;
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
@@ -298,7 +299,8 @@ pub(super) fn relative_path(at: &str, path: &str, errors: &mut Errors) {
 fn claims(at: &str, resources: &Value, spec: &Value, errors: &mut Errors) {
     let name = |claim: &Value| claim["name"].as_str().unwrap_or_default().to_owned();
     let known: BTreeSet<String> = items(spec, "resourceClaims").map(name).collect();
-    let mut seen = HashSet::new();
+    let mut seen: HashMap<String, HashSet<&str>> = HashMap::new();
+    let mut room = limits::TOLD_BYTES;
     for (i, claim) in items(resources, "claims").enumerate() {
         let (at, name) = (format!("{at}[{i}]"), name(claim));
         let request = claim["request"].as_str().unwrap_or_default();
@@ -309,12 +311,19 @@ fn claims(at: &str, resources: &Value, spec: &Value, errors: &mut Errors) {
         if !request.is_empty() {
             errors.all_invalid(format!("{at}.request"), request, dns1123_label(request));
         }
-        if seen.contains(&(name.clone(), "")) || request.is_empty() && seen.iter().any(|(n, _)| *n == name) {
+        // A whole claim, and requests of it: one excludes the other.
+        let of_claim: &mut HashSet<&str> = seen.entry(name.clone()).or_default();
+        if of_claim.contains("") || request.is_empty() && !of_claim.is_empty() {
             errors.duplicate(&*at, &*name);
-        } else if !seen.insert((name.clone(), request)) {
+        } else if !of_claim.insert(request) {
             errors.duplicate(&*at, format!("{name}/{request}"));
         }
         if !known.contains(&name) {
+            // Each error names all claims, and there may be many of both.
+            let Some(left) = room.checked_sub(known.iter().map(|name| name.len() + 2).sum()) else {
+                continue;
+            };
+            room = left;
             let names = known.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             let which = if known.is_empty() { " which is empty".to_owned() } else { format!(": {names}") };
             let mut error = FieldError::not_found(at, &name.into());

@@ -162,8 +162,51 @@ fn amounts_and_variables(at: &str, c: &Value, all: &mut Vec<String>) {
     }
 }
 
+fn host_port(port: &Value) -> i64 {
+    port["hostPort"].as_i64().unwrap_or(0)
+}
+
+fn host_ip(port: &Value) -> &str {
+    port["hostIP"].as_str().unwrap_or_default()
+}
+
+/// Ports of one number and protocol, by where they are on the host, so that only those are compared that conflict.
+#[derive(Default)]
+struct Alike<'a> {
+    ports: Vec<(String, &'a Value)>,
+    by_port: HashMap<i64, Vec<usize>>,
+    by_address: HashMap<(i64, &'a str), Vec<usize>>,
+}
+
+impl<'a> Alike<'a> {
+    fn add(&mut self, at: String, port: &'a Value) {
+        let place = self.ports.len();
+        self.by_port.entry(host_port(port)).or_default().push(place);
+        self.by_address.entry((host_port(port), host_ip(port))).or_default().push(place);
+        self.ports.push((at, port));
+    }
+
+    /// Those before it that are the same, or overlap, or may: in their order, and no more than are told of.
+    fn in_conflict(&self, port: &'a Value) -> Vec<usize> {
+        let (number, ip) = (host_port(port), host_ip(port));
+        let of_port = |number: i64| self.by_port.get(&number).into_iter().flatten().copied();
+        let of_address = |ip: &'a str| self.by_address.get(&(number, ip)).into_iter().flatten().copied();
+        let most = limits::WARNINGS;
+        let mut found: Vec<usize> = match (number, ip) {
+            (0, _) => (0..self.ports.len()).take(most).collect(),
+            (_, "") => of_port(0).take(most).chain(of_port(number).take(most)).collect(),
+            _ => {
+                let same = of_address(ip).take(most).chain(of_address("").take(most));
+                of_port(0).take(most).chain(same).collect()
+            }
+        };
+        found.sort_unstable();
+        found
+    }
+}
+
 fn ports(containers: &[(String, &Value)], all: &mut Vec<String>) {
-    let mut by_number: HashMap<(i64, &str), Vec<(String, &Value)>> = HashMap::new();
+    let mut by_number: HashMap<(i64, &str), Alike<'_>> = HashMap::new();
     let mut names: HashMap<&str, String> = HashMap::new();
     let ports = || {
         containers.iter().flat_map(|(at, c)| {
@@ -173,22 +216,20 @@ fn ports(containers: &[(String, &Value)], all: &mut Vec<String>) {
     for (at, p) in ports() {
         let key = (p["containerPort"].as_i64().unwrap_or(0), p["protocol"].as_str().unwrap_or_default());
         let others = by_number.entry(key).or_default();
-        for (other, o) in others.iter() {
+        for other in others.in_conflict(p) {
             // Every pair of ports may be worth one: an answer has no room for so many.
             if all.len() >= limits::WARNINGS {
                 return;
             }
-            let host = |p: &Value| p["hostPort"].as_i64().unwrap_or(0);
-            let ip = |p: &Value| p["hostIP"].as_str().unwrap_or_default().to_owned();
-            let what = match (host(p), host(o)) {
-                (a, b) if a == b && ip(p) == ip(o) => "duplicate",
+            let (other, o) = &others.ports[other];
+            let what = match (host_port(p), host_port(o)) {
+                (a, b) if a == b && host_ip(p) == host_ip(o) => "duplicate",
                 (0, _) | (_, 0) => "overlapping",
-                (a, b) if a == b && ip(p).is_empty() != ip(o).is_empty() => "dangerously ambiguous",
-                _ => continue,
+                _ => "dangerously ambiguous",
             };
             all.push(format!("{at}: {what} port definition with {other}"));
         }
-        others.push((at, p));
+        others.add(at, p);
     }
     for (at, p) in ports() {
         let Some(name) = p["name"].as_str().filter(|n| !n.is_empty()) else { continue };
