@@ -329,6 +329,20 @@ mod tests {
     }
 
     #[test]
+    fn whether_pods_can_have_users_of_their_own_is_told_for_every_handler() {
+        for able in [true, false] {
+            let all = handlers(able);
+            let names: Vec<&str> = all.iter().filter_map(|h| h.name.as_deref()).collect();
+            assert_eq!(
+                names,
+                ["", "coracle", "runc"],
+                "the one that pods get without a RuntimeClass is first"
+            );
+            assert!(all.iter().all(|h| h.features.as_ref().and_then(|f| f.user_namespaces) == Some(able)));
+        }
+    }
+
+    #[test]
     fn conditions_keep_their_transition_time_and_changes_are_events() {
         let (first, later) = (Timestamp::from_second(1000).unwrap(), Timestamp::from_second(2000).unwrap());
         let status = |conditions| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() };

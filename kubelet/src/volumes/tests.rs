@@ -1,3 +1,5 @@
+//! Where the files of volumes are.
+
 use std::{fs, sync::Arc};
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};

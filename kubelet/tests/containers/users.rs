@@ -8,6 +8,7 @@ use coracle_kubelet::cri::{
     ContainerSpec, ContainerState, ExecSpec, IdRange, Mount, SandboxSpec, Seccomp, Security,
 };
 use coracle_kubelet::runtime::Runtime;
+use coracle_kubelet::sys::mounts::{MappedLayers, overlay_readonly, unmount};
 use tokio::io::AsyncReadExt;
 
 use super::{Node, PATIENCE, end, mount, own_cgroup};
@@ -98,7 +99,8 @@ pub(crate) async fn all() {
     what_a_usual_pod_does(&node, &volumes, ranges[0]).await;
     others_are_out_of_reach(&node, &ranges).await;
     root_inside_is_nobody_outside(&node, &volumes).await;
-    every_way_to_start_a_process(&node, &volumes, ranges[0]).await;
+    every_way_to_start_a_process(&node, &volumes).await;
+    images_as_volumes(&node).await;
     shared_processes(&node).await;
     ids_that_the_pod_does_not_have(&node).await;
     ranges_are_kept_and_given_back(&node, &ranges).await;
@@ -257,7 +259,7 @@ async fn root_inside_is_nobody_outside(node: &Node, volumes: &Volumes) {
     }
 }
 
-async fn every_way_to_start_a_process(node: &Node, volumes: &Volumes, ids: IdRange) {
+async fn every_way_to_start_a_process(node: &Node, volumes: &Volumes) {
     chown(&volumes.disk, Some(33), Some(44)).expect("chown");
     std::fs::set_permissions(&volumes.disk, PermissionsExt::from_mode(0o700)).expect("chmod");
     let mut user = node
@@ -283,7 +285,43 @@ async fn every_way_to_start_a_process(node: &Node, volumes: &Volumes, ids: IdRan
     limited.resources.memory_limit = Some(16 << 20);
     let id = node.run(&limited).await;
     assert_eq!(end(&node.runtime, &id).await, (137, true), "limits hold as in every pod");
-    let _ = ids;
+}
+
+/// An overlay cannot be shown with other owners: its layers are, before it is mounted.
+async fn images_as_volumes(node: &Node) {
+    let layers = ["upper-layer", "lower-layer"].map(|name| node.dir.join("private").join(name));
+    for layer in &layers {
+        std::fs::create_dir(layer).expect("mkdir");
+    }
+    std::fs::write(layers[1].join("file"), "of the image\n").expect("write");
+    chown(layers[1].join("file"), Some(33), Some(44)).expect("chown");
+    let namespace = node.config.run_dir.join("pods/one/user");
+    let scratch = node.dir.join("private/scratch");
+    for mapped in [true, false] {
+        let image = node.dir.join("private").join(format!("image-{mapped}"));
+        std::fs::create_dir(&image).expect("mkdir");
+        if mapped {
+            let shown = MappedLayers::new(&layers, &namespace, &scratch).expect("mapped layers");
+            overlay_readonly("sha256:image", shown.paths(), &image).expect("overlay");
+        } else {
+            overlay_readonly("sha256:image", &layers, &image).expect("overlay");
+        }
+        let mut spec = node
+            .spec("one", "cat /image/file; busybox stat -c 'owner %u:%g' /image/file; echo x >/image/new");
+        spec.mounts = vec![Mount { mapped, ..mount(&image, "/image", true) }];
+        if mapped {
+            let (_, log) = output(node, spec).await;
+            assert!(log.contains("F of the image") && log.contains("F owner 33:44"), "{log}");
+            assert!(log.contains("Read-only file system"), "{log}");
+        } else {
+            let id = node.runtime.create_container(&spec).await.expect("create");
+            let refused = node.runtime.start_container(&id).await.expect_err("refused").to_string();
+            assert!(refused.contains("cannot have its owners mapped"), "{refused}");
+        }
+        unmount(&image).expect("unmount");
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    assert!(!mounts.contains(&scratch.display().to_string()), "layers stay mounted no longer than it takes");
 }
 
 async fn shared_processes(node: &Node) {
