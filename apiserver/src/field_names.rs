@@ -133,6 +133,14 @@ pub fn path_segment(name: &str) -> Vec<String> {
     }
 }
 
+/// A name as C has them.
+pub fn c_identifier(name: &str) -> Vec<String> {
+    const RULE: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let fine = name.bytes().all(inner) && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if fine { vec![] } else { vec![RULE.to_owned()] }
+}
+
 /// A number of a TCP or UDP port.
 pub fn port_number(port: i64) -> Vec<String> {
     match port {

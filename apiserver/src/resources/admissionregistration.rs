@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::columns::{AGE, NAME, label_selector, of_kind, path, rule, size};
 use super::defaulting::{each, fill, object, within};
+use super::located::{Located, conditions};
 use super::policy_rules::{binding, policy};
 use super::validation::Errors;
 use super::webhook_rules::webhooks;
@@ -150,9 +151,16 @@ impl Strategy for Policies {
         within(spec, "matchConstraints", matching);
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, subresource: &str) -> bool {
+        matches!(subresource, "" | "status")
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        policy(new, &mut errors);
+        match cx.subresource {
+            "status" => policy_status(&Located::root(new).at("status"), &mut errors),
+            _ => policy(new, &mut errors),
+        }
         errors.0
     }
 }
@@ -169,4 +177,12 @@ impl Strategy for Bindings {
         binding(new, &mut errors);
         errors.0
     }
+}
+
+fn policy_status(status: &Located<'_>, errors: &mut Errors) {
+    for warning in status.at("typeChecking").at("expressionWarnings").each() {
+        warning.at("warning").required(errors);
+        warning.at("fieldRef").required(errors);
+    }
+    conditions(&status.at("conditions"), errors);
 }

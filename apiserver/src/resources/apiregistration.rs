@@ -144,8 +144,8 @@ fn validate_status(new: &Object, errors: &mut Errors) {
     for (i, condition) in new.items_at(&["status", "conditions"]).iter().enumerate() {
         if !matches!(condition["status"].as_str(), Some("True" | "False" | "Unknown")) {
             let at = format!("status.conditions[{i}].status");
-            let known = ["True", "False", "Unknown"];
-            errors.0.push(FieldError::not_supported(at, &condition["status"], &known));
+            let shown = format!("{:?}", condition["status"].as_str().unwrap_or_default());
+            errors.unsupported_text(at, shown, &["True", "False", "Unknown"]);
         }
     }
 }

@@ -7,8 +7,10 @@ use super::columns::{
     AGE, LABEL_SELECTOR, NAME, TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, count, integer, labels, rule,
 };
 use super::defaulting::{fill, fill_zero, object};
+use super::located::Located;
 use super::pod_spec;
 use super::validation::{Errors, is_empty_selector, label_selector, selector_matches, selector_text};
+use super::workload_status::{self, Counts};
 use crate::field::FieldError;
 use crate::resource::{Column, NAMESPACED, Row, ScalePaths, Strategy, WriteContext};
 
@@ -154,7 +156,14 @@ impl Strategy for Deployments {
         changed_template_warnings(new, old)
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        if cx.subresource == "status" {
+            return counts(&workload_status::DEPLOYMENT, new, old);
+        }
         let mut errors = Errors::default();
         errors.non_negative("spec.replicas", new.i64_at(&["spec", "replicas"]));
         selected_template(new, "deployment", &mut errors);
@@ -189,7 +198,14 @@ impl Strategy for ReplicaSets {
         changed_template_warnings(new, old)
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        if cx.subresource == "status" {
+            return counts(&workload_status::REPLICA_SET, new, old);
+        }
         let mut errors = Errors::default();
         errors.non_negative("spec.replicas", new.i64_at(&["spec", "replicas"]));
         errors.non_negative("spec.minReadySeconds", new.i64_at(&["spec", "minReadySeconds"]));
@@ -225,17 +241,31 @@ impl Strategy for DaemonSets {
         changed_template_warnings(new, old)
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        if cx.subresource == "status" {
+            return counts(&workload_status::DAEMON_SET, new, old);
+        }
         let mut errors = Errors::default();
+        same_selector(new, old, &mut errors);
         daemon_selector(new, &mut errors);
         let template = new.at(&["spec", "template"]).cloned().unwrap_or_else(|| json!({}));
         pod_spec::replicated_template("spec.template", &template, None, "DaemonSet", &mut errors);
         errors.non_negative("spec.minReadySeconds", new.i64_at(&["spec", "minReadySeconds"]));
         daemon_rollout(new, &mut errors);
         errors.non_negative("spec.revisionHistoryLimit", new.i64_at(&["spec", "revisionHistoryLimit"]));
-        same_selector(new, old, &mut errors);
         errors.0
     }
+}
+
+/// What is wrong with the counts of a status.
+pub(super) fn counts(of: &Counts, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    of.check(&Located::root(new), old.map(Located::root).as_ref(), &mut errors);
+    errors.0
 }
 
 fn daemon_selector(new: &Object, errors: &mut Errors) {
@@ -295,7 +325,7 @@ fn daemon_rollout(new: &Object, errors: &mut Errors) {
 }
 
 pub(super) fn at_most_all(at: &str, value: &Value, errors: &mut Errors) {
-    if value.is_string() && number(value).is_some_and(|n| n > 100) {
+    if percent(value).is_some_and(|n| n > 100) {
         errors.invalid(at, value.clone(), "must not be greater than 100%");
     }
 }
@@ -382,22 +412,30 @@ fn rollout(at: &str, new: &Object, errors: &mut Errors) {
                 let value = rolling["maxUnavailable"].clone();
                 errors.invalid(&*at, value, "may not be 0 when `maxSurge` is 0");
             }
-            let percent = rolling["maxUnavailable"].as_str().is_some();
-            if percent && number(&rolling["maxUnavailable"]).is_some_and(|n| n > 100) {
-                errors.invalid(&*at, rolling["maxUnavailable"].clone(), "must not be greater than 100%");
-            }
+            at_most_all(&at, &rolling["maxUnavailable"], errors);
         }
-        _ => errors.0.push(FieldError::not_supported(at, &strategy, &["Recreate", "RollingUpdate"])),
+        _ => {
+            let shown = Located::root(new).at("spec").at("strategy").shown();
+            errors.unsupported_text(at, shown, &["Recreate", "RollingUpdate"]);
+        }
     }
 }
 
+/// A count, or so many of a hundred; a text that is no percentage counts as its number, or as none.
 pub(super) fn number(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| value.as_str()?.strip_suffix('%')?.parse().ok())
+    let text = || value.as_str().map(|text| text.parse().unwrap_or(0));
+    value.as_i64().or_else(|| percent(value)).or_else(text)
+}
+
+fn percent(value: &Value) -> Option<i64> {
+    let digits = value.as_str()?.strip_suffix('%')?;
+    let fine = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|_| fine)
 }
 
 pub(super) fn int_or_percent(at: &str, value: &Value, errors: &mut Errors) {
     match value {
-        Value::String(text) if number(value).is_none_or(|n| n < 0) => {
+        Value::String(text) if percent(value).is_none() => {
             let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
             errors.invalid(at, &**text, detail);
         }
@@ -410,12 +448,16 @@ struct Revisions;
 impl Strategy for Revisions {
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if new.at(&["data"]).is_none_or(Value::is_null) {
-            errors.required("data", "data is mandatory");
-        }
-        errors.non_negative("revision", new.i64_at(&["revision"]));
-        if let Some(old) = old {
-            errors.immutable("data", new.at(&["data"]), old.at(&["data"]));
+        let new = Located::root(new);
+        let data = new.at("data");
+        new.at("revision").not_negative(&mut errors);
+        match old {
+            Some(old) => data.immutable(&Located::root(old).at("data"), &mut errors),
+            None if !data.is_set() => data.missing("data is mandatory", &mut errors),
+            None if !data.value().is_object() => {
+                data.missing("data must be a valid JSON object", &mut errors);
+            }
+            None => {}
         }
         errors.0
     }

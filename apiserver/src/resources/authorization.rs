@@ -9,10 +9,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
+use super::located::Located;
+use super::validation::Errors;
 use crate::Server;
 use crate::authn::User;
 use crate::authz::{Asked, Decision};
 use crate::field::FieldError;
+use crate::field_names::{label_value, qualified_name};
 use crate::resource::{CLUSTER, Call, Invocation, NAMESPACED, Persistence, Row};
 use crate::status::{Result, Status};
 
@@ -88,12 +91,14 @@ impl Call for Review {
 fn review_errors(review: &Object, own: bool, namespace: &str) -> Vec<FieldError> {
     let has = |field: &str| review.at(&["spec", field]).is_some();
     let mut errors = vec![];
-    if has("resourceAttributes") && has("nonResourceAttributes") {
+    // As upstream's internal type prints itself.
+    let plain = || {
         let text = |field: &str| review.str_at(&["spec", "nonResourceAttributes", field]);
-        // As upstream's internal type prints itself.
-        let value = json!({"Path": text("path"), "Verb": text("verb")});
+        json!({"Path": text("path"), "Verb": text("verb")})
+    };
+    if has("resourceAttributes") && has("nonResourceAttributes") {
         let why = "cannot be specified in combination with resourceAttributes";
-        errors.push(FieldError::invalid("spec.nonResourceAttributes", &value, why));
+        errors.push(FieldError::invalid("spec.nonResourceAttributes", &plain(), why));
     }
     if !has("resourceAttributes") && !has("nonResourceAttributes") {
         let value = review.at(&["spec", "resourceAttributes"]).cloned().unwrap_or_default();
@@ -108,12 +113,61 @@ fn review_errors(review: &Object, own: bool, namespace: &str) -> Vec<FieldError>
             "at least one of user or group must be specified",
         ));
     }
+    let mut selectors = Errors::default();
+    let attributes = Located::root(review).at("spec").at("resourceAttributes");
+    for field in ["fieldSelector", "labelSelector"] {
+        if attributes.at(field).is_set() {
+            selector(&attributes.at(field), &mut selectors);
+        }
+    }
+    errors.extend(selectors.0);
+    if namespace.is_empty() {
+        return errors;
+    }
     let asked = review.str_at(&["spec", "resourceAttributes", "namespace"]);
-    if !namespace.is_empty() && asked != namespace {
+    if has("resourceAttributes") && asked != namespace {
         let why = "must match metadata.namespace";
         errors.push(FieldError::invalid("spec.resourceAttributes.namespace", &json!(asked), why));
     }
+    if has("nonResourceAttributes") {
+        let why = "disallowed on this kind of request";
+        errors.push(FieldError::invalid("spec.nonResourceAttributes", &plain(), why));
+    }
     errors
+}
+
+/// A selector of fields or of labels: as text or as requirements, whose operators may be of a time to come.
+fn selector(selector: &Located<'_>, errors: &mut Errors) {
+    let [raw, requirements] = ["rawSelector", "requirements"].map(|field| selector.at(field));
+    if !raw.text().is_empty() && requirements.len() > 0 {
+        raw.wrong("may not specified at the same time as requirements", errors);
+    }
+    if raw.text().is_empty() && requirements.len() == 0 {
+        let at = selector.path();
+        let why = format!("when {at} is specified, requirements or rawSelector is required");
+        requirements.missing(&why, errors);
+    }
+    let of_labels = selector.path().ends_with("labelSelector");
+    for requirement in requirements.each() {
+        let [key, operator, values] = ["key", "operator", "values"].map(|field| requirement.at(field));
+        if !of_labels && key.text().is_empty() {
+            key.missing("must be specified", errors);
+        }
+        match operator.text() {
+            "In" | "NotIn" if values.len() == 0 => {
+                values.missing("must be specified when `operator` is 'In' or 'NotIn'", errors);
+            }
+            "Exists" | "DoesNotExist" if values.len() > 0 => {
+                values
+                    .forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'", errors);
+            }
+            _ => {}
+        }
+        if of_labels {
+            key.obeys(qualified_name, errors);
+            values.each().for_each(|value| value.obeys(label_value, errors));
+        }
+    }
 }
 
 fn subject(review: &Object) -> User {

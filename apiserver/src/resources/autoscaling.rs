@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use super::autoscaling_metrics::{behavior, metrics};
 use super::columns::{AGE, NAME, count, rule};
 use super::defaulting::{fill, object, within};
+use super::located::Located;
 use super::validation::Errors;
 use crate::field::FieldError;
+use crate::field_names::path_segment;
 use crate::resource::{Column, Conversion, NAMESPACED, Row, Strategy, WriteContext};
 
 const KIND: Row = Row {
@@ -169,33 +171,35 @@ impl Strategy for Autoscalers {
         }
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        let (min, max) = (new.i64_at(&["spec", "minReplicas"]), new.i64_at(&["spec", "maxReplicas"]));
-        if let Some(min) = min.filter(|m| *m < 1) {
-            errors.invalid("spec.minReplicas", min, "must be greater than or equal to 1");
-        }
-        let max = max.unwrap_or(0);
-        match max {
-            0 => errors.required("spec.maxReplicas", "must be set and greater than 0"),
-            negative if negative < 0 => {
-                errors.invalid("spec.maxReplicas", negative, "must be greater than or equal to 1");
+        let (root, before) = (Located::root(new), old.map(|o| Located::root(o).at("spec")));
+        if cx.subresource == "status" {
+            for count in ["currentReplicas", "desiredReplicas"] {
+                root.at("status").at(count).not_negative(&mut errors);
             }
-            _ => {}
+            return errors.0;
         }
-        if min.is_some_and(|min| max < min) {
-            errors.invalid("spec.maxReplicas", max, "must be greater than or equal to `minReplicas`");
+        let spec = root.at("spec");
+        let (min, max) = (spec.at("minReplicas"), spec.at("maxReplicas"));
+        // One that was allowed to have none stays so.
+        let least =
+            if before.as_ref().is_some_and(|b| b.at("minReplicas").number() == Some(0)) { 0 } else { 1 };
+        min.at_least(least, &format!("must be greater than or equal to {least}"), &mut errors);
+        match max.number().unwrap_or(0) {
+            0 => max.missing("must be set and greater than 0", &mut errors),
+            _ => max.at_least(1, "must be greater than or equal to 1", &mut errors),
         }
-        let target = |key: &str| new.str_at(&["spec", "scaleTargetRef", key]);
-        for key in ["kind", "name"].into_iter().filter(|k| target(k).is_empty()) {
-            errors.required(format!("spec.scaleTargetRef.{key}"), "");
+        let most = max.number().unwrap_or(0);
+        if min.number().is_some_and(|min| most < min) {
+            errors.invalid(max.path(), most, "must be greater than or equal to `minReplicas`");
         }
-        // Only the replication controller of the core group can be scaled without a group.
-        let version = target("apiVersion");
-        if !version.contains('/') && (version != "v1" || target("kind") != "ReplicationController") {
-            let detail = "apiVersion must specify API group";
-            errors.invalid("spec.scaleTargetRef.apiVersion", version, detail);
-        }
+        scale_target(&spec.at("scaleTargetRef"), before.as_ref(), &mut errors);
+        let min = min.number();
         match new.at(&["spec", "targetCPUUtilizationPercentage"]) {
             Some(percent) => metrics(&[cpu(percent)], min, &mut errors),
             None => metrics(new.items_at(&["spec", "metrics"]), min, &mut errors),
@@ -205,5 +209,24 @@ impl Strategy for Autoscalers {
             behavior(&format!("spec.behavior.{direction}"), rules, &mut errors);
         }
         errors.0
+    }
+}
+
+fn scale_target(target: &Located<'_>, before: Option<&Located<'_>>, errors: &mut Errors) {
+    let [version, kind, name] = ["apiVersion", "kind", "name"].map(|field| target.at(field));
+    kind.required_as(path_segment, errors);
+    name.required_as(path_segment, errors);
+    let same = before.map(|b| b.at("scaleTargetRef")).is_some_and(|was| {
+        was.at("apiVersion").text() == version.text() && was.at("kind").text() == kind.text()
+    });
+    // Only the replication controller of the core group can be scaled without a group.
+    let alone = kind.text() == "ReplicationController";
+    match version.text().matches('/').count() {
+        _ if same => {}
+        0 if !alone => {
+            errors.invalid(version.path(), version.text(), "apiVersion must specify API group");
+        }
+        0 | 1 => {}
+        _ => version.wrong(format!("unexpected GroupVersion string: {}", version.text()), errors),
     }
 }

@@ -3,8 +3,9 @@
 use coracle_api::Quantity;
 use serde_json::Value;
 
+use super::located::Located;
 use super::validation::Errors;
-use crate::field_names::{dns1123_label, path_segment};
+use crate::field_names::{dns1123_label, path_segment, qualified_name};
 
 /// In the order in which upstream looks at them: what a metric may be, and the key that tells of it.
 const SOURCES: [(&str, &str); 5] = [
@@ -94,6 +95,14 @@ fn resource(at: &str, key: &str, source: &Value, errors: &mut Errors) {
     let text = |name: &str| source[name].as_str().unwrap_or_default();
     if text("name").is_empty() {
         errors.required(format!("{at}.name"), "must specify a resource name");
+    } else if key == "containerResource" {
+        let standard = text("name").contains('/')
+            || ["cpu", "memory", "ephemeral-storage"].contains(&text("name"))
+            || text("name").starts_with("hugepages-");
+        errors.all_invalid(format!("{at}.name"), text("name"), qualified_name(text("name")));
+        if !standard {
+            errors.invalid(format!("{at}.name"), text("name"), "must be a standard resource for containers");
+        }
     }
     if key == "containerResource" {
         match text("container") {
@@ -117,10 +126,12 @@ fn resource(at: &str, key: &str, source: &Value, errors: &mut Errors) {
 }
 
 fn described(at: &str, object: &Value, errors: &mut Errors) {
-    for key in ["kind", "name"] {
-        if object[key].as_str().unwrap_or_default().is_empty() {
-            errors.required(format!("{at}.describedObject.{key}"), "");
-        }
+    let object = Located::placed(format!("{at}.describedObject"), object);
+    object.at("kind").required_as(path_segment, errors);
+    object.at("name").required_as(path_segment, errors);
+    let version = object.at("apiVersion");
+    if version.text().matches('/').count() > 1 {
+        version.wrong(format!("unexpected GroupVersion string: {}", version.text()), errors);
     }
 }
 
@@ -190,4 +201,5 @@ pub(super) fn behavior(at: &str, rules: &Value, errors: &mut Errors) {
             }
         }
     }
+    Located::placed(format!("{at}.tolerance"), &rules["tolerance"]).quantity_not_negative(errors);
 }

@@ -2,15 +2,18 @@
 
 use coracle_api::{Object, conditions, time};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::batch_rules::{job, job_spec};
+use super::batch_status::status;
 use super::columns::{
     AGE, LABEL_SELECTOR, NAME, TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, label_selector, names_of, of_kind, or,
     path, rule, since, size, wide,
 };
 use super::defaulting::{each, fill, fill_zero, object, within};
+use super::located::Located;
 use super::pod_spec;
-use super::validation::{self, Errors, selector_matches, selector_text};
+use super::validation::Errors;
 use crate::field::FieldError;
 use crate::resource::{Column, NAMESPACED, Row, SelectableField, Strategy, WriteContext};
 
@@ -108,7 +111,7 @@ fn duration(o: &Object, now: Timestamp) -> String {
     }
 }
 
-fn job_spec(spec: &mut Value) {
+fn default_spec(spec: &mut Value) {
     within(spec, "podFailurePolicy", |policy| {
         each(policy, "rules", |r| each(r, "onPodConditions", |c| fill_zero(c, "status", "True")));
     });
@@ -129,44 +132,6 @@ fn generated(job: &Object) -> [(&'static str, String); 4] {
         (CONTROLLER_UID, uid),
         ("batch.kubernetes.io/job-name", name),
     ]
-}
-
-/// A selector that is generated is not the user's to set, and neither are the labels that it stands on.
-fn generated_selector(job: &Object, errors: &mut Errors) {
-    if job.bool_at(&["spec", "manualSelector"]) == Some(true) {
-        return;
-    }
-    let Some(selector) = job.at(&["spec", "selector"]) else { return };
-    let expected = generated(job);
-    let labels = job.at(LABELS).unwrap_or(&Value::Null);
-    for (key, value) in &expected {
-        let at = format!("spec.template.metadata.labels[{key}]");
-        match labels.get(key).and_then(Value::as_str) {
-            None => errors.required(at, &format!("must be '{value}'")),
-            Some(is) if is == value => {}
-            Some(_) => errors.invalid(at, labels.clone(), format!("must be '{value}'")),
-        }
-    }
-    let expected: Map<String, Value> =
-        expected.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
-    if !selector_matches(selector, &expected.into()) {
-        errors.invalid_text("spec.selector", selector_text(selector), "`selector` not auto-generated");
-    }
-}
-
-/// Whoever made the selector, it picks the pods that the template makes.
-fn selects_its_pods(job: &Object, errors: &mut Errors) {
-    let (selector, labels) = (job.at(&["spec", "selector"]), job.at(LABELS).unwrap_or(&Value::Null));
-    let before = errors.0.len();
-    match selector {
-        None => errors.required("spec.selector", ""),
-        Some(selector) => validation::label_selector("spec.selector", selector, errors),
-    }
-    let matches = selector.is_some_and(|selector| selector_matches(selector, labels));
-    if !matches && (selector.is_none() || errors.0.len() == before) {
-        let detail = "`selector` does not match template `labels`";
-        errors.invalid("spec.template.metadata.labels", labels.clone(), detail);
-    }
 }
 
 impl Strategy for Jobs {
@@ -192,7 +157,7 @@ impl Strategy for Jobs {
         let replace = if spec["podFailurePolicy"].is_null() { "TerminatingOrFailed" } else { "Failed" };
         fill(spec, "podReplacementPolicy", replace);
         fill(spec, "manualSelector", false);
-        job_spec(spec);
+        default_spec(spec);
     }
 
     /// Unless told otherwise, a job selects its pods by its own uid.
@@ -222,26 +187,15 @@ impl Strategy for Jobs {
         super::apps::changed_template_warnings(new, old)
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if old.is_none() {
-            generated_selector(new, &mut errors);
-        }
-        let spec = new.at(&["spec"]).cloned().unwrap_or_default();
-        job("spec", &spec, &mut errors);
-        selects_its_pods(new, &mut errors);
-        let Some(old) = old else { return errors.0 };
-        let suspended = old.bool_at(&["spec", "suspend"]) == Some(true);
-        for field in ["completions", "selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"]
-        {
-            let indexed = field == "completions" && new.str_at(&["spec", "completionMode"]) == "Indexed";
-            if !indexed {
-                let (is, was) = (new.at(&["spec", field]), old.at(&["spec", field]));
-                errors.immutable(format!("spec.{field}"), is, was);
-            }
-        }
-        if !suspended {
-            errors.immutable("spec.template", new.at(&["spec", "template"]), old.at(&["spec", "template"]));
+        match old {
+            Some(old) if cx.subresource == "status" => status(new, old, &mut errors),
+            _ => job(new, old, &mut errors),
         }
         errors.0
     }
@@ -254,29 +208,6 @@ impl Strategy for Jobs {
     fn delete_warning(&self) -> &'static str {
         "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them \
          or set propagationPolicy=Orphan to suppress this warning"
-    }
-}
-
-fn job(at: &str, spec: &Value, errors: &mut Errors) {
-    for key in
-        ["parallelism", "completions", "backoffLimit", "ttlSecondsAfterFinished", "activeDeadlineSeconds"]
-    {
-        errors.non_negative(format!("{at}.{key}"), spec[key].as_i64());
-    }
-    if let Some(mode) = spec["completionMode"].as_str() {
-        errors.one_of(format!("{at}.completionMode"), mode, &["NonIndexed", "Indexed"]);
-        if mode == "Indexed" && spec["completions"].is_null() {
-            errors.required(format!("{at}.completions"), "when completion mode is Indexed");
-        }
-    }
-    pod_spec::job_template(&format!("{at}.template"), &spec["template"], errors);
-    let policy = spec["template"]["spec"]["restartPolicy"].as_str().unwrap_or_default();
-    let at = format!("{at}.template.spec.restartPolicy");
-    if policy == "Always" {
-        let detail = "valid values: \"OnFailure\", \"Never\"";
-        errors.required(at, detail);
-    } else if !matches!(policy, "OnFailure" | "Never") {
-        errors.supported(at, policy, &["OnFailure", "Never"]);
     }
 }
 
@@ -306,7 +237,7 @@ impl Strategy for CronJobs {
         fill(spec, "suspend", false);
         fill(spec, "successfulJobsHistoryLimit", 3);
         fill(spec, "failedJobsHistoryLimit", 1);
-        within(object(spec, "jobTemplate"), "spec", job_spec);
+        within(object(spec, "jobTemplate"), "spec", default_spec);
     }
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
@@ -315,8 +246,15 @@ impl Strategy for CronJobs {
         if schedule.is_empty() {
             errors.required("spec.schedule", "");
         } else if schedule.contains("TZ") {
-            let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-            errors.invalid("spec.schedule", schedule, detail);
+            // One that was stored before this was refused may stay, but not beside the field.
+            let stays = old.is_some_and(|o| o.str_at(&["spec", "schedule"]).contains("TZ"));
+            if !stays {
+                let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+                errors.invalid("spec.schedule", schedule, detail);
+            } else if new.at(&["spec", "timeZone"]).is_some() {
+                let detail = "cannot use both timeZone field and TZ or CRON_TZ in schedule";
+                errors.invalid("spec.schedule", schedule, detail);
+            }
         } else if let Err(why) = coracle_api::cron::Schedule::parse(schedule) {
             errors.invalid("spec.schedule", schedule, why);
         }
@@ -328,12 +266,18 @@ impl Strategy for CronJobs {
         }
         let policy = new.str_at(&["spec", "concurrencyPolicy"]);
         errors.one_of("spec.concurrencyPolicy", policy, &["Allow", "Forbid", "Replace"]);
-        let spec = new.at(&["spec", "jobTemplate", "spec"]).cloned().unwrap_or_default();
-        job("spec.jobTemplate.spec", &spec, &mut errors);
+        let spec = Located::root(new).at("spec").at("jobTemplate").at("spec");
+        job_spec(&spec, &mut errors);
+        if spec.at("selector").is_set() {
+            spec.at("selector").wrong("`selector` will be auto-generated", &mut errors);
+        }
+        if spec.at("manualSelector").is_true() {
+            errors.unsupported_text(spec.at("manualSelector").path(), "true".to_owned(), &["nil", "false"]);
+        }
         for key in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
             errors.non_negative(format!("spec.{key}"), new.i64_at(&["spec", key]));
         }
-        if new.name().len() > 52 {
+        if old.is_none() && new.name().len() > 52 {
             errors.invalid("metadata.name", new.name(), "must be no more than 52 characters");
         }
         errors.0

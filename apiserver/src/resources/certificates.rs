@@ -295,7 +295,10 @@ fn conditions(new: &Object, old: Option<&Object>, errors: &mut Errors) {
         let words: &[&str] =
             if DECISIONS.contains(&kind) { &["True"] } else { &["False", "True", "Unknown"] };
         let status = condition["status"].as_str().unwrap_or_default();
-        errors.supported(format!("{AT}[{i}].status"), status, words);
+        match status {
+            "" => errors.required(format!("{AT}[{i}].status"), ""),
+            _ => errors.supported(format!("{AT}[{i}].status"), status, words),
+        }
         let other = match kind {
             "Approved" => "Denied",
             "Denied" => "Approved",

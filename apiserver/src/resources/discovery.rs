@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::columns::{AGE, NAME, first_of, path, rule};
 use super::core::{endpoint_ip, legacy_ip};
 use super::defaulting::{each, fill};
+use super::located::Located;
 use super::pod_spec::items;
 use super::validation::Errors;
 use crate::field::FieldError;
-use crate::field_names::{dns1123_label, dns1123_subdomain, qualified_name};
+use crate::field_names::{dns1123_label, dns1123_subdomain, label_value, qualified_name};
 use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) static ROWS: &[Row] = &[Row {
@@ -45,8 +46,16 @@ impl Strategy for Slices {
         errors.one_of("addressType", new.str_at(&["addressType"]), &["FQDN", "IPv4", "IPv6"]);
         check_ports(new, &mut errors);
         let unchanged = old.is_some_and(|old| old.at(&["endpoints"]) == new.at(&["endpoints"]));
-        for (i, endpoint) in new.items_at(&["endpoints"]).iter().enumerate().filter(|_| !unchanged) {
-            check_endpoint(&format!("endpoints[{i}]"), endpoint, new.str_at(&["addressType"]), &mut errors);
+        let endpoints = Located::root(new).at("endpoints");
+        if !unchanged && endpoints.at_most_items(ENDPOINTS, &mut errors) {
+            for endpoint in endpoints.each() {
+                let kind = new.str_at(&["addressType"]);
+                check_endpoint(endpoint.path(), endpoint.value(), kind, &mut errors);
+                let hints = endpoint.at("hints");
+                if check_hints(&hints.at("forZones"), label_value, &mut errors) {
+                    check_hints(&hints.at("forNodes"), dns1123_subdomain, &mut errors);
+                }
+            }
         }
         if let Some(old) = old {
             errors.immutable("addressType", new.at(&["addressType"]), old.at(&["addressType"]));
@@ -55,7 +64,30 @@ impl Strategy for Slices {
     }
 }
 
+const ENDPOINTS: usize = 1000;
+const PORTS: usize = 20_000;
+const ADDRESSES: usize = 100;
+const HINTS: usize = 8;
+
+/// Names of zones or nodes, each once; whether there are not too many.
+fn check_hints(list: &Located<'_>, rule: fn(&str) -> Vec<String>, errors: &mut Errors) -> bool {
+    if !list.at_most_items(HINTS, errors) {
+        return false;
+    }
+    let mut seen = HashSet::new();
+    for name in list.each().map(|hint| hint.at("name")) {
+        if !seen.insert(name.text()) {
+            name.duplicate(errors);
+        }
+        name.obeys(rule, errors);
+    }
+    true
+}
+
 fn check_ports(new: &Object, errors: &mut Errors) {
+    if !Located::root(new).at("ports").at_most_items(PORTS, errors) {
+        return;
+    }
     let mut names = HashSet::new();
     for (i, port) in new.items_at(&["ports"]).iter().enumerate() {
         let at = format!("ports[{i}]");
@@ -78,6 +110,10 @@ fn check_endpoint(at: &str, endpoint: &Value, kind: &str, errors: &mut Errors) {
     let list = format!("{at}.addresses");
     if items(endpoint, "addresses").next().is_none() {
         errors.required(&*list, "must contain at least 1 address");
+    }
+    let count = items(endpoint, "addresses").count();
+    if count > ADDRESSES {
+        errors.0.push(FieldError::too_many(&*list, count, ADDRESSES));
     }
     for (i, address) in items(endpoint, "addresses").enumerate() {
         let (at, text) = (format!("{list}[{i}]"), address.as_str().unwrap_or_default());

@@ -2,6 +2,7 @@
 
 use crate::resource::Row;
 
+mod addresses;
 mod admissionregistration;
 mod apiextensions;
 mod apiregistration;
@@ -11,6 +12,8 @@ mod authorization;
 mod autoscaling;
 mod autoscaling_metrics;
 mod batch;
+mod batch_rules;
+mod batch_status;
 mod certificates;
 mod columns;
 mod coordination;
@@ -18,10 +21,14 @@ mod core;
 mod defaulting;
 mod discovery;
 mod events;
+mod flow_rules;
 mod flowcontrol;
+mod go_form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod hostile;
+mod located;
 mod networking;
+mod networking_rules;
 mod node;
 mod pod_calls;
 mod pod_spec;
@@ -29,13 +36,19 @@ mod policy;
 mod policy_rules;
 mod rbac;
 mod resource;
+mod resource_claims;
+mod resource_slices;
+mod resource_status;
 mod scheduling;
 mod stateful_sets;
 mod storage;
+mod storage_rules;
 #[cfg(test)]
 mod tests;
 mod validation;
+mod volume_sources;
 mod webhook_rules;
+mod workload_status;
 
 pub(crate) use webhook_rules::wrong_webhook_client;
 

@@ -3,11 +3,14 @@
 use coracle_api::Object;
 use serde_json::{Value, json};
 
+use super::addresses::{cidr_warnings, strict_ip};
 use super::columns::{AGE, NAME, label_selector, or, path, rule};
 use super::defaulting::{each, fill, object, within};
-use super::validation::{Errors, label_selector as check_selector};
+use super::located::Located;
+use super::networking_rules as rules;
+use super::validation::Errors;
 use crate::field::FieldError;
-use crate::field_names::dns1123_subdomain;
+use crate::field_names::{dns1123_subdomain, path_segment};
 use crate::resource::{CLUSTER, Column, NAMESPACED, Row, Strategy, WriteContext};
 
 const GROUP: &str = "networking.k8s.io";
@@ -142,31 +145,11 @@ impl Strategy for IngressClasses {
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        let controller = new.str_at(&["spec", "controller"]);
+        let spec = Located::root(new).at("spec");
         if let Some(old) = old {
-            errors.immutable(
-                "spec.controller",
-                new.at(&["spec", "controller"]),
-                old.at(&["spec", "controller"]),
-            );
-        } else if controller.is_empty() {
-            errors.required("spec.controller", "");
-        } else if controller.len() > 250 {
-            errors.0.push(FieldError::too_long("spec.controller", 250));
-        } else if !controller
-            .split_once('/')
-            .is_some_and(|(host, path)| dns1123_subdomain(host).is_empty() && !path.is_empty())
-        {
-            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            errors.invalid("spec.controller", controller, detail);
+            spec.at("controller").immutable(&Located::root(old).at("spec").at("controller"), &mut errors);
         }
-        if let Some(parameters) = new.at(&["spec", "parameters"]).filter(|p| p.is_object()) {
-            let text = |key: &str| parameters[key].as_str().unwrap_or_default();
-            for key in ["kind", "name"].into_iter().filter(|key| text(key).is_empty()) {
-                errors.required(format!("spec.parameters.{key}"), "");
-            }
-            errors.one_of("spec.parameters.scope", text("scope"), &["Cluster", "Namespace"]);
-        }
+        rules::ingress_class(&spec, &mut errors);
         errors.0
     }
 }
@@ -174,29 +157,29 @@ impl Strategy for IngressClasses {
 struct Ingresses;
 
 impl Strategy for Ingresses {
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        let rules = new.items_at(&["spec", "rules"]);
-        if rules.is_empty() && new.at(&["spec", "defaultBackend"]).is_none() {
-            let spec = new.at(&["spec"]).filter(|s| **s != json!({})).cloned().unwrap_or_default();
-            errors.invalid("spec", spec, "either `defaultBackend` or `rules` must be specified");
-        }
-        for (i, rule) in rules.iter().enumerate() {
-            for (j, path) in rule["http"]["paths"].as_array().into_iter().flatten().enumerate() {
-                let at = format!("spec.rules[{i}].http.paths[{j}]");
-                let kinds = ["Exact", "ImplementationSpecific", "Prefix"];
-                match path["pathType"].as_str().unwrap_or_default() {
-                    "" => errors.required(format!("{at}.pathType"), "pathType must be specified"),
-                    kind => errors.one_of(format!("{at}.pathType"), kind, &kinds),
-                }
-                let text = path["path"].as_str().unwrap_or_default();
-                let needs = matches!(path["pathType"].as_str(), Some("Exact" | "Prefix"));
-                if needs && !text.starts_with('/') {
-                    errors.invalid(format!("{at}.path"), text, "must be an absolute path");
-                }
-            }
+        let (new, old) = (Located::root(new), old.map(Located::root));
+        match cx.subresource {
+            "status" => rules::balanced(&new, old.as_ref(), &mut errors),
+            _ => rules::ingress(&new, old.as_ref(), &mut errors),
         }
         errors.0
+    }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let outdated = old.is_none()
+            && new.annotation(rules::CLASS_ANNOTATION).is_some()
+            && new.at(&["spec", "ingressClassName"]).is_none();
+        let text = format!(
+            "annotation {:?} is deprecated, please use 'spec.ingressClassName' instead",
+            rules::CLASS_ANNOTATION
+        );
+        outdated.then_some(text).into_iter().collect()
     }
 }
 
@@ -214,15 +197,16 @@ impl Strategy for Policies {
         }
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        let selector = new.at(&["spec", "podSelector"]).unwrap_or(&Value::Null);
-        check_selector("spec.podSelector", selector, &mut errors);
-        for (i, kind) in new.items_at(&["spec", "policyTypes"]).iter().enumerate() {
-            let kind = kind.as_str().unwrap_or_default();
-            errors.one_of(format!("spec.policyTypes[{i}]"), kind, &["Egress", "Ingress"]);
-        }
+        let old = old.map(|o| Located::root(o).at("spec"));
+        rules::policy(&Located::root(new).at("spec"), old.as_ref(), &mut errors);
         errors.0
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let spec = Located::root(new).at("spec");
+        rules::networks(&spec).iter().flat_map(|n| cidr_warnings(n.path(), n.text())).collect()
     }
 }
 
@@ -231,42 +215,22 @@ struct Addresses;
 
 impl Strategy for Addresses {
     fn validate_name(&self, name: &str, _of: &Object) -> Vec<String> {
-        if let Ok(ip) = name.parse::<std::net::IpAddr>() {
-            let canonical = ip.to_canonical();
-            return match (canonical == ip, ip.to_string() == name) {
-                (false, _) => vec!["must not be an IPv4-mapped IPv6 address".to_owned()],
-                (true, true) => vec![],
-                (true, false) => vec![format!("must be in canonical form (\"{ip}\")")],
-            };
-        }
-        let number = |part: &str| {
-            part.trim_start_matches('0').parse::<u8>().is_ok() || part.trim_matches('0').is_empty()
-        };
-        let padded =
-            name.split('.').count() == 4 && name.split('.').all(|part| !part.is_empty() && number(part));
-        let why = if padded {
-            "must not have leading 0s"
-        } else {
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-        };
-        vec![why.to_owned()]
+        strict_ip(name)
     }
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
-        const PARENT: &str = "spec.parentRef";
         let mut errors = Errors::default();
-        match new.at(&["spec", "parentRef"]) {
-            None => errors.required(PARENT, ""),
-            Some(parent) => {
-                for field in ["resource", "name"] {
-                    if parent[field].as_str().unwrap_or_default().is_empty() {
-                        errors.required(format!("{PARENT}.{field}"), "");
-                    }
-                }
-            }
+        let parent = Located::root(new).at("spec").at("parentRef");
+        if parent.is_set() {
+            parent.at("group").optional_as(dns1123_subdomain, &mut errors);
+            parent.at("resource").required_as(path_segment, &mut errors);
+            parent.at("name").required_as(path_segment, &mut errors);
+            parent.at("namespace").optional_as(path_segment, &mut errors);
+        } else {
+            parent.missing("", &mut errors);
         }
         if let Some(old) = old {
-            errors.immutable(PARENT, new.at(&["spec", "parentRef"]), old.at(&["spec", "parentRef"]));
+            parent.immutable(&Located::root(old).at("spec").at("parentRef"), &mut errors);
         }
         errors.0
     }
@@ -277,18 +241,10 @@ struct Ranges;
 impl Strategy for Ranges {
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        let all = new.items_at(&["spec", "cidrs"]);
-        if let Some(old) = old {
-            errors.immutable("spec.cidrs", new.at(&["spec", "cidrs"]), old.at(&["spec", "cidrs"]));
-            return errors.0;
-        }
-        match all.len() {
-            0 => errors.required("spec.cidrs", "at least one CIDR required"),
-            1 | 2 => {}
-            _ => {
-                let shown = json!({"CIDRs": all}).to_string();
-                errors.invalid_text("spec.cidrs", shown, "may only hold up to 2 values");
-            }
+        let spec = Located::root(new).at("spec");
+        match old.map(|o| Located::root(o).at("spec").at("cidrs")) {
+            Some(old) => rules::changed_ranges(&spec, &old, &mut errors),
+            None => rules::ranges(&spec, &mut errors),
         }
         errors.0
     }

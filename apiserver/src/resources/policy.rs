@@ -3,8 +3,10 @@
 use coracle_api::Object;
 use serde_json::{Value, json};
 
+use super::apps::{at_most_all, int_or_percent};
 use super::columns::{AGE, NAME, integer, rule};
-use super::validation::{Errors, label_selector};
+use super::located::{Located, conditions};
+use super::validation::Errors;
 use crate::field::FieldError;
 use crate::field_names::path_segment;
 use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
@@ -44,17 +46,33 @@ impl Strategy for Budgets {
         }
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        let (min, max) = (new.at(&["spec", "minAvailable"]), new.at(&["spec", "maxUnavailable"]));
-        if min.is_some() && max.is_some() {
-            let spec = new.at(&["spec"]).cloned().unwrap_or_default();
-            errors.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set");
+        let new = Located::root(new);
+        if cx.subresource == "status" {
+            let status = new.at("status");
+            conditions(&status.at("conditions"), &mut errors);
+            for count in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+                status.at(count).not_negative(&mut errors);
+            }
+            return errors.0;
         }
-        for (key, value) in [("minAvailable", min), ("maxUnavailable", max)] {
-            errors.non_negative(format!("spec.{key}"), value.and_then(Value::as_i64));
+        let spec = new.at("spec");
+        let bounds = [spec.at("minAvailable"), spec.at("maxUnavailable")];
+        if bounds.iter().all(Located::is_set) {
+            spec.wrong("minAvailable and maxUnavailable cannot be both set", &mut errors);
         }
-        label_selector("spec.selector", new.at(&["spec", "selector"]).unwrap_or(&Value::Null), &mut errors);
+        for bound in bounds.iter().filter(|b| b.is_set()) {
+            int_or_percent(bound.path(), bound.value(), &mut errors);
+            at_most_all(bound.path(), bound.value(), &mut errors);
+        }
+        let before = old.map(|o| Located::root(o).at("spec").at("selector"));
+        spec.at("selector").label_selector_unlike(before.as_ref(), &mut errors);
+        spec.at("unhealthyPodEvictionPolicy").one_of(&["AlwaysAllow", "IfHealthyBudget"], &mut errors);
         errors.0
     }
 }

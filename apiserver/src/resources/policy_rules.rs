@@ -13,7 +13,7 @@ use crate::cel::{Environment, Type, is_keyword};
 use crate::field_names::{dns1035_label, dns1123_subdomain, qualified_name};
 
 const MUTATED: [&str; 2] = ["CREATE", "UPDATE"];
-const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
 const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
 
@@ -21,7 +21,7 @@ const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
 pub(super) fn policy(new: &Object, errors: &mut Errors) {
     let mutating = new.kind() == "MutatingAdmissionPolicy";
     let spec = new.at(&["spec"]).unwrap_or(&Value::Null);
-    errors.one_of("spec.failurePolicy", text(spec, "failurePolicy"), &["Fail", "Ignore"]);
+    errors.supported("spec.failurePolicy", text(spec, "failurePolicy"), &["Fail", "Ignore"]);
     let params = spec["paramKind"].is_object();
     if params {
         param_kind(&spec["paramKind"], errors);
@@ -85,7 +85,7 @@ fn param_kind(kind: &Value, errors: &mut Errors) {
 }
 
 fn match_resources(at: &str, matching: &Value, errors: &mut Errors) {
-    errors.one_of(format!("{at}.matchPolicy"), text(matching, "matchPolicy"), &["Equivalent", "Exact"]);
+    errors.supported(format!("{at}.matchPolicy"), text(matching, "matchPolicy"), &["Equivalent", "Exact"]);
     for key in ["namespaceSelector", "objectSelector"] {
         label_selector(&format!("{at}.{key}"), &matching[key], errors);
     }

@@ -3,6 +3,8 @@
 use coracle_api::Object;
 use serde_json::{Value, json};
 
+use super::located::Located;
+use super::validation::Errors;
 use crate::field::FieldError;
 use crate::field_names::path_segment;
 use crate::resource::{CLUSTER, Cell, Column, NAMESPACED, Row, Strategy, WriteContext};
@@ -119,10 +121,40 @@ impl Strategy for Role {
         path_segment(name)
     }
 
-    fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let namespaced = cx.resource.scope == crate::resource::Scope::Namespaced;
         let rules = new.items_at(&["rules"]).iter().enumerate();
-        rules.flat_map(|(i, rule)| rule_errors(&format!("rules[{i}]"), rule, namespaced)).collect()
+        let mut errors = Errors(
+            rules.flat_map(|(i, rule)| rule_errors(&format!("rules[{i}]"), rule, namespaced)).collect(),
+        );
+        if !namespaced {
+            aggregation(&Located::root(new), old.map(Located::root).as_ref(), &mut errors);
+        }
+        errors.0
+    }
+}
+
+/// Selectors of the roles that one is made of.
+fn aggregation(role: &Located<'_>, old: Option<&Located<'_>>, errors: &mut Errors) {
+    let rule = role.at("aggregationRule");
+    let selectors = rule.at("clusterRoleSelectors");
+    if rule.is_set() && selectors.is_empty() {
+        let why = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        selectors.missing(why, errors);
+    }
+    let wrong = |selector: &Located<'_>| {
+        let mut found = Errors::default();
+        selector.label_selector(&mut found);
+        !found.0.is_empty()
+    };
+    // What was stored with a value that is none may be changed elsewhere.
+    let before = old.map(|o| o.at("aggregationRule").at("clusterRoleSelectors"));
+    let before = before.and_then(|list| list.each().find(wrong));
+    for selector in selectors.each() {
+        selector.label_selector_unlike(before.as_ref(), errors);
+        if wrong(&selector) {
+            errors.invalid_text(selector.path(), "null".to_owned(), "invalid label selector.");
+        }
     }
 }
 
@@ -259,11 +291,12 @@ fn subject_errors(at: &str, subject: &Value, namespaced: bool) -> Vec<FieldError
                 ));
             }
         }
-        kind => errors.push(FieldError::not_supported(
-            format!("{at}.kind"),
-            &json!(kind),
-            &["Group", "ServiceAccount", "User"],
-        )),
+        kind => {
+            let mut unknown = Errors::default();
+            let kinds = ["ServiceAccount", "User", "Group"];
+            unknown.unsupported_text(format!("{at}.kind"), json!(kind).to_string(), &kinds);
+            errors.extend(unknown.0);
+        }
     }
     errors
 }

@@ -1,13 +1,17 @@
 //! `resource.k8s.io`: dynamic resource allocation.
 
 use coracle_api::Object;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::columns::{AGE, NAME, NAME_AND_AGE, path, rule};
 use super::core::field;
-use super::validation::Errors;
+use super::defaulting::{each, fill_zero, within};
+use super::located::Located;
+use super::resource_claims::{device_class, devices};
+use super::resource_slices::slice;
+use super::resource_status::{drop_taken_back, status};
+use super::validation::{Errors, template_metadata};
 use crate::field::FieldError;
-use crate::field_names::dns1123_subdomain;
 use crate::resource::{CLUSTER, NAMESPACED, Row, Strategy, WriteContext};
 
 const GROUP: &str = "resource.k8s.io";
@@ -20,12 +24,14 @@ pub(super) static ROWS: &[Row] = &[
         plural: "deviceclasses",
         generation: true,
         columns: NAME_AND_AGE,
+        strategy: &DeviceClasses,
         returns_deleted: true,
         ..CLUSTER_KIND
     },
     Row {
         kind: "ResourceClaim",
         plural: "resourceclaims",
+        strategy: &Claims,
         resets: &[("status", &[&["metadata"], &["spec"]])],
         status: true,
         columns: &[NAME, rule("State", |o, _| json!(state(o))), AGE],
@@ -35,6 +41,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "ResourceClaimTemplate",
         plural: "resourceclaimtemplates",
+        strategy: &ClaimTemplates,
         columns: NAME_AND_AGE,
         returns_deleted: true,
         ..KIND
@@ -76,37 +83,98 @@ fn state(o: &Object) -> String {
     states.join(",")
 }
 
+struct DeviceClasses;
+
+impl Strategy for DeviceClasses {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        device_class(&Located::root(new).at("spec"), &mut errors);
+        errors.0
+    }
+}
+
+/// One device of its class, unless more is said.
+fn default_devices(devices: &mut Value) {
+    each(devices, "requests", |request| {
+        within(request, "exactly", default_wish);
+        each(request, "firstAvailable", default_wish);
+    });
+}
+
+fn default_wish(wish: &mut Value) {
+    fill_zero(wish, "allocationMode", "ExactCount");
+    if wish["allocationMode"] == "ExactCount" {
+        fill_zero(wish, "count", 1);
+    }
+    default_tolerations(wish);
+}
+
+fn default_tolerations(of: &mut Value) {
+    each(of, "tolerations", |toleration| fill_zero(toleration, "operator", "Equal"));
+}
+
+struct Claims;
+
+impl Strategy for Claims {
+    fn default(&self, new: &mut Object) {
+        within(&mut new.0, "spec", |spec| within(spec, "devices", default_devices));
+        within(&mut new.0, "status", |status| {
+            within(status, "allocation", |allocation| {
+                within(allocation, "devices", |devices| each(devices, "results", default_tolerations));
+            });
+        });
+    }
+
+    fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
+        if let Some(old) = old.filter(|_| cx.subresource == "status") {
+            drop_taken_back(new, old);
+        }
+    }
+
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let new = Located::root(new);
+        match old.map(Located::root) {
+            None => devices(&new.at("spec").at("devices"), &mut errors),
+            Some(old) if cx.subresource == "status" => status(&new, &old, &mut errors),
+            Some(old) => new.at("spec").immutable(&old.at("spec"), &mut errors),
+        }
+        errors.0
+    }
+}
+
+struct ClaimTemplates;
+
+impl Strategy for ClaimTemplates {
+    fn default(&self, new: &mut Object) {
+        within(&mut new.0, "spec", |template| {
+            within(template, "spec", |spec| within(spec, "devices", default_devices));
+        });
+    }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let spec = Located::root(new).at("spec");
+        template_metadata(&spec.at("metadata"), &mut errors);
+        devices(&spec.at("spec").at("devices"), &mut errors);
+        if let Some(old) = old {
+            spec.immutable(&Located::root(old).at("spec"), &mut errors);
+        }
+        errors.0
+    }
+}
+
 struct Slices;
 
 impl Strategy for Slices {
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        match new.str_at(&["spec", "driver"]) {
-            "" => errors.required("spec.driver", ""),
-            driver => errors.all_invalid("spec.driver", driver, dns1123_subdomain(driver)),
-        }
-        if new.str_at(&["spec", "pool", "name"]).is_empty() {
-            errors.required("spec.pool.name", "");
-        }
-        let count = new.i64_at(&["spec", "pool", "resourceSliceCount"]).unwrap_or(0);
-        if count <= 0 {
-            errors.invalid("spec.pool.resourceSliceCount", count, "must be greater than zero");
-        }
-        const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
-        let all = PLACES.map(|p| format!("`{p}`")).join(", ");
-        let set: Vec<String> = PLACES
-            .iter()
-            .filter(|p| new.at(&["spec", p]).is_some_and(|v| !v.is_null() && *v != "" && *v != false))
-            .map(|p| format!("`{p}`"))
-            .collect();
-        match set.len() {
-            0 => errors.required("spec", &format!("exactly one of {all} is required")),
-            1 => {}
-            _ => {
-                let detail = format!("exactly one of {all} is required, but multiple fields are set");
-                errors.invalid("spec", format!("{{{}}}", set.join(", ")), detail);
-            }
-        }
+        let old = old.map(|o| Located::root(o).at("spec"));
+        slice(&Located::root(new).at("spec"), old.as_ref(), &mut errors);
         errors.0
     }
 }

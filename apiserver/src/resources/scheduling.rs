@@ -4,6 +4,7 @@ use coracle_api::Object;
 
 use super::columns::{AGE, NAME, integer, of_kind, path};
 use super::defaulting::fill;
+use super::located::Located;
 use super::validation::Errors;
 use crate::field::FieldError;
 use crate::resource::{CLUSTER, Row, Strategy, WriteContext};
@@ -39,6 +40,14 @@ impl Strategy for Classes {
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
+        if let Some(old) = old {
+            if old.at(&["value"]) != new.at(&["value"]) {
+                errors.forbidden("value", "may not be changed in an update.");
+            }
+            let (is, was) = (Located::root(new), Located::root(old));
+            is.at("preemptionPolicy").immutable(&was.at("preemptionPolicy"), &mut errors);
+            return errors.0;
+        }
         let (name, value) = (new.name(), new.i64_at(&["value"]).unwrap_or(0));
         let known = SYSTEM.contains(&(name, value));
         if name.starts_with("system-") && !known {
@@ -50,17 +59,7 @@ impl Strategy for Classes {
             errors.forbidden("value", detail);
         }
         let policy = new.str_at(&["preemptionPolicy"]);
-        errors.one_of("preemptionPolicy", policy, &["Never", "PreemptLowerPriority"]);
-        if let Some(old) = old {
-            if old.at(&["value"]) != new.at(&["value"]) {
-                errors.forbidden("value", "may not be changed in an update.");
-            }
-            errors.immutable(
-                "preemptionPolicy",
-                new.at(&["preemptionPolicy"]),
-                old.at(&["preemptionPolicy"]),
-            );
-        }
+        errors.one_of("preemptionPolicy", policy, &["PreemptLowerPriority", "Never"]);
         errors.0
     }
 }

@@ -3,11 +3,12 @@
 use coracle_api::Object;
 use serde_json::{Value, json};
 
-use super::apps::{at_most_all, changed_template_warnings, int_or_percent, number, selector};
+use super::apps::{at_most_all, changed_template_warnings, counts, int_or_percent, number, selector};
 use super::core::claim_spec;
 use super::defaulting::{each, fill, fill_zero, object};
 use super::pod_spec;
-use super::validation::Errors;
+use super::validation::{Errors, annotations, labels};
+use super::workload_status::STATEFUL_SET;
 use crate::field::FieldError;
 use crate::field_names::dns1123_label;
 use crate::resource::{Strategy, WriteContext};
@@ -54,16 +55,31 @@ impl Strategy for StatefulSets {
     }
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
-        changed_template_warnings(new, old)
+        let mut all = changed_template_warnings(new, old);
+        if new.i64_at(&["spec", "revisionHistoryLimit"]).is_some_and(|limit| limit < 0) {
+            let why = "a negative value retains all historical revisions; a value >= 0 is recommended";
+            all.push(format!("spec.revisionHistoryLimit: {why}"));
+        }
+        all
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        if cx.subresource == "status" {
+            return counts(&STATEFUL_SET, new, old);
+        }
         let mut errors = Errors::default();
-        stateful_rules(new, &mut errors);
+        stateful_rules(new, old.is_some(), &mut errors);
         let mut template = new.at(&["spec", "template"]).cloned().unwrap_or_else(|| json!({}));
         let picked = selector(new, "statefulset", &template, &mut errors);
         with_claims(&mut template["spec"], new.items_at(&["spec", "volumeClaimTemplates"]));
         pod_spec::replicated_template("spec.template", &template, picked, "StatefulSet", &mut errors);
+        if picked.is_some() {
+            again(&template["metadata"], &mut errors);
+        }
         if let Some(old) = old {
             fixed_stateful_set(new, old, &mut errors);
         }
@@ -71,7 +87,7 @@ impl Strategy for StatefulSets {
     }
 }
 
-fn stateful_rules(new: &Object, errors: &mut Errors) {
+fn stateful_rules(new: &Object, stored: bool, errors: &mut Errors) {
     match new.str_at(&["spec", "podManagementPolicy"]) {
         "" => errors.required("spec.podManagementPolicy", ""),
         "OrderedReady" | "Parallel" => {}
@@ -110,7 +126,9 @@ fn stateful_rules(new: &Object, errors: &mut Errors) {
         let at = format!("spec.persistentVolumeClaimRetentionPolicy.{key}");
         errors.supported(at, word, &["Retain", "Delete"]);
     }
-    for (i, claim) in new.items_at(&["spec", "volumeClaimTemplates"]).iter().enumerate() {
+    // What is stored cannot change, and so is not looked at again.
+    let claims = if stored { &[] } else { new.items_at(&["spec", "volumeClaimTemplates"]) };
+    for (i, claim) in claims.iter().enumerate() {
         let at = format!("spec.volumeClaimTemplates[{i}]");
         claim_spec(&format!("{at}.spec"), &claim["spec"], errors);
     }
@@ -118,9 +136,21 @@ fn stateful_rules(new: &Object, errors: &mut Errors) {
     errors.non_negative("spec.minReadySeconds", new.i64_at(&["spec", "minReadySeconds"]));
     errors.non_negative("spec.ordinals.start", new.i64_at(&["spec", "ordinals", "start"]));
     let service = new.str_at(&["spec", "serviceName"]);
-    if !service.is_empty() {
+    if !service.is_empty() && !stored {
         errors.all_invalid("spec.serviceName", service, dns1123_label(service));
     }
+}
+
+/// Upstream looks at the labels and annotations of the template once more, before it looks at its policies.
+fn again(metadata: &Value, errors: &mut Errors) {
+    let mut found = Errors::default();
+    labels("spec.template.labels", metadata.get("labels"), &mut found);
+    annotations("spec.template.annotations", &metadata["annotations"], &mut found);
+    let late = |e: &FieldError| {
+        ["spec.template.spec.restartPolicy", "spec.template.spec.activeDeadlineSeconds"].contains(&&*e.field)
+    };
+    let end = errors.0.iter().rposition(|e| !late(e)).map_or(0, |at| at + 1);
+    errors.0.splice(end..end, found.0);
 }
 
 fn rolling_text(rolling: &Value) -> String {
@@ -163,6 +193,12 @@ fn fixed_stateful_set(new: &Object, old: &Object, errors: &mut Errors) {
     let fixed = |o: &Object| {
         let mut spec = o.at(&["spec"]).and_then(Value::as_object).cloned().unwrap_or_default();
         spec.retain(|key, _| !FREE.contains(&key.as_str()));
+        if let Some(Value::Array(claims)) = spec.get_mut("volumeClaimTemplates") {
+            // What kind they are is known.
+            for claim in claims.iter_mut().filter_map(Value::as_object_mut) {
+                claim.retain(|key, _| !matches!(key.as_str(), "apiVersion" | "kind"));
+            }
+        }
         spec
     };
     if fixed(new) != fixed(old) {

@@ -4,10 +4,15 @@ use coracle_api::Object;
 use serde_json::{Value, json};
 
 use super::columns::{AGE, NAME, NAME_AND_CREATED_AT, of_kind, or, path, rule, size};
-use super::defaulting::{fill, object};
+use super::core::azure_disk;
+use super::defaulting::{fill, object, within};
+use super::located::Located;
+use super::pod_spec::outdated_node_label;
+use super::storage_rules::{
+    attachment, attributes_class, capacity, class, csi_driver, csi_node, driver_update, node_update,
+};
 use super::validation::Errors;
 use crate::field::FieldError;
-use crate::field_names::{dns1123_subdomain, qualified_name};
 use crate::resource::{CLUSTER, Column, NAMESPACED, Row, Strategy, WriteContext};
 
 const GROUP: &str = "storage.k8s.io";
@@ -32,6 +37,7 @@ pub(super) static ROWS: &[Row] = &[
             of_kind("integer", rule("Drivers", |o, _| json!(size(o, &["spec", "drivers"])))),
             AGE,
         ],
+        strategy: &Nodes,
         returns_deleted: true,
         conditional_update: true,
         ..KIND
@@ -126,21 +132,25 @@ impl Strategy for Classes {
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if new.str_at(&["provisioner"]).is_empty() {
-            errors.required("provisioner", "");
-        }
-        errors.one_of("reclaimPolicy", new.str_at(&["reclaimPolicy"]), &["Delete", "Retain"]);
-        let modes = ["Immediate", "WaitForFirstConsumer"];
-        errors.one_of("volumeBindingMode", new.str_at(&["volumeBindingMode"]), &modes);
-        let Some(old) = old else { return errors.0 };
-        for key in ["parameters", "provisioner", "reclaimPolicy"] {
-            if new.at(&[key]) != old.at(&[key]) {
-                errors.forbidden(key, "updates to parameters are forbidden.".replace("parameters", key));
+        let new = Located::root(new);
+        class(&new, &mut errors);
+        if let Some(old) = old.map(Located::root) {
+            for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+                new.at(field).immutable(&old.at(field), &mut errors);
             }
         }
-        let (is, was) = (new.at(&["volumeBindingMode"]), old.at(&["volumeBindingMode"]));
-        errors.immutable("volumeBindingMode", is, was);
         errors.0
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let mut all = vec![];
+        for term in Located::root(new).at("allowedTopologies").each() {
+            for key in term.at("matchLabelExpressions").each().map(|e| e.at("key")) {
+                let why = outdated_node_label(key.text());
+                all.extend(why.map(|why| format!("{}: {why}", key.path())));
+            }
+        }
+        all
     }
 }
 
@@ -161,6 +171,39 @@ impl Strategy for Drivers {
             fill(spec, key, value);
         }
     }
+
+    fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
+        let spec = Located::root(new).at("spec");
+        let asks = !spec.at("tokenRequests").is_empty();
+        let text = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes";
+        let unset = old.is_none() && asks && !spec.at("serviceAccountTokenInSecrets").is_set();
+        unset.then(|| text.to_owned()).into_iter().collect()
+    }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let spec = Located::root(new).at("spec");
+        csi_driver(&spec, &mut errors);
+        if let Some(old) = old {
+            driver_update(&spec, &Located::root(old).at("spec"), &mut errors);
+        }
+        errors.0
+    }
+}
+
+/// What a node's CSI drivers say of themselves.
+struct Nodes;
+
+impl Strategy for Nodes {
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let drivers = Located::root(new).at("spec").at("drivers");
+        csi_node(&drivers, &mut errors);
+        if let Some(old) = old {
+            node_update(&drivers, &Located::root(old).at("spec").at("drivers"), &mut errors);
+        }
+        errors.0
+    }
 }
 
 struct Capacities;
@@ -168,44 +211,51 @@ struct Capacities;
 impl Strategy for Capacities {
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        let class = new.str_at(&["storageClassName"]);
-        errors.all_invalid("storageClassName", class, dns1123_subdomain(class));
+        let (new, old) = (Located::root(new), old.map(Located::root));
+        capacity(&new, old.as_ref(), &mut errors);
         if let Some(old) = old {
-            for key in ["nodeTopology", "storageClassName"] {
-                errors.immutable(key, new.at(&[key]), old.at(&[key]));
+            for field in ["nodeTopology", "storageClassName"] {
+                new.at(field).immutable(&old.at(field), &mut errors);
             }
         }
         errors.0
+    }
+
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let topology = Located::root(new).at("nodeTopology");
+        let mut all = vec![];
+        for key in topology.at("matchExpressions").each().map(|e| e.at("key")) {
+            let why = outdated_node_label(key.text());
+            all.extend(why.map(|why| format!("{}: {} is {why}", key.path(), key.text())));
+        }
+        for (label, at) in topology.at("matchLabels").entries() {
+            let why = outdated_node_label(label);
+            all.extend(why.map(|why| format!("{}: {label} is {why}", at.path())));
+        }
+        all
     }
 }
 
 struct Attachments;
 
 impl Strategy for Attachments {
+    fn default(&self, new: &mut Object) {
+        within(object(&mut new.0, "spec"), "source", |source| {
+            within(source, "inlineVolumeSpec", |spec| within(spec, "azureDisk", azure_disk));
+        });
+    }
+
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
+        let new = Located::root(new);
+        attachment(&new, &mut errors);
         if let Some(old) = old {
-            errors.immutable("spec", new.at(&["spec"]), old.at(&["spec"]));
-            return errors.0;
+            new.at("spec").immutable(&Located::root(old).at("spec"), &mut errors);
         }
-        driver("spec.attacher", new.str_at(&["spec", "attacher"]), &mut errors);
-        let source = |key: &str| new.at(&["spec", "source", key]).filter(|v| !v.is_null());
-        match (source("inlineVolumeSpec"), source("persistentVolumeName")) {
-            (None, None) | (Some(_), Some(_)) => errors.required(
-                "spec.source",
-                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
-            ),
-            (None, Some(name)) => {
-                let (at, name) = ("spec.source.persistentVolumeName", name.as_str().unwrap_or_default());
-                if name.is_empty() {
-                    errors.required(at, "must specify non empty persistentVolumeName");
-                }
-                errors.all_invalid(at, name, dns1123_subdomain(name));
-            }
-            (Some(_), None) => {}
-        }
-        let node = new.str_at(&["spec", "nodeName"]);
-        errors.all_invalid("spec.nodeName", node, dns1123_subdomain(node));
         errors.0
     }
 }
@@ -215,35 +265,15 @@ struct AttributesClasses;
 impl Strategy for AttributesClasses {
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        if let Some(old) = old {
-            for key in ["driverName", "parameters"] {
-                if new.at(&[key]) != old.at(&[key]) {
-                    errors.forbidden(key, format!("updates to {key} are forbidden."));
+        let new = Located::root(new);
+        if let Some(old) = old.map(Located::root) {
+            for field in ["driverName", "parameters"] {
+                if new.at(field).value() != old.at(field).value() {
+                    new.at(field).forbidden(format!("updates to {field} are forbidden."), &mut errors);
                 }
             }
         }
-        match new.str_at(&["driverName"]) {
-            "" => errors.required("driverName", ""),
-            name => {
-                let name = name.to_lowercase();
-                errors.all_invalid("driverName", &*name, qualified_name(&name));
-            }
-        }
-        let parameters = new.at(&["parameters"]).and_then(Value::as_object);
-        if parameters.is_none_or(serde_json::Map::is_empty) {
-            errors.required("parameters", "must contain at least one key/value pair");
-        }
-        if parameters.is_some_and(|p| p.contains_key("")) {
-            errors.invalid("parameters", "", "field can not be empty.");
-        }
+        attributes_class(&new, &mut errors);
         errors.0
-    }
-}
-
-/// The name of a CSI driver.
-fn driver(at: &str, name: &str, errors: &mut Errors) {
-    match name {
-        "" => errors.required(at, ""),
-        name => errors.all_invalid(at, name, dns1123_subdomain(&name.to_lowercase())),
     }
 }

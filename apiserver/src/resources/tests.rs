@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::builtins;
 use crate::authn::User;
 use crate::resource::{Resource, Row, WriteContext};
-use crate::schema::Schema;
+use crate::schema::{LeafKind, Node, Schema, Type};
 
 fn row(gvk: &Gvk) -> &'static Row {
     builtins()
@@ -136,4 +136,56 @@ fn what_upstream_drops_in_silence_is_dropped() {
             assert_eq!(new.0.pointer(path).is_some(), kept, "{body} {path} update: {}", old.is_some());
         }
     }
+}
+
+/// An object in which every field is there, once, with the value of its type that says least.
+fn whole(node: Node<'_>, depth: usize) -> Value {
+    match node.ty() {
+        Type::Struct(s) if depth > 0 => {
+            let fields = s.fields.iter().filter_map(|f| Some((f.name.to_string(), node.child(&f.name)?)));
+            fields.map(|(name, child)| (name, whole(child, depth - 1))).collect()
+        }
+        Type::Struct(_) => json!({}),
+        Type::List(_) => {
+            json!([node.item().map_or(Value::Null, |item| whole(item, depth.saturating_sub(1)))])
+        }
+        Type::Map(_) => {
+            json!({"a": node.child("a").map_or(Value::Null, |v| whole(v, depth.saturating_sub(1)))})
+        }
+        Type::Leaf(leaf) => match leaf.kind {
+            LeafKind::Bool => json!(true),
+            LeafKind::Int32 | LeafKind::Int64 | LeafKind::Double | LeafKind::IntOrString => json!(1),
+            LeafKind::Quantity => json!("1"),
+            LeafKind::Time | LeafKind::MicroTime => json!("2026-01-01T00:00:00Z"),
+            LeafKind::Duration => json!("1s"),
+            LeafKind::String => json!("a"),
+            _ => json!({}),
+        },
+    }
+}
+
+/// A rule that names a field its type does not have fails in debug builds: here every rule is walked.
+#[test]
+fn rules_name_fields_that_are_there() {
+    let user = User::default();
+    let mut told = 0;
+    for row in builtins() {
+        let gvk = Gvk::new(row.group, row.version, row.kind);
+        let root = Schema::builtin_root(&gvk).expect("a schema for every row");
+        let resource = Resource::from(row);
+        let mut full = Object(whole(root, 14));
+        full.set_gvk(&gvk);
+        let mut empty = Object::default();
+        empty.set_gvk(&gvk);
+        for subresource in ["", "status"].into_iter().filter(|s| s.is_empty() || row.status) {
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            let (resource, labelled) = (&resource, false);
+            let cx = WriteContext { user: &user, resource, subresource, now, dry_run: true, labelled };
+            for (new, old) in [(&full, None), (&empty, None), (&full, Some(&empty)), (&empty, Some(&full))] {
+                told += row.strategy.validate(&cx, new, old).len();
+                row.strategy.warnings(new, old);
+            }
+        }
+    }
+    assert!(told > 5_000, "{told}");
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::located::Located;
 use crate::field::{Cause, FieldError};
 use crate::field_names::{label_value, qualified_name};
 
@@ -63,6 +64,11 @@ impl Errors {
         self.0.push(FieldError { field, cause: Cause::Duplicate, value, detail });
     }
 
+    pub(super) fn internal(&mut self, at: impl Into<String>, detail: String) {
+        let (field, value) = (at.into(), String::new());
+        self.0.push(FieldError { field, cause: Cause::Internal, value, detail });
+    }
+
     pub(super) fn not_found(&mut self, at: impl Into<String>, value: &str) {
         self.0.push(FieldError::not_found(at, &value.into()));
     }
@@ -102,6 +108,49 @@ pub(super) fn labels(at: &str, map: Option<&Value>, errors: &mut Errors) {
         errors.all_invalid(at, &**key, qualified_name(key));
         let value = value.as_str().unwrap_or_default();
         errors.all_invalid(at, value, label_value(value));
+    }
+}
+
+/// What may be said of objects that will be made: annotations and labels.
+pub(super) fn template_metadata(metadata: &Located<'_>, errors: &mut Errors) {
+    /// The rest, in the order of upstream's type, and as it spells them.
+    const OTHERS: [(&str, &str); 13] = [
+        ("name", "name"),
+        ("generateName", "generateName"),
+        ("namespace", "namespace"),
+        ("selfLink", "selfLink"),
+        ("uid", "uID"),
+        ("resourceVersion", "resourceVersion"),
+        ("generation", "generation"),
+        ("creationTimestamp", "creationTimestamp"),
+        ("deletionTimestamp", "deletionTimestamp"),
+        ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+        ("ownerReferences", "ownerReferences"),
+        ("finalizers", "finalizers"),
+        ("managedFields", "managedFields"),
+    ];
+    let given = metadata.at("annotations");
+    annotations(given.path(), given.value(), errors);
+    metadata.at("labels").labels(errors);
+    for (field, called) in OTHERS {
+        let value = metadata.at(field).value();
+        let zero =
+            value.is_null() || *value == "" || *value == 0 || value.as_array().is_some_and(Vec::is_empty);
+        if !zero {
+            errors.forbidden(format!("{}.{called}", metadata.path()), "cannot be set");
+        }
+    }
+}
+
+/// A map of annotations: their keys, and how much there is of them.
+pub(super) fn annotations(at: &str, map: &Value, errors: &mut Errors) {
+    const BYTES: usize = 256 << 10;
+    let all = || map.as_object().into_iter().flatten();
+    for (key, _) in all() {
+        errors.all_invalid(at, &**key, qualified_name(&key.to_lowercase()));
+    }
+    if all().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum::<usize>() > BYTES {
+        errors.0.push(FieldError::too_long(at, BYTES));
     }
 }
 

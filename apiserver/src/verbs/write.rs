@@ -289,7 +289,9 @@ async fn update_once(
     if !errors.is_empty() {
         return Err(Status::invalid(&resource.stored_kind(), ask.name, &errors).with_warnings(warnings));
     }
-    warnings.extend(resource.strategy.warnings(&new, Some(&old)));
+    if ask.subresource.is_empty() {
+        warnings.extend(resource.strategy.warnings(&new, Some(&old)));
+    }
     let judged = server.access.admission.validate(server, &attributes, Some(&new), Some(&old)).await;
     let told = warned(judged, &mut warnings)?;
     warnings.extend(told);

@@ -79,8 +79,8 @@ fn root_of_status(at: &str, schema: &Value, errors: &mut Vec<FieldError>) {
         return errors.push(invalid(format!("{at}.type"), kind, why));
     }
     let odd = schema.as_object().into_iter().flatten().any(|(key, value)| {
-        let empty =
-            matches!(value, Value::Null | Value::Bool(false)) || *value == json!([]) || *value == json!({});
+        let plain = matches!(key.as_str(), "id" | "$schema");
+        let empty = matches!(value, Value::Null | Value::Bool(false)) || plain && *value == json!("");
         !empty && !ROOT_KEYS.contains(&key.as_str())
     });
     if odd {

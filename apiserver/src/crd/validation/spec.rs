@@ -13,7 +13,7 @@ use crate::schema::structural::Structural;
 
 const COLUMN_TYPES: &[&str] = &["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: &[&str] =
-    &["byte", "date", "date-time", "double", "float", "int32", "int64", "name", "password"];
+    &["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 /// How many fields of a version selectors may name.
 const MAX_SELECTABLE: usize = 8;
 
@@ -83,6 +83,7 @@ fn versions(spec: &Value, before: &[Value], errors: &mut Vec<FieldError>) {
 
 /// Upstream shows its internal type, whose names are in capitals.
 fn upstream_versions(versions: &[Value]) -> String {
+    let own = |v: &Value, key: &str| if is_shared(versions, key) { Value::Null } else { v[key].clone() };
     let one = |v: &Value| {
         let flag = |key: &str| v[key] == true;
         let warning = v.get("deprecationWarning").filter(|w| !w.is_null());
@@ -93,10 +94,10 @@ fn upstream_versions(versions: &[Value]) -> String {
             flag("storage"),
             flag("deprecated"),
             warning.unwrap_or(&Value::Null),
-            v["schema"],
-            v["subresources"],
-            v["additionalPrinterColumns"],
-            v["selectableFields"],
+            own(v, "schema"),
+            own(v, "subresources"),
+            own(v, "additionalPrinterColumns"),
+            own(v, "selectableFields"),
         )
     };
     format!("[{}]", versions.iter().map(one).collect::<Vec<_>>().join(","))
@@ -143,9 +144,14 @@ fn parts(
             self::column(&format!("{at}.additionalPrinterColumns[{i}]"), column, errors);
         }
     }
-    if let Some(at) = at("selectableFields").filter(|_| schema.is_object()) {
+    if let Some(at) = at("selectableFields") {
+        let at = format!("{at}.selectableFields");
         let fields = version["selectableFields"].as_array().map(Vec::as_slice).unwrap_or_default();
-        selectable(&format!("{at}.selectableFields"), fields, &Structural::parse(schema), errors);
+        if version["schema"].is_object() {
+            selectable(&at, fields, &Structural::parse(schema), errors);
+        } else if !fields.is_empty() {
+            errors.push(invalid(at, "", "may only be set when validations.schema is included"));
+        }
     }
 }
 
@@ -233,7 +239,11 @@ fn selectable(at: &str, fields: &[Value], schema: &Structural, errors: &mut Vec<
         let names = path.strip_prefix('.').map(|p| p.split('.').collect::<Vec<_>>());
         let found = names.as_ref().and_then(|names| names.iter().try_fold(schema, |s, name| s.field(name)));
         let Some(found) = found else {
-            errors.push(invalid(at, path, "is an invalid path: does not refer to a valid field"));
+            let why = match path.starts_with(['.', '[']) {
+                true => "does not refer to a valid field".to_owned(),
+                false => format!("expected [ or . but got: {path}"),
+            };
+            errors.push(invalid(at, path, format!("is an invalid path: {why}")));
             continue;
         };
         if names.is_some_and(|n| n.first() == Some(&"metadata")) {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::columns::{NAME, path, rule, since, wide};
+use super::super::located::Located;
 use super::super::validation::Errors;
 use super::field;
 use crate::field::FieldError;
@@ -119,7 +120,7 @@ fn unchanged(new: &Object, old: &Object, errors: &mut Errors) {
         series(new, errors);
     }
     // Each field under the name upstream reports it by, and its newer name.
-    const FIELDS: [(&str, &str); 13] = [
+    const FIELDS: [(&str, &str); 14] = [
         ("involvedObject", "regarding"),
         ("reason", "reason"),
         ("message", "note"),
@@ -127,6 +128,7 @@ fn unchanged(new: &Object, old: &Object, errors: &mut Errors) {
         ("firstTimestamp", "deprecatedFirstTimestamp"),
         ("lastTimestamp", "deprecatedLastTimestamp"),
         ("count", "deprecatedCount"),
+        ("reason", "reason"),
         ("type", "type"),
         ("eventTime", "eventTime"),
         ("action", "action"),
@@ -147,7 +149,13 @@ fn unchanged(new: &Object, old: &Object, errors: &mut Errors) {
         {
             continue;
         }
-        errors.immutable(name, is.as_ref(), was.as_ref());
+        if is != was {
+            // Upstream shows it as a field of the older type.
+            let field = if name == "reportingController" { "reportingComponent" } else { name };
+            let mut shown = Object(json!({"apiVersion": "v1", "kind": "Event"}));
+            shown.set(&[field], is);
+            Located::root(&shown).at(field).called(name).wrong("field is immutable", errors);
+        }
     }
 }
 
@@ -287,7 +295,9 @@ mod tests {
             new.set(&[field], value.clone());
             let mut errors = Errors::default();
             unchanged(&new, &Object(old()), &mut errors);
-            let fields: Vec<&str> = errors.0.iter().map(|e| e.field.as_str()).collect();
+            let mut fields: Vec<&str> = errors.0.iter().map(|e| e.field.as_str()).collect();
+            // As upstream says it, a reason is told twice.
+            fields.dedup_by_key(|field| *field == "reason");
             let expected: &[&str] = if refused.is_empty() { &[] } else { &[refused] };
             assert_eq!(fields, expected, "{field} {value}");
         }

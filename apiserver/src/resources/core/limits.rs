@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 
 use super::super::columns::{AGE, NAME, NAME_AND_CREATED_AT, rule};
 use super::super::defaulting::{each, fill, object};
+use super::super::located::Located;
+use super::super::validation::Errors;
+use super::limit_rules::{limit_range, quota, quota_amounts, same_scopes};
+use crate::field::FieldError;
 use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) const LIMIT_RANGE: Row = Row {
@@ -29,6 +33,7 @@ pub(super) const RESOURCE_QUOTA: Row = Row {
         AGE,
     ],
     first_status: "{}",
+    strategy: &Quotas,
     returns_deleted: true,
     ..NAMESPACED
 };
@@ -41,6 +46,12 @@ impl Strategy for LimitRanges {
         if old.is_none() && new.name().is_empty() {
             new.set(&["metadata", "name"], uuid::Uuid::new_v4().to_string());
         }
+    }
+
+    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        limit_range(&Located::root(new).at("spec").at("limits"), &mut errors);
+        errors.0
     }
 
     /// For containers, defaults follow from what is given: max -> default -> defaultRequest, then min.
@@ -56,6 +67,29 @@ impl Strategy for LimitRanges {
                 }
             }
         });
+    }
+}
+
+struct Quotas;
+
+impl Strategy for Quotas {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let new = Located::root(new);
+        if cx.subresource == "status" {
+            quota_amounts(&new.at("status").at("hard"), &mut errors);
+            quota_amounts(&new.at("status").at("used"), &mut errors);
+            return errors.0;
+        }
+        quota(&new.at("spec"), &mut errors);
+        if let Some(old) = old {
+            same_scopes(&new.at("spec"), &Located::root(old).at("spec"), &mut errors);
+        }
+        errors.0
     }
 }
 

@@ -7,19 +7,24 @@ use crate::resource::{
 mod config;
 mod endpoints;
 pub(super) mod events;
+mod limit_rules;
 mod limits;
 mod namespaces;
+mod node_rules;
 mod nodes;
 mod pod_columns;
+mod pod_status;
 mod pods;
 mod replication;
 mod service_columns;
 mod service_validation;
 mod services;
+mod volume_rules;
 mod volumes;
 
 pub(super) use endpoints::{endpoint_ip, legacy_ip};
-pub(super) use volumes::claim_spec;
+pub(super) use volume_rules::inline_volume;
+pub(super) use volumes::{azure_disk, claim_spec};
 
 pub(super) static ROWS: &[Row] = &[
     BINDING,

@@ -5,8 +5,11 @@ use coracle_api::names::{FINALIZER_KUBERNETES, LABEL_METADATA_NAME};
 use serde_json::json;
 
 use super::super::columns::{AGE, NAME, path};
+use super::super::located::Located;
+use super::super::validation::Errors;
 use super::{field, part};
 use crate::field::FieldError;
+use crate::field_names::qualified_name;
 use crate::resource::{CLUSTER, Row, Strategy, WriteContext};
 
 /// Namespaces cannot be deleted as a collection.
@@ -64,22 +67,25 @@ impl Strategy for Namespaces {
     }
 
     fn validates(&self, subresource: &str) -> bool {
-        matches!(subresource, "" | "finalize")
+        matches!(subresource, "" | "finalize" | "status")
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
-        let mut errors = vec![];
-        for (i, finalizer) in new.items_at(&["spec", "finalizers"]).iter().enumerate() {
-            let (at, name) = (format!("spec.finalizers[{i}]"), finalizer.as_str().unwrap_or_default());
-            let bad = crate::field_names::qualified_name(name).into_iter();
-            errors.extend(bad.map(|why| FieldError::invalid(&*at, finalizer, why)));
-            if !name.contains('/') && !matches!(name, FINALIZER_KUBERNETES | "orphan" | "foregroundDeletion")
-            {
-                let why = "name is neither a standard finalizer name nor is it fully qualified";
-                errors.push(FieldError::invalid(&*at, finalizer, why));
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let root = Located::root(new);
+        match (cx.subresource, old) {
+            ("status", _) => phase(&root.at("status").at("phase"), new.is_being_deleted(), &mut errors),
+            ("", Some(_)) => {}
+            (part, _) => {
+                let list = root.at("spec").at("finalizers");
+                for name in list.each() {
+                    // Upstream says which of them only where it is about them alone.
+                    let at = if part.is_empty() { name.clone().called(list.path()) } else { name };
+                    finalizer(&at, &mut errors);
+                }
             }
         }
-        errors
+        errors.0
     }
 
     fn isolate(&self, _subresource: &str, new: &mut Object, old: &Object) {
@@ -92,5 +98,23 @@ impl Strategy for Namespaces {
 
     fn held(&self, object: &Object) -> bool {
         !object.items_at(&["spec", "finalizers"]).is_empty()
+    }
+}
+
+fn finalizer(name: &Located<'_>, errors: &mut Errors) {
+    name.obeys(qualified_name, errors);
+    let known = matches!(name.text(), FINALIZER_KUBERNETES | "orphan" | "foregroundDeletion");
+    if !name.text().contains('/') && !known {
+        name.wrong("name is neither a standard finalizer name nor is it fully qualified", errors);
+    }
+}
+
+fn phase(phase: &Located<'_>, ending: bool, errors: &mut Errors) {
+    let (only, why) = match ending {
+        false => ("Active", "may only be 'Active' if `deletionTimestamp` is empty"),
+        true => ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty"),
+    };
+    if phase.text() != only {
+        errors.invalid("status.Phase", phase.text(), why);
     }
 }

@@ -4,7 +4,10 @@ use coracle_api::{Object, conditions};
 use serde_json::{Value, json};
 
 use super::super::columns::{AGE, NAME, or, path, rule, wide};
+use super::super::located::Located;
 use super::super::pod_spec::round_up_to_millis;
+use super::super::validation::Errors;
+use super::node_rules as rules;
 use super::proxy;
 use crate::field::FieldError;
 use crate::resource::{CLUSTER, Column, Row, SelectableField, Strategy, WriteContext};
@@ -54,44 +57,37 @@ impl Strategy for Nodes {
         if let Some(capacity) = new.at(&["status", "capacity"]).cloned() {
             new.set_default(&["status", "allocatable"], capacity);
         }
+        // The older field is the first of the newer ones.
+        let only = new.str_at(&["spec", "podCIDR"]).to_owned();
+        let first = new.items_at(&["spec", "podCIDRs"]).first().and_then(Value::as_str).unwrap_or_default();
+        if !only.is_empty() && first != only {
+            new.set(&["spec", "podCIDRs"], json!([only]));
+        } else if only.is_empty() && !first.is_empty() {
+            let first = first.to_owned();
+            new.set(&["spec", "podCIDR"], first);
+        }
     }
 
     fn validates(&self, subresource: &str) -> bool {
         matches!(subresource, "" | "status")
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
-        let mut errors = vec![];
-        for (i, taint) in new.items_at(&["spec", "taints"]).iter().enumerate() {
-            taint_errors(&format!("metadata.taints[{i}]"), taint, &mut errors);
-        }
-        let (was, is) = (old.map(|o| o.str_at(&["spec", "podCIDR"])), new.str_at(&["spec", "podCIDR"]));
-        if was.is_some_and(|was| !was.is_empty() && was != is) {
-            let detail = "node updates may not change podCIDR except from \"\" to valid";
-            errors.push(FieldError::forbidden("spec.podCIDRs", detail));
-        }
-        let (was, is) = (old.map(|o| o.str_at(&["spec", "providerID"])), new.str_at(&["spec", "providerID"]));
-        if was.is_some_and(|was| !was.is_empty() && was != is) {
-            let detail = "node updates may not change providerID except from \"\" to valid";
-            errors.push(FieldError::forbidden("spec.providerID", detail));
-        }
-        errors
+    fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
+        let outdated = new.at(&["spec", "externalID"]).is_some();
+        let text = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+        outdated.then(|| text.to_owned()).into_iter().collect()
     }
-}
 
-fn taint_errors(at: &str, taint: &Value, errors: &mut Vec<FieldError>) {
-    let text = |key: &str| taint[key].as_str().unwrap_or_default();
-    for detail in crate::field_names::qualified_name(text("key")) {
-        errors.push(FieldError::invalid(format!("{at}.key"), &json!(text("key")), detail));
-    }
-    for detail in crate::field_names::label_value(text("value")) {
-        errors.push(FieldError::invalid(format!("{at}.value"), &json!(text("value")), detail));
-    }
-    let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-    match text("effect") {
-        "" => errors.push(FieldError::required(format!("{at}.effect"), "")),
-        known if effects.contains(&known) => {}
-        other => errors.push(FieldError::not_supported(format!("{at}.effect"), &json!(other), &effects)),
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let new = Located::root(new);
+        if cx.subresource.is_empty() {
+            rules::node(&new, &mut errors);
+        }
+        if let Some(old) = old {
+            rules::update(&new, &Located::root(old), &mut errors);
+        }
+        errors.0
     }
 }
 

@@ -3,7 +3,9 @@
 use coracle_api::{Object, resources};
 use serde_json::json;
 
+use super::super::validation::Errors;
 use super::super::{pod_calls, pod_spec};
+use super::pod_status::status;
 use super::{field, part, proxy};
 use crate::field::FieldError;
 use crate::resource::{
@@ -108,7 +110,11 @@ impl Strategy for Pods {
         match (cx.subresource, old) {
             ("", None) => pod_spec::validate_pod(new),
             ("", Some(old)) => pod_spec::validate_pod_update(new, old),
-            ("status", Some(_)) => addresses(new),
+            ("status", Some(old)) => {
+                let mut errors = Errors::default();
+                status(new, old, &mut errors);
+                errors.0
+            }
             ("ephemeralcontainers", Some(old)) => pod_spec::validate_ephemeral_update(new, old),
             ("resize", Some(old)) => pod_spec::validate_pod_resize(new, old),
             _ => vec![],
@@ -159,20 +165,6 @@ impl Strategy for Pods {
             seconds => Some(seconds),
         }
     }
-}
-
-/// What a node says of a pod's addresses.
-fn addresses(pod: &Object) -> Vec<FieldError> {
-    let all = pod.items_at(&["status", "podIPs"]).iter().map(|ip| ip["ip"].as_str().unwrap_or_default());
-    let only = Some(pod.str_at(&["status", "podIP"])).filter(|ip| !ip.is_empty());
-    let all: Vec<&str> = all.collect();
-    let all = if all.is_empty() { only.into_iter().collect() } else { all };
-    let bad = all.iter().enumerate().filter(|(_, ip)| ip.parse::<std::net::IpAddr>().is_err());
-    bad.map(|(i, ip)| {
-        let rule = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-        FieldError::invalid(format!("status.podIPs[{i}]"), &json!(ip), rule)
-    })
-    .collect()
 }
 
 /// The class is decided once; later writers cannot change it.

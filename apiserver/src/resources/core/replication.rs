@@ -9,6 +9,7 @@ use super::super::columns::{
 use super::super::defaulting::{fill, object};
 use super::super::pod_spec;
 use super::super::validation::Errors;
+use super::super::workload_status;
 use crate::field::FieldError;
 use crate::resource::{NAMESPACED, Row, ScalePaths, SelectableField, Strategy, WriteContext};
 
@@ -84,7 +85,14 @@ impl Strategy for Controllers {
         super::super::apps::changed_template_warnings(new, old)
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+        if cx.subresource == "status" {
+            return super::super::apps::counts(&workload_status::CONTROLLER, new, old);
+        }
         let mut errors = Errors::default();
         errors.non_negative("spec.replicas", new.i64_at(&["spec", "replicas"]));
         errors.non_negative("spec.minReadySeconds", new.i64_at(&["spec", "minReadySeconds"]));

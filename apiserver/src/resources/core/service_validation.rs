@@ -10,6 +10,8 @@ use super::endpoints::{endpoint_ip, legacy_ip};
 use super::services::{has_address, is_external, is_headless, needs_health_check_port};
 use crate::field::FieldError;
 use crate::field_names::{dns1123_label, dns1123_subdomain, port_name, port_number, qualified_name};
+use crate::resources::addresses;
+use crate::resources::located::Located;
 use crate::resources::validation::{Errors, labels};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -20,7 +22,15 @@ const IP_RULE: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::f
 pub(super) fn service(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
     if let Some(old) = old {
+        // Upstream looks at the addresses before anything else, as it is about to allocate them.
+        if has_address(new) {
+            addresses(new, &mut errors);
+        }
+        if !errors.0.is_empty() {
+            return errors.0;
+        }
         unchanged_address(new, old, &mut errors);
+        unchanged_balancer(new, old, &mut errors);
     }
     let kind = new.str_at(&["spec", "type"]);
     let all = new.items_at(&["spec", "ports"]);
@@ -67,6 +77,67 @@ fn unchanged_address(new: &Object, old: &Object, errors: &mut Errors) {
             None => errors.invalid("spec.clusterIPs[0]", ips, "primary clusterIP can not be unset"),
         }
     }
+}
+
+/// Who balances, and where it asks for health, stays.
+fn unchanged_balancer(new: &Object, old: &Object, errors: &mut Errors) {
+    let (root, was) = (Located::root(new), Located::root(old));
+    let (spec, was) = (root.at("spec"), was.at("spec"));
+    let both = [&spec, &was].iter().all(|s| s.at("type").text() == "LoadBalancer");
+    let class = spec.at("loadBalancerClass");
+    if both && class.value() != was.at("loadBalancerClass").value() {
+        class.wrong("may not change once set", errors);
+    }
+    balancer_class(&class, spec.at("type").text(), errors);
+    let port = spec.at("healthCheckNodePort");
+    let asked = needs_health_check_port(new) && needs_health_check_port(old);
+    if asked && port.value() != was.at("healthCheckNodePort").value() {
+        port.forbidden("field is immutable", errors);
+    }
+}
+
+fn balancer_class(class: &Located<'_>, kind: &str, errors: &mut Errors) {
+    if kind == "LoadBalancer" {
+        if class.is_set() {
+            class.obeys(qualified_name, errors);
+        }
+    } else if class.is_set() {
+        class.forbidden("may only be used when `type` is 'LoadBalancer'", errors);
+    }
+}
+
+fn points<'a>(of: &Located<'a>) -> Located<'a> {
+    of.at("status").at("loadBalancer").at("ingress")
+}
+
+/// Where a balancer is reached.
+pub(super) fn status(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let (root, before) = (Located::root(new), old.map(Located::root));
+    let list = points(&root);
+    if root.at("spec").at("type").text() != "LoadBalancer" && !list.is_empty() {
+        list.forbidden("may only be used when `spec.type` is 'LoadBalancer'", &mut errors);
+        return errors.0;
+    }
+    let before: Vec<_> = before.iter().flat_map(|b| points(b).each().collect::<Vec<_>>()).collect();
+    let before: Vec<&str> = before.iter().map(|p| p.value()["ip"].as_str().unwrap_or_default()).collect();
+    for point in list.each() {
+        let [ip, mode, host] = ["ip", "ipMode", "hostname"].map(|field| point.at(field));
+        let addressed = !ip.text().is_empty();
+        if addressed {
+            addresses::legacy_ip(&ip, &before, &mut errors);
+        }
+        match (addressed, mode.is_set()) {
+            (true, false) => mode.missing("must be specified when `ip` is set", &mut errors),
+            (false, true) => mode.forbidden("may not be specified when `ip` is not set", &mut errors),
+            _ => mode.one_of(&["Proxy", "VIP"], &mut errors),
+        }
+        host.optional_as(dns1123_subdomain, &mut errors);
+        if addresses::sloppy_ip(host.text()).is_some() {
+            host.wrong("must be a DNS name, not an IP address", &mut errors);
+        }
+    }
+    errors.0
 }
 
 fn external_name(new: &Object, errors: &mut Errors) {
@@ -199,13 +270,8 @@ fn traffic(new: &Object, kind: &str, errors: &mut Errors) {
         let detail = "may only be used when `type` is 'LoadBalancer'";
         errors.forbidden("spec.allocateLoadBalancerNodePorts", detail);
     }
-    if let Some(class) = new.at(&["spec", "loadBalancerClass"]).and_then(Value::as_str) {
-        if kind == "LoadBalancer" {
-            errors.all_invalid("spec.loadBalancerClass", class, qualified_name(class));
-        } else {
-            errors.forbidden("spec.loadBalancerClass", "may only be used when `type` is 'LoadBalancer'");
-        }
-    }
+    let spec = Located::root(new).at("spec");
+    balancer_class(&spec.at("loadBalancerClass"), kind, errors);
     match (external, new.str_at(&["spec", "externalTrafficPolicy"])) {
         (false, "") => {}
         (false, policy) => {
@@ -220,6 +286,11 @@ fn traffic(new: &Object, kind: &str, errors: &mut Errors) {
         let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.invalid("spec.healthCheckNodePort", port, detail);
     }
+    if let Some(port) = new.i64_at(&["spec", "healthCheckNodePort"]).filter(|p| *p != 0)
+        && needs_health_check_port(new)
+    {
+        errors.all_invalid("spec.healthCheckNodePort", port, port_number(port));
+    }
     if let Some(policy) = new.at(&["spec", "internalTrafficPolicy"]).and_then(Value::as_str) {
         errors.supported("spec.internalTrafficPolicy", policy, &POLICIES);
     }
@@ -233,7 +304,7 @@ fn source_ranges(new: &Object, kind: &str, errors: &mut Errors) {
     let ranges = new.items_at(&["spec", "loadBalancerSourceRanges"]);
     if !ranges.is_empty() && kind != "LoadBalancer" {
         let detail = "may only be used when `type` is 'LoadBalancer'";
-        return errors.forbidden("spec.LoadBalancerSourceRanges", detail);
+        errors.forbidden("spec.LoadBalancerSourceRanges", detail);
     }
     for (i, range) in ranges.iter().enumerate() {
         let text = range.as_str().unwrap_or_default();

@@ -96,13 +96,7 @@ impl Strategy for Services {
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         match cx.subresource {
             "" => super::service_validation::service(new, old),
-            "status"
-                if !new.items_at(&["status", "loadBalancer", "ingress"]).is_empty()
-                    && new.str_at(&["spec", "type"]) != "LoadBalancer" =>
-            {
-                let why = "may only be used when `spec.type` is 'LoadBalancer'";
-                vec![FieldError::forbidden("status.loadBalancer.ingress", why)]
-            }
+            "status" => super::service_validation::status(new, old),
             _ => vec![],
         }
     }
@@ -183,6 +177,8 @@ fn inherit(new: &mut Object, old: &Object) {
             for key in ["clusterIP", "clusterIPs"] {
                 copy(new, old, key);
             }
+        } else if names_none {
+            copy(new, old, "clusterIP");
         } else if new.str_at(&["spec", "clusterIP"]) != old.str_at(&["spec", "clusterIP"])
             && new.items_at(&["spec", "clusterIPs"]) == old.items_at(&["spec", "clusterIPs"])
         {

@@ -4,10 +4,13 @@ use coracle_api::Object;
 use serde_json::{Value, json};
 
 use super::super::columns::{AGE, NAME, or, path, rule, wide};
-use super::super::pod_spec::{csi_driver, host_path, items, nfs, round_up_to_millis};
+use super::super::defaulting::{fill, within};
+use super::super::located::Located;
+use super::super::pod_spec::{byte_warnings, items, round_up_to_millis};
 use super::super::validation::{Errors, label_selector};
+use super::volume_rules::{volume, warnings as volume_warnings};
 use crate::field::FieldError;
-use crate::field_names::dns1123_subdomain;
+use crate::field_names::{dns1123_label, dns1123_subdomain, qualified_name};
 use crate::resource::{CLUSTER, NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) const CLAIM: Row = Row {
@@ -93,8 +96,16 @@ impl Strategy for Claims {
         }
     }
 
-    fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
+    fn validates(&self, _subresource: &str) -> bool {
+        true
+    }
+
+    fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
+        if cx.subresource == "status" {
+            claim_status(&Located::root(new).at("status"), &mut errors);
+            return errors.0;
+        }
         claim_spec("spec", new.at(&["spec"]).unwrap_or(&Value::Null), &mut errors);
         if let Some(old) = old {
             claim_update(new, old, &mut errors);
@@ -103,7 +114,15 @@ impl Strategy for Claims {
     }
 
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
-        outdated_annotations(new, &[STORAGE_CLASS])
+        let mut all = outdated_annotations(new, &[STORAGE_CLASS]);
+        let resources = new.at(&["spec", "resources"]).cloned().unwrap_or_default();
+        byte_warnings(
+            "spec.resources",
+            &resources,
+            &[("storage", "requests"), ("storage", "limits")],
+            &mut all,
+        );
+        all
     }
 }
 
@@ -137,6 +156,14 @@ fn drop_ignored_sources(new: &mut Object, old: Option<&Object>) {
     }
 }
 
+/// What a disk of Azure's is unless somebody says otherwise.
+pub(in super::super) fn azure_disk(disk: &mut Value) {
+    fill(disk, "cachingMode", "ReadWrite");
+    fill(disk, "kind", "Shared");
+    fill(disk, "fsType", "ext4");
+    fill(disk, "readOnly", false);
+}
+
 struct Volumes;
 
 impl Strategy for Volumes {
@@ -147,6 +174,7 @@ impl Strategy for Volumes {
         if new.at(&["spec", "hostPath"]).is_some() {
             new.set_default(&["spec", "hostPath", "type"], "");
         }
+        within(&mut new.0, "spec", |spec| within(spec, "azureDisk", azure_disk));
     }
 
     fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
@@ -158,105 +186,15 @@ impl Strategy for Volumes {
     }
 
     fn warnings(&self, new: &Object, _old: Option<&Object>) -> Vec<String> {
-        outdated_annotations(new, &[STORAGE_CLASS, MOUNT_OPTIONS])
+        let mut all = outdated_annotations(new, &[STORAGE_CLASS, MOUNT_OPTIONS]);
+        all.extend(volume_warnings(new));
+        all
     }
 
     fn validate(&self, _cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        let spec = new.at(&["spec"]).unwrap_or(&Value::Null);
-        if items(spec, "accessModes").next().is_none() {
-            errors.required("spec.accessModes", "");
-        }
-        access_modes("spec", spec, &mut errors);
-        capacity(&spec["capacity"], &mut errors);
-        let policy = new.str_at(&["spec", "persistentVolumeReclaimPolicy"]);
-        errors.one_of("spec.persistentVolumeReclaimPolicy", policy, &["Delete", "Recycle", "Retain"]);
-        volume_source(spec, &mut errors);
-        let class = new.str_at(&["spec", "storageClassName"]);
-        if !class.is_empty() {
-            errors.all_invalid("spec.storageClassName", class, dns1123_subdomain(class));
-        }
-        let mode = new.str_at(&["spec", "volumeMode"]);
-        errors.supported("spec.volumeMode", mode, &["Block", "Filesystem"]);
-        if let Some(old) = old {
-            if source_of(spec) != source_of(old.at(&["spec"]).unwrap_or(&Value::Null)) {
-                let detail = "spec.persistentvolumesource is immutable after creation";
-                errors.forbidden("spec.persistentvolumesource", detail);
-            }
-            errors.immutable("volumeMode", spec.get("volumeMode"), old.at(&["spec", "volumeMode"]));
-        }
+        volume(new, old, &mut errors);
         errors.0
-    }
-}
-
-/// What a volume is made of: whatever else its spec says.
-fn source_of(spec: &Value) -> Vec<(&String, &Value)> {
-    const OTHERS: [&str; 9] = [
-        "accessModes",
-        "capacity",
-        "claimRef",
-        "mountOptions",
-        "nodeAffinity",
-        "persistentVolumeReclaimPolicy",
-        "storageClassName",
-        "volumeAttributesClassName",
-        "volumeMode",
-    ];
-    let all = spec.as_object().into_iter().flatten();
-    all.filter(|(key, value)| !OTHERS.contains(&key.as_str()) && value.is_object()).collect()
-}
-
-fn volume_source(spec: &Value, errors: &mut Errors) {
-    let need = |at: &str, source: &Value, keys: &[&str], errors: &mut Errors| {
-        for key in keys.iter().filter(|k| source[**k].as_str().unwrap_or_default().is_empty()) {
-            errors.required(format!("{at}.{key}"), "");
-        }
-    };
-    let mut given = 0;
-    for (kind, source) in source_of(spec) {
-        given += 1;
-        let at = format!("spec.{kind}");
-        if given > 1 {
-            errors.forbidden(at, "may not specify more than 1 volume type");
-            continue;
-        }
-        match kind.as_str() {
-            "hostPath" => host_path(&at, source, errors),
-            "nfs" => nfs(&at, source, errors),
-            "csi" => {
-                csi_driver(&format!("{at}.driver"), source["driver"].as_str().unwrap_or_default(), errors);
-                need(&at, source, &["volumeHandle"], errors);
-            }
-            "local" => {
-                need(&at, source, &["path"], errors);
-                if spec["nodeAffinity"].is_null() {
-                    errors.required("spec.nodeAffinity", "Local volume requires node affinity");
-                }
-            }
-            _ => {}
-        }
-    }
-    if given == 0 {
-        errors.required("spec", "must specify a volume type");
-    }
-    if spec["hostPath"]["path"] == "/" && spec["persistentVolumeReclaimPolicy"] == "Recycle" {
-        let detail = "may not be 'recycle' for a hostPath mount of '/'";
-        errors.forbidden("spec.persistentVolumeReclaimPolicy", detail);
-    }
-}
-
-/// Storage and nothing else.
-fn capacity(given: &Value, errors: &mut Errors) {
-    let amounts = given.as_object().cloned().unwrap_or_default();
-    if amounts.is_empty() {
-        errors.required("spec.capacity", "");
-    }
-    if !amounts.contains_key("storage") || amounts.len() > 1 {
-        let shown = if amounts.is_empty() { Value::Null } else { Value::Object(amounts.clone()) };
-        errors.0.push(FieldError::not_supported("spec.capacity", &shown, &["storage"]));
-    }
-    for (name, amount) in &amounts {
-        positive(&format!("spec.capacity[{name}]"), amount, errors);
     }
 }
 
@@ -283,7 +221,14 @@ pub(in super::super) fn claim_spec(at: &str, spec: &Value, errors: &mut Errors) 
         data_source(&format!("{at}.{key}"), &spec[key], errors);
     }
     let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
-    if source.is_object() && reference.is_object() && source != reference {
+    let namespace = Located::placed(format!("{at}.dataSourceRef.namespace"), &reference["namespace"]);
+    namespace.optional_as(dns1123_label, errors);
+    if !namespace.text().is_empty() {
+        if source.is_object() {
+            let why = "may not be specified when dataSourceRef.namespace is specified";
+            errors.invalid(at, Value::Object(serde_json::Map::new()), why);
+        }
+    } else if source.is_object() && reference.is_object() && source != reference {
         errors.invalid(at, Value::Object(serde_json::Map::new()), "must match dataSourceRef");
     }
     let class = text("volumeAttributesClassName");
@@ -321,11 +266,19 @@ fn positive(at: &str, amount: &Value, errors: &mut Errors) {
 fn claim_update(new: &Object, old: &Object, errors: &mut Errors) {
     let bound = new.str_at(&["status", "phase"]) == "Bound";
     let unnamed = old.str_at(&["spec", "volumeName"]).is_empty();
+    // A claim without a class may get one: that of its annotation, if it has that.
+    let outdated = old.annotation(STORAGE_CLASS[0]);
+    let given = new.at(&["spec", "storageClassName"]).and_then(Value::as_str);
+    let unclassed = old.at(&["spec", "storageClassName"]).is_none()
+        && given.is_some_and(|class| outdated.is_none_or(|old| old == class));
     let strip = |o: &Object| {
         let mut spec = o.at(&["spec"]).cloned().unwrap_or_default();
         if let Some(map) = spec.as_object_mut() {
             if unnamed {
                 map.remove("volumeName");
+            }
+            if unclassed {
+                map.remove("storageClassName");
             }
             if bound {
                 map.remove("volumeAttributesClassName");
@@ -352,6 +305,66 @@ fn claim_update(new: &Object, old: &Object, errors: &mut Errors) {
     }
     let mode = |o: &Object| o.at(&["spec", "volumeMode"]).cloned();
     errors.immutable("volumeMode", mode(new).as_ref(), mode(old).as_ref());
+    if old.at(&["status", "currentVolumeAttributesClassName"]).is_some() {
+        let class = new.at(&["spec", "volumeAttributesClassName"]).and_then(Value::as_str);
+        let to = match class {
+            None => "nil",
+            Some("") => "empty string",
+            Some(_) => return,
+        };
+        let why =
+            format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        errors.forbidden("spec.volumeAttributesClassName", why);
+    }
+}
+
+/// How much there is of a claim's volume, and how far a change of that has come.
+fn claim_status(status: &Located<'_>, errors: &mut Errors) {
+    const STEPS: [&str; 5] = [
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizePending",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+    ];
+    let basic = |amount: &Located<'_>, errors: &mut Errors| {
+        let negative = amount.quantity().filter(coracle_api::Quantity::is_negative);
+        if let Some(q) = &negative {
+            errors.invalid(amount.path(), q.value(), "must be a valid resource quantity");
+        }
+        negative.is_none()
+    };
+    for (_, amount) in status.at("capacity").entries() {
+        basic(&amount, errors);
+    }
+    let steps = status.at("allocatedResourceStatuses");
+    for (name, step) in steps.entries() {
+        claim_resource(steps.path(), name, errors);
+        if !STEPS.contains(&step.text()) {
+            let mut words = STEPS;
+            words.sort_unstable();
+            errors.unsupported_text(steps.path(), Value::from(name).to_string(), &words);
+        }
+    }
+    let amounts = status.at("allocatedResources");
+    for (name, amount) in amounts.entries() {
+        if claim_resource(amounts.path(), name, errors) && basic(&amount, errors) {
+            amount.quantity_not_negative(errors);
+        }
+    }
+}
+
+/// Storage, or a resource of somebody's domain; whether it is.
+fn claim_resource(at: &str, name: &str, errors: &mut Errors) -> bool {
+    let wrong = qualified_name(name);
+    let native = !name.contains('/') || name.contains("kubernetes.io/");
+    let unknown = wrong.is_empty() && native && name != "storage";
+    let good = wrong.is_empty() && !unknown;
+    errors.all_invalid(at, name, wrong);
+    if unknown {
+        errors.unsupported_text(at, Value::from(name).to_string(), &["storage"]);
+    }
+    good
 }
 
 fn access_modes(at: &str, spec: &Value, errors: &mut Errors) {

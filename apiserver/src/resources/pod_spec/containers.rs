@@ -131,7 +131,7 @@ fn container(at: &str, c: &Value, spec: &Value, volumes: &VolumeNames, errors: &
         errors.required(format!("{at}.image"), "");
     }
     let policy = text("terminationMessagePolicy");
-    errors.one_of(format!("{at}.terminationMessagePolicy"), policy, &["FallbackToLogsOnError", "File"]);
+    errors.one_of(format!("{at}.terminationMessagePolicy"), policy, &["File", "FallbackToLogsOnError"]);
     ports(&format!("{at}.ports"), c, errors);
     env(&format!("{at}.env"), c, errors);
     env_from(&format!("{at}.envFrom"), c, errors);
@@ -333,7 +333,7 @@ fn claims(at: &str, resources: &Value, spec: &Value, errors: &mut Errors) {
     }
 }
 
-fn resources(at: &str, r: &Value, errors: &mut Errors) {
+pub(in super::super) fn resources(at: &str, r: &Value, errors: &mut Errors) {
     let lists = [("limits", &r["limits"]), ("requests", &r["requests"])];
     for (list, amounts) in lists {
         for (name, amount) in amounts.as_object().into_iter().flatten() {
@@ -343,8 +343,9 @@ fn resources(at: &str, r: &Value, errors: &mut Errors) {
             if q.is_negative() {
                 errors.invalid(&*at, amount.clone(), "must be greater than or equal to 0");
             }
-            let fractional = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
-            if !fractional && !q.is_integer() {
+            let whole =
+                name.starts_with("hugepages-") || name.contains('/') && !name.contains("kubernetes.io/");
+            if whole && !q.is_integer() {
                 errors.invalid(&*at, amount.clone(), "must be an integer");
             }
         }

@@ -27,13 +27,8 @@ pub(super) fn affinity(at: &str, affinity: &Value, errors: &mut Errors) {
     let required = &node["requiredDuringSchedulingIgnoredDuringExecution"];
     let at_node = format!("{at}.nodeAffinity");
     if required.is_object() {
-        let at = format!("{at_node}.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
-        if items(required, "nodeSelectorTerms").next().is_none() {
-            errors.required(&*at, "must have at least one node selector term");
-        }
-        for (i, term) in items(required, "nodeSelectorTerms").enumerate() {
-            node_term(&format!("{at}[{i}]"), term, errors);
-        }
+        let at = format!("{at_node}.requiredDuringSchedulingIgnoredDuringExecution");
+        node_selector(&at, required, errors);
     }
     for (i, p) in items(node, "preferredDuringSchedulingIgnoredDuringExecution").enumerate() {
         let at = format!("{at_node}.preferredDuringSchedulingIgnoredDuringExecution[{i}]");
@@ -51,6 +46,17 @@ pub(super) fn affinity(at: &str, affinity: &Value, errors: &mut Errors) {
             weight(&at, p, errors);
             pod_term(&format!("{at}.podAffinityTerm"), &p["podAffinityTerm"], errors);
         }
+    }
+}
+
+/// A `NodeSelector`.
+pub(in super::super) fn node_selector(at: &str, selector: &Value, errors: &mut Errors) {
+    let at = format!("{at}.nodeSelectorTerms");
+    if items(selector, "nodeSelectorTerms").next().is_none() {
+        errors.required(&*at, "must have at least one node selector term");
+    }
+    for (i, term) in items(selector, "nodeSelectorTerms").enumerate() {
+        node_term(&format!("{at}[{i}]"), term, errors);
     }
 }
 
@@ -131,7 +137,7 @@ fn pod_term(at: &str, term: &Value, errors: &mut Errors) {
     errors.all_invalid(at, key, qualified_name(key));
 }
 
-pub(super) fn toleration(at: &str, t: &Value, errors: &mut Errors) {
+pub(in super::super) fn toleration(at: &str, t: &Value, errors: &mut Errors) {
     let text = |key: &str| t[key].as_str().unwrap_or_default();
     if !text("key").is_empty() {
         errors.all_invalid(format!("{at}.key"), text("key"), qualified_name(text("key")));
@@ -157,7 +163,7 @@ pub(super) fn toleration(at: &str, t: &Value, errors: &mut Errors) {
         other => errors.one_of(format!("{at}.operator"), other, &["Equal", "Exists"]),
     }
     if !text("effect").is_empty() {
-        let effects = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
+        let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
         errors.one_of(format!("{at}.effect"), text("effect"), &effects);
     }
 }
@@ -167,7 +173,7 @@ pub(super) fn spread(at: &str, spec: &Value, errors: &mut Errors) {
         let at = format!("{at}[{i}]");
         let skew = c["maxSkew"].as_i64().unwrap_or(0);
         if skew <= 0 {
-            errors.invalid(format!("{at}.maxSkew"), skew, "must be greater than 0");
+            errors.invalid(format!("{at}.maxSkew"), skew, "must be greater than zero");
         }
         let key = c["topologyKey"].as_str().unwrap_or_default();
         if key.is_empty() {

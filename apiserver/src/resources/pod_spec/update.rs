@@ -3,6 +3,7 @@
 use coracle_api::Object;
 use serde_json::{Value, json};
 
+use super::super::located::Located;
 use super::super::validation::Errors;
 use super::validation::{items, trimmed_image, whole_pod};
 use crate::field::FieldError;
@@ -34,6 +35,9 @@ pub(in super::super) fn validate_pod_update(new: &Object, old: &Object) -> Vec<F
     }
     tolerations(is, was, &mut errors);
     gates(is, was, &mut errors);
+    if items(was, "schedulingGates").next().is_some() {
+        gated(is, was, &mut errors);
+    }
     if without_mutable(is, was) != *was {
         errors.forbidden("spec", RULE);
     }
@@ -89,7 +93,10 @@ fn tolerations(is: &Value, was: &Value, errors: &mut Errors) {
     let kept = items(was, "tolerations").all(|old| items(is, "tolerations").any(|new| same(old, new)));
     if !kept {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
-        errors.forbidden("spec.tolerations", detail);
+        return errors.forbidden("spec.tolerations", detail);
+    }
+    for (i, t) in items(is, "tolerations").enumerate() {
+        super::scheduling::toleration(&format!("spec.tolerations[{i}]"), t, errors);
     }
 }
 
@@ -101,6 +108,41 @@ fn gates(is: &Value, was: &Value, errors: &mut Errors) {
         let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
         errors.forbidden("spec.schedulingGates", detail);
     }
+}
+
+/// While gates hold a pod it may be narrowed to fewer nodes, not sent to others.
+fn gated(is: &Value, was: &Value, errors: &mut Errors) {
+    let kept = was["nodeSelector"].as_object().into_iter().flatten();
+    if kept.into_iter().any(|(key, value)| is["nodeSelector"].get(key) != Some(value)) {
+        let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.invalid("spec.nodeSelector", is["nodeSelector"].clone(), why);
+    }
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    let terms = |of: &Value| {
+        let terms = &of["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"];
+        terms.as_array().cloned().unwrap_or_default()
+    };
+    let (new, old) = (terms(is), terms(was));
+    let at = format!("spec.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms");
+    let shown = Located::placed(&*at, &is["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"]);
+    if !old.is_empty() && old.len() != new.len() {
+        let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        return shown.wrong(why, errors);
+    }
+    for (i, (new, old)) in new.iter().zip(&old).enumerate() {
+        if !only_adds(new, old) {
+            let why = "only additions are allowed (no mutations or deletions)";
+            Located::placed(format!("{at}[{i}]"), new).wrong(why, errors);
+        }
+    }
+}
+
+fn only_adds(new: &Value, old: &Value) -> bool {
+    let list = |of: &Value, key: &str| of[key].as_array().cloned().unwrap_or_default();
+    let both = ["matchExpressions", "matchFields"].map(|key| (list(new, key), list(old, key)));
+    let (was_empty, is_empty) =
+        (both.iter().all(|(_, old)| old.is_empty()), both.iter().all(|(new, _)| new.is_empty()));
+    !(was_empty && !is_empty) && both.iter().all(|(new, old)| new.starts_with(old))
 }
 
 /// The new spec with every field that may change set back.
@@ -118,8 +160,8 @@ fn without_mutable(is: &Value, was: &Value) -> Value {
         restore.push("terminationGracePeriodSeconds");
     }
     if items(was, "schedulingGates").next().is_some() {
-        // While gates hold the pod, it may be narrowed to fewer nodes.
-        restore.extend(["nodeSelector", "affinity"]);
+        restore.push("nodeSelector");
+        restore_node_affinity(&mut spec, was);
     }
     if let Some(map) = spec.as_object_mut() {
         for list in ["containers", "initContainers"] {
@@ -135,6 +177,22 @@ fn without_mutable(is: &Value, was: &Value) -> Value {
         }
     }
     spec
+}
+
+fn restore_node_affinity(spec: &mut Value, was: &Value) {
+    const NODE: &str = "nodeAffinity";
+    let before = was["affinity"].get(NODE).cloned();
+    let Some(map) = spec.as_object_mut() else { return };
+    let affinity = map.entry("affinity").or_insert_with(|| json!({}));
+    if let Some(affinity) = affinity.as_object_mut() {
+        match before {
+            Some(node) => drop(affinity.insert(NODE.to_owned(), node)),
+            None => drop(affinity.remove(NODE)),
+        }
+    }
+    if map.get("affinity") == Some(&json!({})) && was["affinity"].is_null() {
+        map.remove("affinity");
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use coracle_api::Object;
 use serde_json::{Value, json};
 
-use super::super::validation::{Errors, labels};
+use super::super::located::Located;
+use super::super::validation::{Errors, annotations, labels};
 use super::containers::{containers, ephemeral_containers, init_containers, relative_path};
 use super::environment::file_volumes;
 use super::scheduling::{affinity, gates, spread, toleration};
@@ -94,6 +95,7 @@ pub(in super::super) fn replicated_template(
 /// A template of pods with any restart policy.
 pub(in super::super) fn job_template(at: &str, template: &Value, errors: &mut Errors) {
     labels(&format!("{at}.labels"), template["metadata"].get("labels"), errors);
+    annotations(&format!("{at}.annotations"), &template["metadata"]["annotations"], errors);
     pod_spec(&format!("{at}.spec"), &template["spec"], errors);
     host_sysctls(&format!("{at}.spec"), &template["spec"], errors);
     own_users(&format!("{at}.spec"), &template["spec"], errors);
@@ -105,6 +107,7 @@ pub(in super::super) fn job_template(at: &str, template: &Value, errors: &mut Er
 
 fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
     let names = volumes(&format!("{at}.volumes"), spec, errors);
+    claims(&Located::placed(format!("{at}.resourceClaims"), &spec["resourceClaims"]), errors);
     containers(&format!("{at}.containers"), spec, &names, errors);
     init_containers(&format!("{at}.initContainers"), spec, &names, errors);
     ephemeral_containers(&format!("{at}.ephemeralContainers"), spec, &names, errors);
@@ -113,11 +116,6 @@ fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
     errors.one_of(format!("{at}.dnsPolicy"), text("dnsPolicy"), &DNS_POLICIES);
     labels(&format!("{at}.nodeSelector"), spec.get("nodeSelector"), errors);
     security_context(&format!("{at}.securityContext"), spec, errors);
-    for (i, secret) in items(spec, "imagePullSecrets").enumerate() {
-        if secret["name"].as_str().unwrap_or_default().is_empty() {
-            errors.required(format!("{at}.imagePullSecrets[{i}].name"), "");
-        }
-    }
     affinity(&format!("{at}.affinity"), &spec["affinity"], errors);
     dns_config(&format!("{at}.dnsConfig"), spec, errors);
     for (i, gate) in items(spec, "readinessGates").enumerate() {
@@ -126,6 +124,7 @@ fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
     }
     gates(&format!("{at}.schedulingGates"), spec, errors);
     spread(&format!("{at}.topologySpreadConstraints"), spec, errors);
+    host_name(at, spec, errors);
     names_and_times(at, spec, errors);
     for (i, t) in items(spec, "tolerations").enumerate() {
         toleration(&format!("{at}.tolerations[{i}]"), t, errors);
@@ -136,9 +135,62 @@ fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
         errors.one_of(format!("{at}.preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]);
     }
     if let Some(os) = spec["os"]["name"].as_str() {
-        errors.one_of(format!("{at}.os.name"), os, &["linux", "windows"]);
+        match os {
+            "" => errors.required(format!("{at}.os.name"), ""),
+            _ => errors.supported(format!("{at}.os"), os, &["linux", "windows"]),
+        }
     }
     file_volumes(at, spec, errors);
+}
+
+/// Claims on devices: each named once, and made here or elsewhere.
+fn claims(list: &Located<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for claim in list.each() {
+        let [name, made, template] =
+            ["name", "resourceClaimName", "resourceClaimTemplateName"].map(|field| claim.at(field));
+        if name.required(errors) {
+            match seen.insert(name.text()) {
+                true => name.obeys(dns1123_label, errors),
+                false => name.duplicate(errors),
+            }
+        }
+        let shown = || {
+            format!(
+                "{{\"Name\":{},\"ResourceClaimName\":{},\"ResourceClaimTemplateName\":{}}}",
+                json!(name.text()),
+                made.value(),
+                template.value()
+            )
+        };
+        match (made.is_set(), template.is_set()) {
+            (true, true) => {
+                let why =
+                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                errors.invalid_text(claim.path(), shown(), why);
+            }
+            (false, false) => {
+                let why = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
+                errors.invalid_text(claim.path(), shown(), why);
+            }
+            _ => {}
+        }
+        for name in [made, template].iter().filter(|n| n.is_set()) {
+            name.obeys(dns1123_subdomain, errors);
+        }
+    }
+}
+
+fn host_name(at: &str, spec: &Value, errors: &mut Errors) {
+    let name = Located::placed(format!("{at}.hostnameOverride"), &spec["hostnameOverride"]);
+    if !name.is_set() {
+        return;
+    }
+    for field in ["setHostnameAsFQDN", "hostNetwork"].into_iter().filter(|f| spec[*f] == true) {
+        name.forbidden(format!("may not be specified when {field} is true"), errors);
+    }
+    name.at_most_bytes(64, errors);
+    name.obeys(dns1123_subdomain, errors);
 }
 
 fn named(at: &str, spec: &Value, keys: &[&str], rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
@@ -174,6 +226,14 @@ fn security_context(at: &str, spec: &Value, errors: &mut Errors) {
     sysctls(at, context, errors);
     if let Some(policy) = context["fsGroupChangePolicy"].as_str() {
         errors.one_of(format!("{at}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
+    }
+    // Mounting with a label is not switched on in upstream.
+    for (field, words) in
+        [("supplementalGroupsPolicy", &["Merge", "Strict"][..]), ("seLinuxChangePolicy", &["Recursive"])]
+    {
+        if let Some(word) = context[field].as_str() {
+            errors.supported(format!("{at}.{field}"), word, words);
+        }
     }
     seccomp(&format!("{at}.seccompProfile"), &context["seccompProfile"], errors);
     app_armor(&format!("{at}.appArmorProfile"), &context["appArmorProfile"], errors);

@@ -6,7 +6,9 @@ use coracle_api::Quantity;
 use serde_json::Value;
 
 use super::super::core::claim_spec;
-use super::super::validation::Errors;
+use super::super::located::Located;
+use super::super::validation::{Errors, template_metadata};
+use super::super::volume_sources as sources;
 use super::containers::relative_path;
 use super::environment::{IN_FILES, field_ref, resource_ref};
 use super::validation::items;
@@ -37,19 +39,64 @@ pub(super) fn volumes(at: &str, spec: &Value, errors: &mut Errors) -> VolumeName
     names
 }
 
+/// The sources in the order in which upstream looks for them.
+const SOURCES: [&str; 30] = [
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
+];
+
 fn source(at: &str, v: &Value, errors: &mut Errors) {
-    let sources = v.as_object().into_iter().flatten().filter(|(key, s)| *key != "name" && s.is_object());
     let mut given = 0;
-    for (kind, source) in sources {
-        given += 1;
-        let at = format!("{at}.{kind}");
-        if given > 1 {
-            errors.forbidden(at, "may not specify more than 1 volume type");
+    for kind in SOURCES {
+        let source = &v[kind];
+        if !source.is_object() {
             continue;
         }
-        match kind.as_str() {
+        given += 1;
+        if given > 1 && !matches!(kind, "emptyDir" | "flexVolume") {
+            // Two names are misspelt by upstream.
+            let called = match kind {
+                "cephfs" => "cephFS",
+                "downwardAPI" => "downwarAPI",
+                kind => kind,
+            };
+            errors.forbidden(format!("{at}.{called}"), "may not specify more than 1 volume type");
+            continue;
+        }
+        let at = match kind {
+            "gcePersistentDisk" => format!("{at}.persistentDisk"),
+            kind => format!("{at}.{kind}"),
+        };
+        match kind {
             "emptyDir" => size_limit(&at, source, errors),
-            "hostPath" => host_path(&at, source, errors),
             "secret" => {
                 need(&at, source, "secretName", errors);
                 keyed(&at, source, errors);
@@ -61,20 +108,76 @@ fn source(at: &str, v: &Value, errors: &mut Errors) {
             "persistentVolumeClaim" => need(&at, source, "claimName", errors),
             "downwardAPI" => downward(&at, source, errors),
             "projected" => projected(&at, source, errors),
-            "nfs" => nfs(&at, source, errors),
             "csi" => {
-                csi_driver(&format!("{at}.driver"), source["driver"].as_str().unwrap_or_default(), errors)
+                let source = Located::placed(at, source);
+                sources::csi_driver_name(&source.at("driver"), errors);
+                let secret = source.at("nodePublishSecretRef");
+                if secret.is_set() && secret.at("name").required(errors) {
+                    // Upstream says the name of what the secret is for.
+                    let called = format!("{}.name", source.path());
+                    secret.at("name").called(&called).obeys(dns1123_subdomain, errors);
+                }
             }
-            "image" => need(&at, source, "reference", errors),
+            "image" => {
+                need(&at, source, "reference", errors);
+                let policy = Located::placed(format!("{at}.pullPolicy"), &source["pullPolicy"]);
+                policy.one_of(&["Always", "IfNotPresent", "Never"], errors);
+            }
             "ephemeral" => match &source["volumeClaimTemplate"] {
                 Value::Null => errors.required(format!("{at}.volumeClaimTemplate"), ""),
-                template => claim_spec(&format!("{at}.volumeClaimTemplate.spec"), &template["spec"], errors),
+                template => {
+                    let at = format!("{at}.volumeClaimTemplate");
+                    template_metadata(
+                        &Located::placed(format!("{at}.metadata"), &template["metadata"]),
+                        errors,
+                    );
+                    claim_spec(&format!("{at}.spec"), &template["spec"], errors);
+                }
             },
-            _ => {}
+            other => older_source(other, &Located::placed(at, source), errors),
         }
     }
     if given == 0 {
         errors.required(at, "must specify a volume type");
+    }
+}
+
+/// Sources of clouds and storage systems; most of them do nothing any more, and all are looked at.
+fn older_source(kind: &str, source: &Located<'_>, errors: &mut Errors) {
+    match kind {
+        "gitRepo" => {
+            sources::need(source, &["repository"], errors);
+            let directory = source.at("directory");
+            relative_path(directory.path(), directory.text(), errors);
+        }
+        "glusterfs" => sources::need(source, &["endpoints", "path"], errors),
+        "rbd" => {
+            sources::need_some(source, "monitors", errors);
+            sources::need(source, &["image"], errors);
+        }
+        "cephfs" => sources::need_some(source, "monitors", errors),
+        "iscsi" => sources::iscsi(source, None, errors),
+        "cinder" => {
+            sources::need(source, &["volumeID"], errors);
+            if source.at("secretRef").is_set() {
+                sources::need(&source.at("secretRef"), &["name"], errors);
+            }
+        }
+        "flexVolume" => sources::flex_options(source, errors),
+        "azureFile" => sources::need(source, &["secretName", "shareName"], errors),
+        "scaleIO" => sources::need(source, &["gateway", "system", "volumeName"], errors),
+        "storageos" => {
+            source.at("volumeName").required_as(dns1123_label, errors);
+            source.at("volumeNamespace").optional_as(dns1123_label, errors);
+            if source.at("secretRef").is_set() {
+                sources::need(&source.at("secretRef"), &["name"], errors);
+            }
+        }
+        shared => {
+            if let Some(rule) = sources::shared(shared) {
+                rule(source, errors);
+            }
+        }
     }
 }
 
@@ -146,17 +249,6 @@ fn downward_file(at: &str, item: &Value, errors: &mut Errors) {
     mode(&format!("{at}.mode"), &item["mode"], errors);
 }
 
-/// The name of a storage driver.
-pub(in super::super) fn csi_driver(at: &str, name: &str, errors: &mut Errors) {
-    if name.is_empty() {
-        return errors.required(at, "");
-    }
-    if name.len() > 63 {
-        errors.0.push(crate::field::FieldError::too_long(at, 63));
-    }
-    errors.all_invalid(at, name, dns1123_subdomain(&name.to_lowercase()));
-}
-
 fn projected(at: &str, source: &Value, errors: &mut Errors) {
     mode(&format!("{at}.defaultMode"), &source["defaultMode"], errors);
     let mut paths = HashSet::new();
@@ -182,7 +274,9 @@ fn projected(at: &str, source: &Value, errors: &mut Errors) {
             }
         }
         token(at, &here, &s["serviceAccountToken"], errors);
-        if s.as_object().is_some_and(|s| s.values().filter(|v| v.is_object()).count() > 1) {
+        // Certificates are not switched on in upstream.
+        let known = ["secret", "configMap", "downwardAPI", "serviceAccountToken"];
+        if known.iter().filter(|kind| s[**kind].is_object()).count() > 1 {
             errors.forbidden(here, "may not specify more than 1 volume type per source");
         }
     }
@@ -203,30 +297,4 @@ fn token(volume: &str, at: &str, token: &Value, errors: &mut Errors) {
     }
     need(volume, token, "path", errors);
     free_path(&format!("{volume}.path"), token["path"].as_str().unwrap_or_default(), errors);
-}
-
-pub(in super::super) fn host_path(at: &str, source: &Value, errors: &mut Errors) {
-    const KINDS: [&str; 8] =
-        ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-    let path = source["path"].as_str().unwrap_or_default();
-    if path.is_empty() {
-        errors.required(format!("{at}.path"), "");
-        return;
-    }
-    if path.split('/').any(|part| part == "..") {
-        errors.invalid(format!("{at}.path"), path, "must not contain '..'");
-    }
-    let kind = source["type"].as_str().unwrap_or_default();
-    if !KINDS.contains(&kind) {
-        errors.one_of(format!("{at}.type"), kind, &KINDS);
-    }
-}
-
-pub(in super::super) fn nfs(at: &str, source: &Value, errors: &mut Errors) {
-    need(at, source, "server", errors);
-    let path = source["path"].as_str().unwrap_or_default();
-    need(at, source, "path", errors);
-    if !path.starts_with('/') {
-        errors.invalid(format!("{at}.path"), path, "must be an absolute path");
-    }
 }

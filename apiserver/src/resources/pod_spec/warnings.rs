@@ -5,12 +5,14 @@ use std::collections::{HashMap, HashSet};
 use coracle_api::{Object, Quantity};
 use serde_json::Value;
 
+use super::super::addresses::ip_warning;
+use super::overlaps;
 use super::validation::items;
-use crate::field_names::dns1123_label;
+use crate::field_names::{dns1123_label, label_value};
 use crate::limits;
 
 /// Labels of nodes that have newer names.
-const OLD_NODE_LABELS: [(&str, &str); 4] = [
+const OLD_NODE_LABELS: [(&str, &str); 8] = [
     ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
     ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
     (
@@ -21,7 +23,22 @@ const OLD_NODE_LABELS: [(&str, &str); 4] = [
         "failure-domain.beta.kubernetes.io/zone",
         "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
     ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
+    ),
+    ("app.kubernetes.io/created-by", "deprecated since v1.9"),
+    (
+        "scheduler.alpha.kubernetes.io/preferAvoidPods",
+        "deprecated since v1.22; use Taints and Tolerations instead",
+    ),
+    ("node-role.kubernetes.io/master", "use \"node-role.kubernetes.io/control-plane\" instead"),
 ];
+
+/// What has become of a label of nodes, where it has a newer name.
+pub(in super::super) fn outdated_node_label(key: &str) -> Option<&'static str> {
+    OLD_NODE_LABELS.iter().find(|(label, _)| *label == key).map(|(_, why)| *why)
+}
 
 /// Volume sources that no longer do anything.
 const OLD_VOLUMES: [(&str, &str); 9] = [
@@ -63,6 +80,7 @@ fn spec_warnings(at: &str, spec: &Value, all: &mut Vec<String>) {
             all.push(format!("{at}.nodeSelector[{label}]: {why}"));
         }
     }
+    nodes(&format!("{at}.affinity.nodeAffinity"), &spec["affinity"]["nodeAffinity"], all);
     for (i, c) in items(spec, "topologySpreadConstraints").enumerate() {
         let at = format!("{at}.topologySpreadConstraints[{i}]");
         if let Some((label, why)) = OLD_NODE_LABELS.iter().find(|(label, _)| c["topologyKey"] == *label) {
@@ -74,13 +92,11 @@ fn spec_warnings(at: &str, spec: &Value, all: &mut Vec<String>) {
         for (source, why) in OLD_VOLUMES.iter().filter(|(source, _)| v[*source].is_object()) {
             all.push(format!("{at}.volumes[{i}].{source}: {why}"));
         }
+        let template = &v["ephemeral"]["volumeClaimTemplate"]["spec"]["resources"];
+        let at = format!("{at}.volumes[{i}].ephemeral.volumeClaimTemplate.spec.resources");
+        bytes(&at, template, &[("storage", "requests"), ("storage", "limits")], all);
     }
-    for v in items(spec, "volumes").filter(|v| v["projected"].is_object()) {
-        if items(&v["projected"], "sources").all(|s| s.as_object().is_none_or(|s| s.is_empty())) {
-            let name = v["name"].as_str().unwrap_or_default();
-            all.push(format!("volume {name:?} (Projected) has no sources provided"));
-        }
-    }
+    items(spec, "volumes").for_each(|v| overlaps::warnings(v, all));
     repeated(&format!("{at}.hostAliases"), spec, "hostAliases", "ip", all);
     repeated(&format!("{at}.imagePullSecrets"), spec, "imagePullSecrets", "name", all);
     for (i, s) in items(spec, "imagePullSecrets").enumerate() {
@@ -106,6 +122,13 @@ fn spec_warnings(at: &str, spec: &Value, all: &mut Vec<String>) {
         for (i, t) in items(&spec["affinity"][kind], preferred).enumerate() {
             no_selector(&format!("{at}.{preferred}[{i}].podAffinityTerm"), &t["podAffinityTerm"], all);
         }
+    }
+    for (i, ip) in items(&spec["dnsConfig"], "nameservers").filter_map(Value::as_str).enumerate() {
+        all.extend(ip_warning(&format!("{at}.dnsConfig.nameservers[{i}]"), ip));
+    }
+    for (i, alias) in items(spec, "hostAliases").enumerate() {
+        let ip = alias["ip"].as_str().unwrap_or_default();
+        all.extend(ip_warning(&format!("{at}.hostAliases[{i}].ip"), ip));
     }
 }
 
@@ -133,21 +156,51 @@ fn containers<'a>(at: &str, spec: &'a Value) -> Vec<(String, &'a Value)> {
     lists.into_iter().flat_map(of).map(|(path, c)| (format!("{at}.{path}"), c)).collect()
 }
 
-fn amounts_and_variables(at: &str, c: &Value, all: &mut Vec<String>) {
-    for (name, list) in [
-        ("memory", "limits"),
-        ("memory", "requests"),
-        ("ephemeral-storage", "limits"),
-        ("ephemeral-storage", "requests"),
-    ] {
-        let amount = Quantity::from_json(&c["resources"][list][name]);
+/// Amounts that count bytes, and are no whole number of them.
+pub(in super::super) fn bytes(at: &str, resources: &Value, which: &[(&str, &str)], all: &mut Vec<String>) {
+    for (name, list) in which {
+        let amount = Quantity::from_json(&resources[*list][*name]);
         if let Ok(amount) = amount.as_ref()
             && !amount.is_integer()
         {
             let why = "is invalid, must be an integer";
-            all.push(format!("{at}.resources.{list}[{name}]: fractional byte value \"{amount}\" {why}"));
+            all.push(format!("{at}.{list}[{name}]: fractional byte value \"{amount}\" {why}"));
         }
     }
+}
+
+fn nodes(at: &str, affinity: &Value, all: &mut Vec<String>) {
+    let (required, preferred) =
+        ("requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution");
+    for (i, term) in items(&affinity[required], "nodeSelectorTerms").enumerate() {
+        node_term(&format!("{at}.{required}.nodeSelectorTerms[{i}]"), term, false, all);
+    }
+    for (i, term) in items(affinity, preferred).enumerate() {
+        node_term(&format!("{at}.{preferred}[{i}].preference"), &term["preference"], true, all);
+    }
+}
+
+fn node_term(at: &str, term: &Value, with_values: bool, all: &mut Vec<String>) {
+    for (i, e) in items(term, "matchExpressions").enumerate() {
+        let (at, key) = (format!("{at}.matchExpressions[{i}]"), e["key"].as_str().unwrap_or_default());
+        if let Some(why) = outdated_node_label(key) {
+            all.push(format!("{at}.key: {key} is {why}"));
+        }
+        for (i, value) in items(e, "values").filter_map(Value::as_str).enumerate().filter(|_| with_values) {
+            let wrong = label_value(value).into_iter();
+            all.extend(wrong.map(|why| format!("{at}.values[{i}]: {value} is invalid, {why}")));
+        }
+    }
+}
+
+fn amounts_and_variables(at: &str, c: &Value, all: &mut Vec<String>) {
+    const BYTES: [(&str, &str); 4] = [
+        ("memory", "limits"),
+        ("memory", "requests"),
+        ("ephemeral-storage", "limits"),
+        ("ephemeral-storage", "requests"),
+    ];
+    bytes(&format!("{at}.resources"), &c["resources"], &BYTES, all);
     let mut seen = HashSet::new();
     for (i, e) in items(c, "env").enumerate() {
         let (name, value) = (e["name"].as_str().unwrap_or_default(), e["value"].as_str().unwrap_or_default());
@@ -214,6 +267,14 @@ fn ports(containers: &[(String, &Value)], all: &mut Vec<String>) {
         })
     };
     for (at, p) in ports() {
+        let (number, text) =
+            (|f: &str| p[f].as_i64().unwrap_or(0), |f: &str| p[f].as_str().unwrap_or_default());
+        if !text("hostIP").is_empty() && number("hostPort") == 0 {
+            // As upstream's type prints itself.
+            let [name, protocol, ip] = ["name", "protocol", "hostIP"].map(text);
+            let port = number("containerPort");
+            all.push(format!("{at}: hostIP set without hostPort: {{Name:{name} HostPort:0 ContainerPort:{port} Protocol:{protocol} HostIP:{ip}}}"));
+        }
         let key = (p["containerPort"].as_i64().unwrap_or(0), p["protocol"].as_str().unwrap_or_default());
         let others = by_number.entry(key).or_default();
         for other in others.in_conflict(p) {
