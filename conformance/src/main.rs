@@ -25,6 +25,8 @@ enum Command {
     Swap(swap::Options),
     /// Send the same requests to Coracle and to upstream and show every difference
     Diff(diff::Options),
+    /// Set every field of every kind to what it may not be, on Coracle and on upstream, and show every difference
+    Refusals(diff::refusals::Options),
     /// Write STATUS.md from the results that were kept
     Status,
     /// Measure Coracle's API server and upstream's in one run
@@ -54,6 +56,7 @@ fn main() -> anyhow::Result<()> {
             swap::run(&options)
         }
         Command::Diff(options) => diff::run(&options),
+        Command::Refusals(options) => diff::refusals::run(&options),
         Command::Status => status_page::write(),
         Command::Bench(options) => {
             let _namespace = if options.starts_node() { Some(netns::enter_new()?) } else { None };

@@ -25,24 +25,31 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// The API server with scheduler and controllers.
     pub async fn start() -> Result<Self> {
-        Self::of(Arc::new(Pki::ephemeral(Timestamp::now())?), None).await
+        Self::of(Arc::new(Pki::ephemeral(Timestamp::now())?), None, true).await
     }
 
-    /// The same with a listener, and with certificates that are there already.
+    /// The API server alone: nothing changes but by requests.
+    pub async fn start_api() -> Result<Self> {
+        Self::of(Arc::new(Pki::ephemeral(Timestamp::now())?), None, false).await
+    }
+
+    /// All of it with a listener, and with certificates that are there already.
     pub async fn start_on(pki: Arc<Pki>, addr: SocketAddr) -> Result<Self> {
         let leaf = Leaf::api_server("localhost", &[addr.ip()], names::CLUSTER_DOMAIN);
         let certificate = ServingCertificate::new(&pki.issue(&leaf, Timestamp::now())?)?;
         let listen = Listen { addr, tls: pki::server_config(&pki, certificate)? };
-        Self::of(pki, Some(listen)).await
+        Self::of(pki, Some(listen), true).await
     }
 
-    async fn of(pki: Arc<Pki>, listen: Option<Listen>) -> Result<Self> {
+    async fn of(pki: Arc<Pki>, listen: Option<Listen>, loops_too: bool) -> Result<Self> {
         let stop = CancellationToken::new();
         let controllers = Controllers::trusted(&pki);
         let config = Config { pki: Some(pki), listen, ..Config::default() };
         let running = Server::start(config, CancellationToken::new()).await.context("API server")?;
         let mut loops = tokio::task::JoinSet::new();
-        start_loops(&mut loops, &running, "testing", controllers, &[], &stop);
+        if loops_too {
+            start_loops(&mut loops, &running, "testing", controllers, &[], &stop);
+        }
         Ok(ControlPlane { running, stop, loops })
     }
 

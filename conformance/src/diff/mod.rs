@@ -5,6 +5,7 @@
 
 mod compare;
 mod generate;
+pub mod refusals;
 mod script;
 mod server;
 mod whole;
@@ -138,7 +139,9 @@ async fn play_all(ours: Server, theirs: Server, filter: &str) -> Result<(Report,
     let mut both = Both { ours, theirs, meant, recording: Recording::default() };
     let date = jiff::Zoned::now().date().to_string();
     let mut report = Report { date, ..Report::default() };
-    both.prepare().await?;
+    for server in [&mut both.ours, &mut both.theirs] {
+        prepare(server).await?;
+    }
     let mut scripts = script::load(&home().join("scripts"))?;
     scripts.extend(generate::scripts(&mut both.ours).await?);
     scripts.extend(whole::scripts(&mut both.ours).await?);
@@ -152,32 +155,6 @@ async fn play_all(ours: Server, theirs: Server, filter: &str) -> Result<(Report,
 // === impl Both ===
 
 impl Both {
-    /// The namespace of all scripts, on both sides, with its service account.
-    async fn prepare(&mut self) -> Result<()> {
-        for (path, body) in [
-            ("/api/v1/namespaces", r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"diff"}}"#),
-            (
-                "/api/v1/namespaces/diff/serviceaccounts",
-                r#"{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}}"#,
-            ),
-        ] {
-            let request = Request::new("POST", path, body);
-            for server in [&mut self.ours, &mut self.theirs] {
-                if matches!(server, Server::Recorded(_)) {
-                    continue;
-                }
-                // A controller may have made the account already.
-                let answer = server.answer(&request).await?;
-                ensure!(
-                    [201, 409].contains(&answer.code),
-                    "{path}: {}",
-                    String::from_utf8_lossy(&answer.body)
-                );
-            }
-        }
-        Ok(())
-    }
-
     async fn play(&mut self, script: &Script) -> Result<Tally> {
         let mut tally = Tally::default();
         for request in &script.requests {
@@ -204,4 +181,23 @@ impl Both {
             }
         }
     }
+}
+
+/// The namespace of all scripts, with its service account.
+async fn prepare(server: &mut Server) -> Result<()> {
+    if matches!(server, Server::Recorded(_)) {
+        return Ok(());
+    }
+    for (path, body) in [
+        ("/api/v1/namespaces", r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"diff"}}"#),
+        (
+            "/api/v1/namespaces/diff/serviceaccounts",
+            r#"{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}}"#,
+        ),
+    ] {
+        // A controller may have made the account already.
+        let answer = server.answer(&Request::new("POST", path, body)).await?;
+        ensure!([201, 409].contains(&answer.code), "{path}: {}", String::from_utf8_lossy(&answer.body));
+    }
+    Ok(())
 }
