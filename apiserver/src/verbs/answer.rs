@@ -122,7 +122,7 @@ impl Style {
             ),
         };
         let resource = resource.clone();
-        self.json_items(head, listed, tail, move |stored, out| match resource.conversion {
+        self.json_items(&head, listed, tail, move |stored, out| match resource.conversion {
             None => out.extend_from_slice(&stored.value),
             Some(_) => put_json(out, &converted(&resource, stored.object()).0),
         })
@@ -136,7 +136,7 @@ impl Style {
             codec::definitions(&resource.columns)
         );
         let (resource, style) = (resource.clone(), *self);
-        self.json_items(head, listed, "]}\n".to_owned(), move |stored, out| {
+        self.json_items(&head, listed, "]}\n".to_owned(), move |stored, out| {
             let kept = || {
                 let make = || Row::of(&resource, &stored.value, style.now).map(Box::new);
                 stored.forms.row.get_or_init(make).as_ref().filter(|row| row.is_of(&resource))
@@ -155,7 +155,7 @@ impl Style {
             listed.metadata_text()
         );
         let resource = resource.clone();
-        self.json_items(head, listed, "]}\n".to_owned(), move |stored, out| {
+        self.json_items(&head, listed, "]}\n".to_owned(), move |stored, out| {
             if resource.conversion.is_some() {
                 return put_json(out, &partial_metadata(&converted(&resource, stored.object())).0);
             }
@@ -258,7 +258,7 @@ impl Style {
     /// A JSON list whose items are written one by one.
     fn json_items(
         &self,
-        head: String,
+        head: &str,
         listed: Listed,
         tail: String,
         item: impl Fn(&Stored, &mut BytesMut) + Send + 'static,

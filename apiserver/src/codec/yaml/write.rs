@@ -301,8 +301,8 @@ impl Writer {
                 let code = u32::from(c);
                 let before = self.out.len();
                 let written = match code {
-                    0..=0xff => write!(self.out, "x{code:02X}"),
-                    0..=0xffff => write!(self.out, "u{code:04X}"),
+                    ..0x100 => write!(self.out, "x{code:02X}"),
+                    0x100..0x1_0000 => write!(self.out, "u{code:04X}"),
                     _ => write!(self.out, "U{code:08X}"),
                 };
                 written.expect("a String takes everything");
