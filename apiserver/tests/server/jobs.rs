@@ -6,7 +6,7 @@ use crate::cluster::Cluster;
 
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 
-fn job(name: &str, labels: Value, template: Value, spec: Value) -> Value {
+fn job(name: &str, labels: &Value, template: &Value, spec: &Value) -> Value {
     let mut job = json!({"metadata": {"name": name, "labels": labels}, "spec": spec});
     let container = json!({"name": "c", "image": "i"});
     job["spec"]["template"] = json!({"metadata": {"labels": template},
@@ -29,7 +29,7 @@ async fn a_job_is_given_upstreams_labels_and_selector() {
         ("taken-over", &none, &xy, true),
         ("own", &json!({"l": "m"}), &none, false),
     ] {
-        let (code, made) = c.send("POST", JOBS, job(name, labels.clone(), template.clone(), json!({}))).await;
+        let (code, made) = c.send("POST", JOBS, job(name, labels, template, &json!({}))).await;
         assert_eq!(code, 201, "{made}");
         let mut all = own(&made);
         all.as_object_mut().unwrap().extend(template.as_object().unwrap().clone());
@@ -41,7 +41,7 @@ async fn a_job_is_given_upstreams_labels_and_selector() {
     }
     for (name, selector) in [("manual", json!({"matchLabels": {"x": "y"}})), ("all", json!({}))] {
         let spec = json!({"manualSelector": true, "selector": selector});
-        let (code, made) = c.send("POST", JOBS, job(name, none.clone(), xy.clone(), spec)).await;
+        let (code, made) = c.send("POST", JOBS, job(name, &none, &xy, &spec)).await;
         assert_eq!((code, &made["metadata"]["labels"], &made["spec"]["selector"]), (201, &xy, &selector));
         assert_eq!(made["spec"]["template"]["metadata"]["labels"], xy);
     }
@@ -70,14 +70,14 @@ async fn a_selector_that_is_generated_is_not_the_users_to_set() {
             &["spec.template.metadata.labels[batch.kubernetes.io/job-name]"],
         ),
     ] {
-        let (code, refused) = c.send("POST", JOBS, job("j", none.clone(), template.clone(), spec)).await;
+        let (code, refused) = c.send("POST", JOBS, job("j", &none, template, &spec)).await;
         assert_eq!(code, 422, "{refused}");
         let causes = refused["details"]["causes"].as_array().unwrap();
         let found: Vec<&str> = causes.iter().map(|c| c["field"].as_str().unwrap()).collect();
         assert_eq!(found, fields, "{refused}");
     }
     let (_, refused) =
-        c.send("POST", JOBS, job("f", none, xy, json!({"selector": {"matchLabels": {"x": "y"}}}))).await;
+        c.send("POST", JOBS, job("f", &none, &xy, &json!({"selector": {"matchLabels": {"x": "y"}}}))).await;
     let message = refused["message"].as_str().unwrap();
     assert!(
         message.starts_with("Job.batch \"f\" is invalid: spec.selector: Invalid value: {\"matchLabels\":")
