@@ -5,7 +5,8 @@ use serde_json::Value;
 
 /// A `metav1.Time` or `MicroTime` of an object; `None` where it is absent or no time.
 pub fn parse(value: &Value) -> Option<Timestamp> {
-    value.as_str()?.parse().ok()
+    // A year with a sign is one of ISO 8601 that RFC 3339 does not know, and that we could not write.
+    value.as_str().filter(|text| text.starts_with(|c: char| c.is_ascii_digit()))?.parse().ok()
 }
 
 /// `metav1.Time` on the wire: whole seconds, UTC.
@@ -60,6 +61,15 @@ fn two(big: i64, big_unit: char, small: i64, small_unit: char) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_those_that_can_be_written() {
+        let read = |text: &str| parse(&text.into()).map(seconds);
+        assert_eq!(read("2026-01-01T02:00:00+02:00").as_deref(), Some("2026-01-01T00:00:00Z"));
+        for none in ["-009991-01-01T00:00:00Z", "+002026-01-01T00:00:00Z", "", "now"] {
+            assert_eq!(read(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn zones_have_one_case() {
