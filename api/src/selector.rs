@@ -1,5 +1,6 @@
 //! Label and field selectors: their text forms, and what they match.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -331,6 +332,9 @@ impl<'a> Parser<'a> {
                     if values.is_empty() {
                         values.push(String::new());
                     }
+                    // It is a set.
+                    let mut seen = HashSet::new();
+                    values.retain(|value| seen.insert(value.clone()));
                     return Ok(values);
                 }
                 "," if values.is_empty() || self.peek() == ")" => values.push(String::new()),
@@ -399,8 +403,18 @@ mod tests {
             ("n>7", false),
             ("app=", false),
             ("in in (in)", false),
+            ("app in (web,web,,),app notin (x,x)", true),
         ] {
             assert_eq!(LabelSelector::parse(text).unwrap().matches(get), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_are_sets() {
+        for (text, written) in
+            [("a in (,,)", "a="), ("a in (b,b)", "a=b"), ("a notin (c,b,c)", "a notin (c,b)")]
+        {
+            assert_eq!(LabelSelector::parse(text).unwrap().to_string(), written, "{text}");
         }
     }
 
