@@ -56,6 +56,13 @@ impl Strategy for StatefulSets {
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
         let mut all = changed_template_warnings(new, old);
+        for (i, claim) in new.items_at(&["spec", "volumeClaimTemplates"]).iter().enumerate() {
+            // Of an update upstream names the field as its own type does.
+            let within = if old.is_some() { ".Spec" } else { "" };
+            let at = format!("spec.volumeClaimTemplates[{i}]{within}.resources");
+            let amounts = [("storage", "requests"), ("storage", "limits")];
+            pod_spec::byte_warnings(&at, &claim["spec"]["resources"], &amounts, &mut all);
+        }
         if new.i64_at(&["spec", "revisionHistoryLimit"]).is_some_and(|limit| limit < 0) {
             let why = "a negative value retains all historical revisions; a value >= 0 is recommended";
             all.push(format!("spec.revisionHistoryLimit: {why}"));

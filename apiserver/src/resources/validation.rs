@@ -134,8 +134,11 @@ pub(super) fn template_metadata(metadata: &Located<'_>, errors: &mut Errors) {
     metadata.at("labels").labels(errors);
     for (field, called) in OTHERS {
         let value = metadata.at(field).value();
+        // Upstream's is a pointer.
+        let pointed = field == "deletionGracePeriodSeconds" && *value == 0;
         let zero =
             value.is_null() || *value == "" || *value == 0 || value.as_array().is_some_and(Vec::is_empty);
+        let zero = zero && !pointed;
         if !zero {
             errors.forbidden(format!("{}.{called}", metadata.path()), "cannot be set");
         }

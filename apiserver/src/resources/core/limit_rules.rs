@@ -107,11 +107,15 @@ fn limited_name(at: &Located<'_>, name: &str, of_containers: bool, errors: &mut 
 /// A name of a resource: one that everybody knows, or one of a domain.
 fn standard_name(at: &Located<'_>, name: &str, errors: &mut Errors) {
     let wrong = qualified_name(name);
-    let known = name == "storage" || is_quota_resource(name);
-    if wrong.is_empty() && !name.contains('/') && !known {
+    if wrong.is_empty() && !name.contains('/') && !is_standard_resource(name) {
         errors.invalid(at.path(), name, "must be a standard resource type or fully qualified");
     }
     errors.all_invalid(at.path(), name, wrong);
+}
+
+/// Whether a resource without a domain is one that everybody knows.
+pub(in super::super) fn is_standard_resource(name: &str) -> bool {
+    name == "storage" || is_quota_resource(name)
 }
 
 fn is_quota_resource(name: &str) -> bool {

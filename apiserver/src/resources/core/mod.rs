@@ -7,7 +7,7 @@ use crate::resource::{
 mod config;
 mod endpoints;
 pub(super) mod events;
-mod limit_rules;
+pub(super) mod limit_rules;
 mod limits;
 mod namespaces;
 mod node_rules;

@@ -81,11 +81,20 @@ struct Pods;
 impl Strategy for Pods {
     fn default(&self, new: &mut Object) {
         pod_spec::pod(&mut new.0);
+        // The older field is the first of the newer ones.
+        let only = new.str_at(&["status", "podIP"]);
+        let first = new.items_at(&["status", "podIPs"]).first().and_then(|ip| ip["ip"].as_str());
+        if !only.is_empty() && first != Some(only) {
+            let only = json!([{"ip": only}]);
+            new.set(&["status", "podIPs"], only);
+        }
     }
 
     fn prepare(&self, cx: &WriteContext<'_>, new: &mut Object, old: Option<&Object>) {
         if old.is_some() {
-            if cx.subresource.is_empty() {
+            if cx.subresource.is_empty()
+                || cx.subresource == "status" && new.str_at(&["status", "qosClass"]).is_empty()
+            {
                 keep_qos(new, old);
             }
             return;

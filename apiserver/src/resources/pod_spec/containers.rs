@@ -5,6 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use coracle_api::{Quantity, resources::is_sidecar};
 use serde_json::Value;
 
+use super::super::core::limit_rules::is_standard_resource;
+use super::super::located::Located;
 use super::super::validation::Errors;
 use super::actions::{lifecycle, probes};
 use super::environment::{env, env_from};
@@ -53,7 +55,11 @@ pub(super) fn init_containers(at: &str, spec: &Value, volumes: &VolumeNames, err
     for (i, c) in items(spec, "initContainers").enumerate() {
         let at = format!("{at}[{i}]");
         container(&at, c, spec, volumes, errors);
-        restart_policy(&at, c, errors);
+        if c["restartPolicy"].is_string() {
+            restart_policy(&at, c, errors);
+        } else if items(c, "restartPolicyRules").next().is_some() {
+            errors.required(format!("{at}.restartPolicy"), NO_POLICY);
+        }
         unique(&at, c, &mut names, errors);
         host_ports(std::slice::from_ref(c), list, errors);
         if is_sidecar(c) {
@@ -143,17 +149,63 @@ fn container(at: &str, c: &Value, spec: &Value, volumes: &VolumeNames, errors: &
     security(&format!("{at}.securityContext"), &c["securityContext"], spec["hostUsers"] != false, errors);
 }
 
+const NO_POLICY: &str = "must specify restartPolicy when restart rules are used";
+
+/// On the host's network a container's ports are the host's.
+pub(super) fn host_network_ports(at: &str, spec: &Value, errors: &mut Errors) {
+    if spec["hostNetwork"] != true {
+        return;
+    }
+    // In a template a port of the host may be left out: it is filled in as the pod is made.
+    let of_pod = at == "spec";
+    for (i, c) in items(spec, "containers").enumerate() {
+        for (j, port) in items(c, "ports").enumerate() {
+            let [host, own] = ["hostPort", "containerPort"].map(|f| port[f].as_i64().unwrap_or(0));
+            if (of_pod || host != 0) && host != own {
+                let why = "must match `containerPort` when `hostNetwork` is true";
+                errors.invalid(format!("{at}.containers[{i}].ports[{j}].hostPort"), host, why);
+            }
+        }
+    }
+}
+
+pub(super) fn no_windows(at: &str, spec: &Value, errors: &mut Errors) {
+    const WHY: &str = "windows options cannot be set for a linux pod";
+    if spec["securityContext"]["windowsOptions"].is_object() {
+        errors.forbidden(format!("{at}.securityContext.windowsOptions"), WHY);
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (i, c) in items(spec, list).enumerate() {
+            if c["securityContext"]["windowsOptions"].is_object() {
+                errors.forbidden(format!("{at}.{list}[{i}].securityContext.windowsOptions"), WHY);
+            }
+        }
+    }
+}
+
 fn restart_policy(at: &str, c: &Value, errors: &mut Errors) {
     let rules = items(c, "restartPolicyRules").count();
     match c["restartPolicy"].as_str() {
         None if rules > 0 => {
-            let detail = "must specify restartPolicy when restart rules are used";
-            errors.required(format!("{at}.restartPolicy"), detail);
+            errors.required(format!("{at}.restartPolicy"), NO_POLICY);
         }
         None => {}
         Some(policy) => {
             let words = ["Always", "Never", "OnFailure"];
             errors.supported(format!("{at}.restartPolicy"), policy, &words);
+        }
+    }
+    let at = Located::placed(format!("{at}.restartPolicyRules"), &c["restartPolicyRules"]);
+    at.at_most_items(20, errors);
+    for rule in at.each() {
+        let (action, codes) = (rule.at("action"), rule.at("exitCodes"));
+        errors.supported(action.path(), action.text(), &["Restart", "RestartAllContainers"]);
+        if codes.is_set() {
+            let operator = codes.at("operator");
+            errors.supported(operator.path(), operator.text(), &["In", "NotIn"]);
+            codes.at("values").at_most_items(255, errors);
+        } else {
+            codes.missing("must be specified", errors);
         }
     }
 }
@@ -324,7 +376,8 @@ fn claims(at: &str, resources: &Value, spec: &Value, errors: &mut Errors) {
                 continue;
             };
             room = left;
-            let names = known.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let known: Vec<&String> = known.iter().filter(|name| !name.is_empty()).collect();
+            let names = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
             let which = if known.is_empty() { " which is empty".to_owned() } else { format!(": {names}") };
             let mut error = FieldError::not_found(at, &name.into());
             error.detail = format!("must be one of the names in pod.spec.resourceClaims{which}");
@@ -380,10 +433,15 @@ fn overcommits(name: &str) -> bool {
 }
 
 fn resource_name(at: &str, name: &str, errors: &mut Errors) {
-    errors.all_invalid(at, name, qualified_name(name));
-    let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
-    if !name.contains('/') && !standard {
+    let wrong = qualified_name(name);
+    let known = !wrong.is_empty() || name.contains('/') || is_standard_resource(name);
+    errors.all_invalid(at, name, wrong);
+    if !known {
         errors.invalid(at, name, "must be a standard resource type or fully qualified");
+    }
+    let of_containers =
+        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    if !name.contains('/') && !of_containers {
         errors.invalid(at, name, "must be a standard resource for containers");
     }
 }

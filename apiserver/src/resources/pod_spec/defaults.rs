@@ -40,6 +40,9 @@ fn spec(it: &mut Value) {
     fill_zero(it, "restartPolicy", "Always");
     fill(it, "securityContext", json!({}));
     fill(it, "terminationGracePeriodSeconds", 30);
+    if it["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0) {
+        it["terminationGracePeriodSeconds"] = json!(1);
+    }
     fill_zero(it, "schedulerName", "default-scheduler");
     service_account(it);
     for list in CONTAINER_LISTS {

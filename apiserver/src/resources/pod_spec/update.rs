@@ -123,16 +123,16 @@ fn gated(is: &Value, was: &Value, errors: &mut Errors) {
         terms.as_array().cloned().unwrap_or_default()
     };
     let (new, old) = (terms(is), terms(was));
-    let at = format!("spec.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms");
-    let shown = Located::placed(&*at, &is["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"]);
+    let pod = Object(json!({"apiVersion": "v1", "kind": "Pod", "spec": is}));
+    let affinity = Located::root(&pod).at("spec").at("affinity").at("nodeAffinity");
+    let shown = affinity.at(REQUIRED).at("nodeSelectorTerms");
     if !old.is_empty() && old.len() != new.len() {
         let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
         return shown.wrong(why, errors);
     }
-    for (i, (new, old)) in new.iter().zip(&old).enumerate() {
-        if !only_adds(new, old) {
-            let why = "only additions are allowed (no mutations or deletions)";
-            Located::placed(format!("{at}[{i}]"), new).wrong(why, errors);
+    for (new, old) in shown.each().zip(&old) {
+        if !only_adds(new.value(), old) {
+            new.wrong("only additions are allowed (no mutations or deletions)", errors);
         }
     }
 }

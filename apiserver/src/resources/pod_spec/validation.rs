@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 
 use super::super::located::Located;
 use super::super::validation::{Errors, annotations, labels};
-use super::containers::{containers, ephemeral_containers, init_containers, relative_path};
+use super::containers::{
+    containers, ephemeral_containers, host_network_ports, init_containers, no_windows, relative_path,
+    resources,
+};
 use super::environment::file_volumes;
 use super::scheduling::{affinity, gates, spread, toleration};
 use super::volumes::volumes;
@@ -111,6 +114,7 @@ fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
     containers(&format!("{at}.containers"), spec, &names, errors);
     init_containers(&format!("{at}.initContainers"), spec, &names, errors);
     ephemeral_containers(&format!("{at}.ephemeralContainers"), spec, &names, errors);
+    host_network_ports(at, spec, errors);
     let text = |key: &str| spec[key].as_str().unwrap_or_default();
     errors.one_of(format!("{at}.restartPolicy"), text("restartPolicy"), &RESTART_POLICIES);
     errors.one_of(format!("{at}.dnsPolicy"), text("dnsPolicy"), &DNS_POLICIES);
@@ -130,13 +134,20 @@ fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
         toleration(&format!("{at}.tolerations[{i}]"), t, errors);
     }
     host_aliases(&format!("{at}.hostAliases"), spec, errors);
-    named(at, spec, &["priorityClassName", "runtimeClassName"], dns1123_subdomain, errors);
+    named(at, spec, &["priorityClassName"], dns1123_subdomain, errors);
+    if let Some(class) = spec["runtimeClassName"].as_str() {
+        errors.all_invalid(format!("{at}.runtimeClassName"), class, dns1123_subdomain(class));
+    }
     if let Some(policy) = spec["preemptionPolicy"].as_str() {
-        errors.one_of(format!("{at}.preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]);
+        errors.one_of(format!("{at}.preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
+    }
+    if spec["overhead"].is_object() {
+        resources(&format!("{at}.overhead"), &json!({"limits": spec["overhead"]}), errors);
     }
     if let Some(os) = spec["os"]["name"].as_str() {
         match os {
             "" => errors.required(format!("{at}.os.name"), ""),
+            "linux" => no_windows(at, spec, errors),
             _ => errors.supported(format!("{at}.os"), os, &["linux", "windows"]),
         }
     }
@@ -225,7 +236,7 @@ fn security_context(at: &str, spec: &Value, errors: &mut Errors) {
     }
     sysctls(at, context, errors);
     if let Some(policy) = context["fsGroupChangePolicy"].as_str() {
-        errors.one_of(format!("{at}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
+        errors.supported(format!("{at}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
     }
     // Mounting with a label is not switched on in upstream.
     for (field, words) in
@@ -333,8 +344,8 @@ pub(super) fn seccomp(at: &str, profile: &Value, errors: &mut Errors) {
         ("Localhost", None) => errors.required(at, "must be set when seccomp type is Localhost"),
         ("Localhost", Some(path)) => relative_path(&at, path, errors),
         (_, Some(path)) => {
-            let value = json!({"Type": kind, "LocalhostProfile": path});
-            errors.invalid(at, value, "can only be set when seccomp type is Localhost");
+            let value = format!("{{\"Type\":{},\"LocalhostProfile\":{}}}", json!(kind), json!(path));
+            errors.invalid_text(at, value, "can only be set when seccomp type is Localhost");
         }
         _ => {}
     }

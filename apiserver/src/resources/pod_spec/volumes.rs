@@ -81,7 +81,7 @@ fn source(at: &str, v: &Value, errors: &mut Errors) {
             continue;
         }
         given += 1;
-        if given > 1 && !matches!(kind, "emptyDir" | "flexVolume") {
+        if given > 1 && kind != "emptyDir" {
             // Two names are misspelt by upstream.
             let called = match kind {
                 "cephfs" => "cephFS",

@@ -24,6 +24,9 @@ use answer::{Answers, Said};
 use changes::Change;
 use documents::{Documents, Served};
 
+/// How often a write is tried that others come in between of.
+const ATTEMPTS: usize = 5;
+
 #[derive(Debug, Args)]
 pub struct Options {
     /// Keep what both answer alike in conformance/refusals.json.gz, to which a test compares without upstream
@@ -213,10 +216,8 @@ impl Seed {
         if self.served.status && body["status"].is_object() {
             // The status that changes are made of is the one that is there.
             let status = format!("{object}/status");
-            let revision = revision(server, &object).await?;
-            body["metadata"]["resourceVersion"] = revision;
-            let said = server.answer(&Request::new("PUT", &status, &body.to_string())).await?;
-            answers.0.insert(format!("{} status as it is", self.name), Said::of(&said));
+            let said = write(server, &object, &status, &mut body, &mut Value::Null).await?;
+            answers.add(format!("{} status as it is", self.name), said);
             self.put(server, &status, "status", answers).await?;
         }
         self.put(server, &object, "update", answers).await
@@ -224,19 +225,13 @@ impl Seed {
 
     async fn put(&self, server: &mut Server, path: &str, how: &str, answers: &mut Answers) -> Result<()> {
         let object = path.trim_end_matches("/status");
-        let mut revision = revision(server, object).await?;
+        let mut revision = Value::Null;
         let target = format!("{path}?dryRun=All");
         let wanted =
             |c: &&Change| !c.mistyped && (!self.served.status || c.is_of("status") == (how == "status"));
         for change in self.changes.iter().filter(wanted) {
             let mut body = change.apply(&self.object);
-            body["metadata"]["resourceVersion"] = revision.clone();
-            let mut said = ask(server, &Request::new("PUT", &target, &body.to_string())).await?;
-            if said.as_ref().is_some_and(|said| said.code == 409) {
-                revision = self::revision(server, object).await?;
-                body["metadata"]["resourceVersion"] = revision.clone();
-                said = ask(server, &Request::new("PUT", &target, &body.to_string())).await?;
-            }
+            let said = write(server, object, &target, &mut body, &mut revision).await?;
             answers.add(format!("{} {how} {}", self.name, change.name), said);
         }
         Ok(())
@@ -250,6 +245,28 @@ async fn ask(server: &mut Server, request: &Request) -> Result<Option<Said>> {
         Err(_) if matches!(server, Server::Wire(_)) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// A write that the servers' own, of statuses, may come in between of.
+async fn write(
+    server: &mut Server,
+    object: &str,
+    target: &str,
+    body: &mut Value,
+    known: &mut Value,
+) -> Result<Option<Said>> {
+    for attempt in 1.. {
+        if known.is_null() {
+            *known = revision(server, object).await?;
+        }
+        body["metadata"]["resourceVersion"] = known.clone();
+        let said = ask(server, &Request::new("PUT", target, &body.to_string())).await?;
+        if attempt == ATTEMPTS || said.as_ref().is_none_or(|said| said.code != 409) {
+            return Ok(said);
+        }
+        *known = Value::Null;
+    }
+    Ok(None)
 }
 
 async fn revision(server: &mut Server, object: &str) -> Result<Value> {
