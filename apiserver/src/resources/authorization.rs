@@ -139,10 +139,10 @@ fn review_errors(review: &Object, own: bool, namespace: &str) -> Vec<FieldError>
 /// A selector of fields or of labels: as text or as requirements, whose operators may be of a time to come.
 fn selector(selector: &Located<'_>, errors: &mut Errors) {
     let [raw, requirements] = ["rawSelector", "requirements"].map(|field| selector.at(field));
-    if !raw.text().is_empty() && requirements.len() > 0 {
+    if !raw.text().is_empty() && !requirements.is_empty() {
         raw.wrong("may not specified at the same time as requirements", errors);
     }
-    if raw.text().is_empty() && requirements.len() == 0 {
+    if raw.text().is_empty() && requirements.is_empty() {
         let at = selector.path();
         let why = format!("when {at} is specified, requirements or rawSelector is required");
         requirements.missing(&why, errors);
@@ -154,10 +154,10 @@ fn selector(selector: &Located<'_>, errors: &mut Errors) {
             key.missing("must be specified", errors);
         }
         match operator.text() {
-            "In" | "NotIn" if values.len() == 0 => {
+            "In" | "NotIn" if values.is_empty() => {
                 values.missing("must be specified when `operator` is 'In' or 'NotIn'", errors);
             }
-            "Exists" | "DoesNotExist" if values.len() > 0 => {
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
                 values
                     .forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'", errors);
             }

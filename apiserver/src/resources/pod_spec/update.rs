@@ -142,7 +142,7 @@ fn only_adds(new: &Value, old: &Value) -> bool {
     let both = ["matchExpressions", "matchFields"].map(|key| (list(new, key), list(old, key)));
     let (was_empty, is_empty) =
         (both.iter().all(|(_, old)| old.is_empty()), both.iter().all(|(new, _)| new.is_empty()));
-    !(was_empty && !is_empty) && both.iter().all(|(new, old)| new.starts_with(old))
+    (is_empty || !was_empty) && both.iter().all(|(new, old)| new.starts_with(old))
 }
 
 /// The new spec with every field that may change set back.
