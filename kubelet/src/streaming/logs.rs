@@ -97,6 +97,10 @@ const BACKLOG: usize = 32;
 /// Far more than the shim writes; whoever else may write to a log does not fill our memory with one line.
 const MAX_LINE: usize = 1 << 20;
 
+/// As many bytes of a log are read, and sent, together where there are so many: a message for each line costs more than the
+/// line.
+const AT_ONCE: usize = 16 << 10;
+
 /// The log `path` below `root` as a stream of bytes. With `follow` it ends when `ended` says that the container will write no more.
 pub(super) fn read(
     root: PathBuf,
@@ -180,22 +184,24 @@ async fn follow(
         let at = tail(&mut file, lines).await?;
         file.seek(io::SeekFrom::Start(at)).await?;
     }
-    let mut reader = BufReader::new(file);
-    let (mut line, mut replaced) = (vec![], false);
+    let mut reader = BufReader::with_capacity(AT_ONCE, file);
+    let (mut line, mut text, mut replaced) = (vec![], vec![], false);
     loop {
         let last_round = ended.is_cancelled();
         // What was read without its newline stays in `line` and is completed in the next round.
         while read_line(&mut reader, &mut line).await? {
-            if let Some(text) = options.show(&line)
-                && !printer.print(text).await
-            {
+            text.extend(options.show(&line).unwrap_or_default());
+            line.clear();
+            if text.len() >= AT_ONCE && !printer.print(std::mem::take(&mut text)).await {
                 return Ok(());
             }
-            line.clear();
+        }
+        if !text.is_empty() && !printer.print(std::mem::take(&mut text)).await {
+            return Ok(());
         }
         if std::mem::take(&mut replaced) {
             let (file, again) = log.open(true).await?;
-            (reader, changes) = (BufReader::new(file), again);
+            (reader, changes) = (BufReader::with_capacity(AT_ONCE, file), again);
             line.clear();
             continue;
         }
