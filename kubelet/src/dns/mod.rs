@@ -3,6 +3,7 @@
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod hostile;
+mod places;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use tracing::{debug, warn};
 
 use crate::proxy::catalog::Catalog;
 pub use forward::servers_of;
+use places::{Place, Places};
 use shares::Shares;
 use zone::{Answer, Zone};
 
@@ -64,7 +66,7 @@ pub async fn run(config: DnsConfig, catalog: Catalog, shutdown: CancellationToke
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = serve_udp(udp, server.clone()) => {}
-        () = serve_tcp(tcp, server) => {}
+        () = serve_tcp(tcp, server, Places::new(CONNECTIONS, CONNECTIONS_OF_CLIENT)) => {}
     }
     Ok(())
 }
@@ -102,19 +104,24 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, server: Arc<Server>) {
-    let shares = Shares::new(CONNECTIONS, CONNECTIONS_OF_CLIENT);
+async fn serve_tcp(listener: TcpListener, server: Arc<Server>, places: Places) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
-                    // Who has too many open, or comes when there are no more, asks again.
-                    let Some(share) = shares.take(client.ip()) else { continue };
+                    // Those that gave up their place may not have ended yet.
+                    if connections.len() >= 2 * CONNECTIONS {
+                        continue;
+                    }
+                    // Who has too many answered at a time, or comes when nobody can make room, asks again.
+                    let Some(place) = places.take(client.ip()) else { continue };
                     let server = server.clone();
                     connections.spawn(async move {
-                        server.talk(stream, client.ip()).await;
-                        drop(share);
+                        tokio::select! {
+                            () = server.talk(stream, client.ip(), &place) => {}
+                            () = place.evicted().cancelled() => {}
+                        }
                     });
                 }
                 Err(error) => {
@@ -130,9 +137,12 @@ async fn serve_tcp(listener: TcpListener, server: Arc<Server>) {
 // === impl Server ===
 
 impl Server {
-    async fn talk(&self, mut stream: TcpStream, client: IpAddr) {
+    async fn talk(&self, mut stream: TcpStream, client: IpAddr, place: &Place) {
         while let Ok(Ok(query)) = timeout(IDLE, forward::read_message(&mut stream)).await {
+            place.set_answering(true);
             let Some(answer) = self.respond(&query, client, true).await else { return };
+            // Who does not read its answer is idle.
+            place.set_answering(false);
             if !matches!(timeout(IDLE, forward::write_message(&mut stream, &answer)).await, Ok(Ok(()))) {
                 return;
             }

@@ -105,3 +105,41 @@ fn who_asks_for_the_alias_itself_does_not_wait_for_its_target() {
         other => panic!("{other:?}"),
     }
 }
+
+/// Connections that ask for nothing last ten seconds; who asks does not wait for that.
+#[tokio::test]
+async fn clients_with_all_places_over_tcp_make_room_for_who_asks() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server {
+        zone: Zone::new(catalog(), "cluster.local"),
+        upstream: vec![],
+        forwarded: Shares::new(1, 1),
+    };
+    let serving = tokio::spawn(serve_tcp(listener, Arc::new(server), Places::new(8, 2)));
+    let connect = |client: u8| async move {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, client], 0))).unwrap();
+        socket.connect(address).await.unwrap()
+    };
+    let ask = |mut stream: TcpStream| async move {
+        forward::write_message(&mut stream, &question("web.ns.svc.cluster.local.", RecordType::A)).await?;
+        forward::read_message(&mut stream).await.map(|answer| (stream, answer))
+    };
+    let mut silent = vec![];
+    for client in 2..6 {
+        for _ in 0..2 {
+            silent.push(connect(client).await);
+        }
+    }
+    for client in [6, 7, 2] {
+        let (stream, answer) = ask(connect(client).await).await.expect("an answer");
+        assert_eq!(Message::from_vec(&answer).unwrap().answers.len(), 1);
+        silent.push(stream);
+    }
+    // The oldest of the busiest went; the others are still answered.
+    assert!(ask(silent.remove(0)).await.is_err());
+    let last = silent.pop().unwrap();
+    assert!(ask(last).await.is_ok());
+    serving.abort();
+}
