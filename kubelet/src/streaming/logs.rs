@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -12,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::beneath::{self, AsyncFile, Dir, File, Links, off_workers};
-use crate::sys::inotify::Changes;
+use crate::sys::inotify::{Changes, Watcher};
 
 /// What to show of a log. Upstream's `PodLogOptions`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,26 +93,27 @@ impl LogOptions {
     }
 }
 
-const BACKLOG: usize = 32;
-
-/// Far more than the shim writes; whoever else may write to a log does not fill our memory with one line.
-const MAX_LINE: usize = 1 << 20;
+/// Four times what the shim writes; whoever else may write to a log does not fill our memory with one line.
+const MAX_LINE: usize = 64 << 10;
 
 /// As many bytes of a log are read, and sent, together where there are so many: a message for each line costs more than the
 /// line.
 const AT_ONCE: usize = 16 << 10;
+/// Pieces that wait for their reader: a slow one keeps no more of the log in memory.
+const BACKLOG: usize = 1;
 
 /// The log `path` below `root` as a stream of bytes. With `follow` it ends when `ended` says that the container will write no more.
 pub(super) fn read(
     root: PathBuf,
     path: PathBuf,
     options: LogOptions,
+    watcher: Arc<Watcher>,
     ended: CancellationToken,
 ) -> impl Stream<Item = io::Result<Bytes>> {
     let (send, receive) = mpsc::channel(BACKLOG);
     tokio::spawn(async move {
         let mut printer = Printer { left: options.limit_bytes, out: send };
-        let log = Log { root, path };
+        let log = Log { root, path, watcher };
         if let Err(e) = follow(&log, &options, &ended, &mut printer).await {
             // A client that went away is no error of ours.
             let _ = printer.out.send(Err(e)).await;
@@ -142,6 +144,7 @@ impl Printer {
 struct Log {
     root: PathBuf,
     path: PathBuf,
+    watcher: Arc<Watcher>,
 }
 
 impl Log {
@@ -159,7 +162,7 @@ impl Log {
                 return Ok((file, None));
             }
             loop {
-                let changes = Changes::of(&file, &dir, name)?;
+                let changes = log.watcher.watch(&file, &dir, name)?;
                 let now = dir.file(name, Links::Refused)?;
                 if beneath::is_same(&file, &now)? {
                     return Ok((file, Some(changes)));
@@ -169,7 +172,7 @@ impl Log {
             }
         });
         let (file, changes) = opened.await?;
-        Ok((AsyncFile::from_std(file), changes.map(Changes::watch).transpose()?))
+        Ok((AsyncFile::from_std(file), changes))
     }
 }
 
@@ -201,8 +204,12 @@ async fn follow(
         }
         if std::mem::take(&mut replaced) {
             let (file, again) = log.open(true).await?;
-            (reader, changes) = (BufReader::with_capacity(AT_ONCE, file), again);
-            line.clear();
+            changes = again;
+            // Where events were lost nothing may have happened.
+            if !beneath::is_same(reader.get_ref(), &file)? {
+                reader = BufReader::with_capacity(AT_ONCE, file);
+                line.clear();
+            }
             continue;
         }
         let Some(watch) = changes.as_mut().filter(|_| !last_round) else { return Ok(()) };
@@ -278,10 +285,28 @@ mod tests {
         LogOptions::parse(&query, "2026-01-01T00:00:04Z".parse().unwrap()).unwrap()
     }
 
+    fn line(text: &str) -> String {
+        format!("2026-01-01T00:00:00Z stdout F {text}\n")
+    }
+
+    fn append(path: &Path, text: &str) {
+        use std::io::Write;
+        std::fs::File::options().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn followed(
+        root: &Path,
+        watcher: &Arc<Watcher>,
+        ended: &CancellationToken,
+    ) -> futures::stream::BoxStream<'static, io::Result<Bytes>> {
+        read(root.to_owned(), "0.log".into(), options("follow=true"), watcher.clone(), ended.clone()).boxed()
+    }
+
     async fn shown(root: &Path, name: &str, query: &str) -> io::Result<String> {
         let ended = CancellationToken::new();
         ended.cancel();
-        let parts: Vec<_> = read(root.to_owned(), name.into(), options(query), ended).collect().await;
+        let parts: Vec<_> =
+            read(root.to_owned(), name.into(), options(query), Watcher::new(), ended).collect().await;
         parts.into_iter().map(|p| Ok(String::from_utf8(p?.to_vec()).unwrap())).collect()
     }
 
@@ -308,16 +333,13 @@ mod tests {
 
     #[tokio::test]
     async fn follow_goes_on_over_writes_and_rotation_until_the_container_ends() {
-        use std::io::Write;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        let line = |text: &str| format!("2026-01-01T00:00:00Z stdout F {text}\n");
         std::fs::write(&path, line("a")).unwrap();
         let ended = CancellationToken::new();
-        let mut log =
-            Box::pin(read(dir.path().to_owned(), "0.log".into(), options("follow=true"), ended.clone()));
+        let mut log = followed(dir.path(), &Watcher::new(), &ended);
         assert_eq!(log.next().await.unwrap().unwrap(), "a\n");
-        std::fs::File::options().append(true).open(&path).unwrap().write_all(line("b").as_bytes()).unwrap();
+        append(&path, &line("b"));
         assert_eq!(log.next().await.unwrap().unwrap(), "b\n");
         let fresh = dir.path().join("new");
         std::fs::write(&fresh, line("c")).unwrap();
@@ -326,6 +348,66 @@ mod tests {
         assert_eq!(log.next().await.unwrap().unwrap(), "c\n");
         ended.cancel();
         assert!(log.next().await.is_none());
+    }
+
+    /// A user may have some 128 instances of inotify, and shares them with all of root.
+    #[tokio::test]
+    async fn hundreds_follow_and_each_sees_what_is_written() {
+        let (dir, watcher, ended) = (tempfile::tempdir().unwrap(), Watcher::new(), CancellationToken::new());
+        let path = dir.path().join("0.log");
+        std::fs::write(&path, line("a")).unwrap();
+        let mut logs: Vec<_> = (0..300).map(|_| followed(dir.path(), &watcher, &ended)).collect();
+        for log in &mut logs {
+            assert_eq!(log.next().await.unwrap().unwrap(), "a\n");
+        }
+        append(&path, &line("b"));
+        for log in &mut logs {
+            assert_eq!(log.next().await.unwrap().unwrap(), "b\n");
+        }
+        // Where events were lost, the name stands for the same file: nothing is shown again.
+        watcher.wake_all();
+        append(&path, &line("c"));
+        for log in &mut logs {
+            assert_eq!(log.next().await.unwrap().unwrap(), "c\n");
+        }
+        ended.cancel();
+        for log in &mut logs {
+            assert!(log.next().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_whose_file_is_deleted_goes_on_until_the_container_ends() {
+        let (dir, ended) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let root = dir.path().join("logs");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("0.log"), line("a")).unwrap();
+        let held = std::fs::File::options().append(true).open(root.join("0.log")).unwrap();
+        let mut log = followed(&root, &Watcher::new(), &ended);
+        assert_eq!(log.next().await.unwrap().unwrap(), "a\n");
+        std::fs::remove_dir_all(&root).unwrap();
+        std::io::Write::write_all(&mut &held, line("b").as_bytes()).unwrap();
+        assert_eq!(log.next().await.unwrap().unwrap(), "b\n");
+        ended.cancel();
+        assert!(log.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn many_lines_come_in_few_pieces_none_of_them_large() {
+        let dir = tempfile::tempdir().unwrap();
+        let text: String = (0..20_000).map(|n| line(&n.to_string())).collect();
+        std::fs::write(dir.path().join("0.log"), text).unwrap();
+        let ended = CancellationToken::new();
+        ended.cancel();
+        for query in ["", "follow=true"] {
+            let log =
+                read(dir.path().to_owned(), "0.log".into(), options(query), Watcher::new(), ended.clone());
+            let pieces: Vec<Bytes> = log.map(Result::unwrap).collect().await;
+            let want: String = (0..20_000).map(|n| format!("{n}\n")).collect();
+            assert!(pieces.len() <= want.len() / AT_ONCE + 1, "{query}: {} pieces", pieces.len());
+            assert!(pieces.iter().all(|piece| piece.len() < AT_ONCE + MAX_LINE));
+            assert!(pieces.concat() == want.as_bytes(), "{query}: all of it, in order");
+        }
     }
 
     /// A pod with the node's logs mounted plants what it wants to read, or what never ends.

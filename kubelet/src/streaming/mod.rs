@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Serving;
 use crate::cri::ContainerRecord;
 use crate::runtime::Runtime;
+use crate::sys::inotify::Watcher;
 use access::{Access, Shown};
 
 /// What the endpoints ask of the pod side.
@@ -109,6 +110,7 @@ pub struct Endpoints {
 struct Node {
     endpoints: Endpoints,
     access: Arc<Access>,
+    watcher: Arc<Watcher>,
 }
 
 /// A bound listener; `serve` runs it.
@@ -142,7 +144,8 @@ impl Listener {
         node_name: String,
         shutdown: CancellationToken,
     ) {
-        let node = Node { endpoints, access: Arc::new(Access::new(client, node_name, self.time)) };
+        let access = Arc::new(Access::new(client, node_name, self.time));
+        let node = Node { endpoints, access, watcher: Watcher::new() };
         let router = router(node);
         let service = move |certificates: &[CertificateDer<'_>]| {
             let shown = certificates.first().and_then(|c| Shown::of_certificate(c));
@@ -306,7 +309,8 @@ async fn container_logs(
         Err(why) => return absent(&why),
     };
     let ended = node.endpoints.pods.ended(&record.id);
-    let log = boxed(logs::read(node.endpoints.log_dir.clone(), record.log_path, options, ended));
+    let log_dir = node.endpoints.log_dir.clone();
+    let log = boxed(logs::read(log_dir, record.log_path, options, node.watcher.clone(), ended));
     if !sessions::is_websocket(&request) {
         return ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(log)).into_response();
     }

@@ -1,62 +1,381 @@
-//! Being told when a file changes.
+//! Being told when files change.
+//!
+//! One instance of the kernel's serves all who wait: a user may have few of them (`fs.inotify.max_user_instances`, often 128),
+//! and all root's processes on the machine share these.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use parking_lot::Mutex;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use crate::beneath::{Dir, File};
 
-/// Tells when a file was written to, or when another took its name, as rotation does.
-pub struct Changes {
-    inotify: AsyncFd<Watch>,
-    name: OsString,
+/// As many may wait at once: the node's endpoints have places for half as many.
+const MOST: usize = 4096;
+/// Events are taken together, so that who writes without pause wakes its readers a hundred times a second at most.
+const APART: Duration = Duration::from_millis(10);
+/// As often is read in a row.
+const READS: usize = 64;
+
+/// Lets many wait for changes of files.
+pub struct Watcher {
+    state: Arc<Mutex<State>>,
 }
 
-/// A watch that no runtime knows of yet.
-pub struct Unwatched {
-    inotify: Inotify,
-    name: OsString,
+#[derive(Default)]
+struct State {
+    instance: Option<Instance>,
+    /// Who waits for which watch of the instance.
+    waiting: HashMap<WatchDescriptor, HashMap<u64, Arc<Waiter>>>,
+    /// How many wait, and the number of the next.
+    count: usize,
+    next: u64,
+}
+
+struct Instance {
+    watches: Arc<AsyncFd<Watches>>,
+    reader: AbortHandle,
 }
 
 /// Lends tokio the descriptor, which the library gives only as a borrowed one.
-struct Watch(Inotify);
+struct Watches(Inotify);
 
-impl AsRawFd for Watch {
+struct Waiter {
+    name: OsString,
+    /// Keeps one call for who does not wait yet.
+    told: Notify,
+    replaced: AtomicBool,
+    failed: AtomicBool,
+}
+
+/// Tells when a file was written to, or when another took its name, as rotation does; until it is dropped.
+pub struct Changes {
+    id: u64,
+    watches: Vec<WatchDescriptor>,
+    waiter: Arc<Waiter>,
+    watcher: Arc<Watcher>,
+}
+
+impl AsRawFd for Watches {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
     }
 }
 
-impl Changes {
-    /// Watches the file, which is `name` in the directory. Changes from now on are told.
-    pub fn of(file: &File, dir: &Dir, name: &OsStr) -> io::Result<Unwatched> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+// === impl Watcher ===
+
+impl Watcher {
+    /// Takes nothing of the kernel before there is something to watch.
+    pub fn new() -> Arc<Watcher> {
+        Arc::new(Watcher { state: Arc::default() })
+    }
+
+    /// Watches the file, which is `name` in the directory. Changes from now on are told. Needs a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When too many wait, and when the system has no more instances or watches for this user.
+    pub fn watch(self: &Arc<Self>, file: &File, dir: &Dir, name: &OsStr) -> io::Result<Changes> {
         let held = |fd: BorrowedFd<'_>| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        inotify.add_watch(&held(file.as_fd()), AddWatchFlags::IN_MODIFY)?;
-        inotify.add_watch(&held(dir.as_fd()), AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
-        Ok(Unwatched { inotify, name: name.to_owned() })
+        let wanted = [
+            (held(file.as_fd()), AddWatchFlags::IN_MODIFY),
+            (held(dir.as_fd()), AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO),
+        ];
+        let waiter = Arc::new(Waiter {
+            name: name.to_owned(),
+            told: Notify::new(),
+            replaced: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        });
+        let mut state = self.state.lock();
+        if state.count >= MOST {
+            return Err(io::Error::other("too many files are watched"));
+        }
+        let watches = state.instance(&self.state)?;
+        state.next += 1;
+        state.count += 1;
+        let mut changes = Changes { id: state.next, watches: vec![], waiter, watcher: self.clone() };
+        for (path, events) in wanted {
+            // What is watched already has the same events, and gives the same number.
+            match watches.get_ref().0.add_watch(&path, events) {
+                Ok(watch) => {
+                    state.waiting.entry(watch).or_default().insert(changes.id, changes.waiter.clone());
+                    changes.watches.push(watch);
+                }
+                Err(error) => {
+                    // Dropping it takes the lock.
+                    drop(state);
+                    return Err(match error {
+                        Errno::ENOSPC => io::Error::other(
+                            "the system has no more inotify watches (fs.inotify.max_user_watches)",
+                        ),
+                        error => error.into(),
+                    });
+                }
+            }
+        }
+        drop(state);
+        Ok(changes)
     }
 
-    /// Needs a runtime.
-    pub fn watch(unwatched: Unwatched) -> io::Result<Changes> {
-        // SAFETY: `Watch` owns its descriptor and gives the same one for as long as it lives.
-        let inotify = unsafe { AsyncFd::register(Watch(unwatched.inotify)) }?;
-        Ok(Changes { inotify, name: unwatched.name })
+    /// As if the kernel had lost events.
+    #[cfg(test)]
+    pub fn wake_all(&self) {
+        self.state.lock().wake_all();
     }
+}
 
-    /// Waits for a change; whether the name now stands for another file.
-    pub async fn next(&mut self) -> io::Result<bool> {
-        let mut ready = self.inotify.readable().await?;
-        let events = match ready.get_inner().0.read_events() {
-            Ok(events) => events,
-            Err(nix::errno::Errno::EAGAIN) => vec![],
-            Err(e) => return Err(e.into()),
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(instance) = self.state.lock().instance.take() {
+            instance.reader.abort();
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn instance(&mut self, shared: &Arc<Mutex<State>>) -> io::Result<Arc<AsyncFd<Watches>>> {
+        if let Some(instance) = &self.instance {
+            return Ok(instance.watches.clone());
+        }
+        let inotify = match Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC) {
+            Ok(inotify) => inotify,
+            Err(Errno::EMFILE) => {
+                return Err(io::Error::other(
+                    "no more inotify instances (fs.inotify.max_user_instances) or open files",
+                ));
+            }
+            Err(error) => return Err(error.into()),
         };
-        ready.clear_ready();
-        Ok(events.iter().any(|event| event.name.as_ref() == Some(&self.name)))
+        // SAFETY: `Watches` owns its descriptor and gives the same one for as long as it lives.
+        let watches = Arc::new(unsafe { AsyncFd::register(Watches(inotify)) }?);
+        let (state, read) = (shared.clone(), watches.clone());
+        let reader = tokio::spawn(async move {
+            let Err(error) = tell(&read, &state).await;
+            tracing::warn!(%error, "changes of files are not told any more");
+            state.lock().fail();
+        });
+        self.instance = Some(Instance { watches: watches.clone(), reader: reader.abort_handle() });
+        Ok(watches)
+    }
+
+    fn take_in(&mut self, event: &InotifyEvent) {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            return self.wake_all();
+        }
+        for waiter in self.waiting.get(&event.wd).into_iter().flat_map(HashMap::values) {
+            match &event.name {
+                Some(name) if *name == waiter.name => waiter.tell(true),
+                // Another file of the directory.
+                Some(_) => {}
+                None => waiter.tell(false),
+            }
+        }
+        // The directory is gone, or its file system: the kernel has ended the watch.
+        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            self.waiting.remove(&event.wd);
+        }
+    }
+
+    /// Some events were lost: anything may have happened.
+    fn wake_all(&self) {
+        self.waiting.values().flat_map(HashMap::values).for_each(|waiter| waiter.tell(true));
+    }
+
+    /// Ends the wait of all; who comes next begins with a new instance.
+    fn fail(&mut self) {
+        for waiter in self.waiting.values().flat_map(HashMap::values) {
+            waiter.failed.store(true, Ordering::Release);
+            waiter.told.notify_one();
+        }
+        self.waiting.clear();
+        if let Some(instance) = self.instance.take() {
+            instance.reader.abort();
+        }
+    }
+}
+
+/// Passes events on to who waits for them; ends with why it cannot.
+async fn tell(watches: &AsyncFd<Watches>, state: &Mutex<State>) -> io::Result<std::convert::Infallible> {
+    loop {
+        let mut ready = watches.readable().await?;
+        for _ in 0..READS {
+            match ready.get_inner().0.read_events() {
+                Ok(events) => {
+                    let mut state = state.lock();
+                    events.iter().for_each(|event| state.take_in(event));
+                }
+                Err(Errno::EAGAIN) => {
+                    ready.clear_ready();
+                    break;
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        drop(ready);
+        tokio::time::sleep(APART).await;
+    }
+}
+
+// === impl Waiter ===
+
+impl Waiter {
+    fn tell(&self, replaced: bool) {
+        if replaced {
+            self.replaced.store(true, Ordering::Release);
+        }
+        self.told.notify_one();
+    }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    /// Waits for a change since the last call; whether the name may now stand for another file.
+    pub async fn next(&mut self) -> io::Result<bool> {
+        self.waiter.told.notified().await;
+        if self.waiter.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("changes of the file are not told any more"));
+        }
+        Ok(self.waiter.replaced.swap(false, Ordering::AcqRel))
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        let mut state = self.watcher.state.lock();
+        let state = &mut *state;
+        state.count -= 1;
+        for watch in &self.watches {
+            let Some(waiting) = state.waiting.get_mut(watch) else { continue };
+            // A number of an instance that failed may be another file's by now.
+            if waiting.remove(&self.id).is_some() && waiting.is_empty() {
+                state.waiting.remove(watch);
+                if let Some(instance) = &state.instance {
+                    // It may have ended by itself.
+                    let _ = instance.watches.get_ref().0.rm_watch(*watch);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::beneath::Links;
+
+    fn watch(watcher: &Arc<Watcher>, dir: &Path, name: &str) -> io::Result<Changes> {
+        let dir = Dir::open(dir)?;
+        watcher.watch(&dir.file(name, Links::Refused)?, &dir, OsStr::new(name))
+    }
+
+    fn write(dir: &Path, name: &str) {
+        use std::io::Write;
+        let file = std::fs::File::options().create(true).append(true).open(dir.join(name));
+        file.unwrap().write_all(b"x").unwrap();
+    }
+
+    /// The watches that the kernel keeps for it.
+    fn kept(watcher: &Watcher) -> usize {
+        let state = watcher.state.lock();
+        let fd = state.instance.as_ref().unwrap().watches.as_raw_fd();
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+        text.lines().filter(|line| line.starts_with("inotify ")).count()
+    }
+
+    #[tokio::test]
+    async fn one_instance_tells_each_of_many_of_its_own_file() {
+        let (dir, watcher) = (tempfile::tempdir().unwrap(), Watcher::new());
+        let names: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+        names.iter().for_each(|name| write(dir.path(), name));
+        let mut all: Vec<_> = names.iter().map(|name| watch(&watcher, dir.path(), name).unwrap()).collect();
+        assert_eq!(kept(&watcher), 301, "the directory once");
+        write(dir.path(), "7");
+        assert!(!all[7].next().await.unwrap());
+        std::fs::rename(dir.path().join("8"), dir.path().join("9")).unwrap();
+        assert!(all[9].next().await.unwrap(), "another took its name");
+        // That one may be told of its old file's end as well.
+        for (n, changes) in all.iter_mut().enumerate().filter(|(n, _)| *n != 9) {
+            assert!(changes.next().now_or_never().is_none(), "{n} was told of another's");
+        }
+        drop(all);
+        assert_eq!(kept(&watcher), 0);
+        assert!(watcher.state.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_file_is_watched_until_the_last_who_waits_is_gone() {
+        let (dir, watcher) = (tempfile::tempdir().unwrap(), Watcher::new());
+        write(dir.path(), "log");
+        let [one, mut other] = [(); 2].map(|()| watch(&watcher, dir.path(), "log").unwrap());
+        assert_eq!(kept(&watcher), 2);
+        drop(one);
+        // A change before the wait is told as well.
+        write(dir.path(), "log");
+        assert!(!other.next().await.unwrap());
+        drop(other);
+        assert_eq!(kept(&watcher), 0);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_goes_takes_its_watch_along() {
+        let (dir, watcher) = (tempfile::tempdir().unwrap(), Watcher::new());
+        let pod = dir.path().join("pod");
+        std::fs::create_dir(&pod).unwrap();
+        write(&pod, "log");
+        let mut changes = watch(&watcher, &pod, "log").unwrap();
+        std::fs::remove_dir_all(&pod).unwrap();
+        assert!(!changes.next().await.unwrap());
+        drop(changes);
+        assert_eq!((kept(&watcher), watcher.state.lock().waiting.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn lost_events_and_a_lost_instance_wake_all() {
+        let (dir, watcher) = (tempfile::tempdir().unwrap(), Watcher::new());
+        ["a", "b"].iter().for_each(|name| write(dir.path(), name));
+        let mut all = ["a", "b"].map(|name| watch(&watcher, dir.path(), name).unwrap());
+        watcher.state.lock().wake_all();
+        for changes in &mut all {
+            assert!(changes.next().await.unwrap());
+        }
+        watcher.state.lock().fail();
+        for changes in &mut all {
+            assert!(changes.next().await.is_err());
+        }
+        let mut again = watch(&watcher, dir.path(), "a").unwrap();
+        drop(all);
+        write(dir.path(), "a");
+        assert!(!again.next().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn no_more_wait_than_may() {
+        let (dir, watcher) = (tempfile::tempdir().unwrap(), Watcher::new());
+        write(dir.path(), "log");
+        let mut all: Vec<_> =
+            std::iter::from_fn(|| watch(&watcher, dir.path(), "log").ok()).take(MOST + 1).collect();
+        assert_eq!(all.len(), MOST);
+        all.pop();
+        assert!(watch(&watcher, dir.path(), "log").is_ok());
     }
 }
