@@ -318,10 +318,14 @@ async fn container_logs(
     match axum::extract::WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade
             .protocols(["binary.k8s.io", "base64.binary.k8s.io"])
+            .max_message_size(MAX_WORDS)
             .on_upgrade(|socket| sessions::send_log(socket, log)),
         Err(rejection) => rejection.into_response(),
     }
 }
+
+/// What a reader of a log may say at once: there is nothing to say.
+const MAX_WORDS: usize = 4 << 10;
 
 /// Boxed so that both carriers of a log are the same to their callers.
 type LogStream = futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>;

@@ -229,20 +229,29 @@ fn tunnel(socket: WebSocket) -> tokio::io::DuplexStream {
 }
 
 /// A log over a WebSocket: each piece one message.
-pub(super) async fn send_log(mut socket: WebSocket, mut log: super::LogStream) {
+/// Sends the log until it or its reader is gone; what a reader says is not looked at.
+pub(super) async fn send_log(socket: WebSocket, mut log: super::LogStream) {
     let base64 = socket.protocol().is_some_and(|p| p == "base64.binary.k8s.io");
-    while let Some(Ok(piece)) = log.next().await {
-        let message = if base64 {
-            Message::Text(base64::engine::general_purpose::STANDARD.encode(&piece).into())
-        } else {
-            Message::Binary(piece)
-        };
-        if socket.send(message).await.is_err() {
-            return;
+    let (mut out, mut incoming) = socket.split();
+    let gone = async { while let Some(Ok(_)) = incoming.next().await {} };
+    let sent = async {
+        while let Some(Ok(piece)) = log.next().await {
+            let message = if base64 {
+                Message::Text(base64::engine::general_purpose::STANDARD.encode(&piece).into())
+            } else {
+                Message::Binary(piece)
+            };
+            if out.send(message).await.is_err() {
+                return;
+            }
         }
+        // The peer may be gone already.
+        let _ = out.send(Message::Close(Some(CloseFrame { code: 1000, reason: "".into() }))).await;
+    };
+    tokio::select! {
+        () = sent => {}
+        () = gone => {}
     }
-    // The peer may be gone already.
-    let _ = socket.send(Message::Close(Some(CloseFrame { code: 1000, reason: "".into() }))).await;
 }
 
 pub(super) fn is_websocket(request: &Request) -> bool {
@@ -280,4 +289,39 @@ fn switching(protocol: &'static str) -> Response {
     headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
     headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::IntoFuture;
+    use std::time::Duration;
+
+    use axum::routing::get;
+    use bytes::Bytes;
+    use futures::stream;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_log_ends_when_its_reader_goes_though_nothing_more_is_written() {
+        let gone = CancellationToken::new();
+        let ended = gone.clone();
+        let handler = async move |upgrade: WebSocketUpgrade| {
+            let held = gone.clone().drop_guard();
+            let log = stream::once(async { Ok(Bytes::from("a\n")) }).chain(stream::pending());
+            let log = log.inspect(move |_| _ = &held).boxed();
+            upgrade.on_upgrade(|socket| send_log(socket, log))
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving =
+            tokio::spawn(axum::serve(listener, axum::Router::new().route("/", get(handler))).into_future());
+        let (mut reader, _) = tokio_tungstenite::connect_async(format!("ws://{address}/")).await.unwrap();
+        assert_eq!(reader.next().await.unwrap().unwrap().into_data(), "a\n");
+        assert!(!ended.is_cancelled());
+        reader.close(None).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), ended.cancelled()).await.expect("the log is let go");
+        serving.abort();
+    }
 }
