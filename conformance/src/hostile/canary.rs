@@ -45,7 +45,12 @@ impl Canary {
         }
         // The way to it is open, so that only what guards the host's files is in between.
         fs::set_permissions(scratch, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        let process = Command::new("sleep").arg("infinity").stdin(Stdio::null()).spawn()?;
+        // Ended by the kernel with this program, whatever ends that.
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "sleep", "infinity"])
+            .stdin(Stdio::null())
+            .spawn()
+            .context("starting setpriv")?;
         let before = entries(&dir)?;
         Ok(Canary { dir, text, secrets: keys(pki)?, process, before })
     }

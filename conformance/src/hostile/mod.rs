@@ -179,6 +179,11 @@ impl Stage {
     fn play(&mut self, attacks: &[Attack], options: &Options) -> Result<Run> {
         let quiet = self.quiet(options.share(QUIET))?;
         println!("quiet: GET {}, create {}", quiet.get, quiet.create);
+        if quiet.get.p99_ms.max(quiet.create.p99_ms) > options.tenant_p99 / 2.0 {
+            println!(
+                "something else is busy on this machine: how long the tenant waits says little of the attacks"
+            );
+        }
         let mut run = Run::begin(quiet, Limits { p99_ms: options.tenant_p99, ..Limits::default() });
         for attack in attacks {
             let row = self.attack(attack, options, &run.limits)?;

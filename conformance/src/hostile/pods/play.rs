@@ -114,7 +114,7 @@ async fn watch(scene: &Scene<'_>, row: &Pod, pods: &Api<KubePod>) -> Result<Stri
             }
             // Who uses up what it may is ended by the kernel; that is in order.
             (State::Killed(reason), Ends::Lasts(_)) => return Ok(reason),
-            (State::Ended, Ends::Lasts(_)) => return Ok("ended".to_owned()),
+            (State::Ended, Ends::Lasts(_)) if !comes_again(&pod) => return Ok("ended".to_owned()),
             (State::Ended, Ends::Held | Ends::NeverOrHeld) => return Ok("ended".to_owned()),
             (State::Never(why), Ends::Never | Ends::NeverOrHeld) => return Ok(why),
             (State::Killed(reason), Ends::Killed(wanted)) if reason.contains(wanted) => return Ok(reason),
@@ -134,6 +134,11 @@ async fn watch(scene: &Scene<'_>, row: &Pod, pods: &Api<KubePod>) -> Result<Stri
     }
 }
 
+/// Whether its containers are started again, however they end.
+fn comes_again(pod: &KubePod) -> bool {
+    pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("Always")
+}
+
 async fn state(scene: &Scene<'_>, pod: &KubePod) -> Result<State> {
     let Some(status) = &pod.status else { return Ok(State::Waits) };
     if let Some(reason) = &status.reason {
@@ -142,6 +147,10 @@ async fn state(scene: &Scene<'_>, pod: &KubePod) -> Result<State> {
     }
     let own: Vec<&ContainerStatus> =
         status.container_statuses.iter().flatten().filter(|s| s.name == CONTAINER).collect();
+    if comes_again(pod) && own.first().is_some_and(|s| s.restart_count > 0) {
+        // It comes again, however often it ends.
+        return Ok(State::Runs);
+    }
     if let Some(ContainerState { terminated: Some(end), .. }) = own.first().and_then(|s| s.state.as_ref()) {
         let reason = end.reason.clone().unwrap_or_default();
         return Ok(match reason.as_str() {
