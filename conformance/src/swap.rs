@@ -2,6 +2,7 @@
 //!
 //! Either way Deployments must work: by upstream's conformance tests, and by what people do with kubectl.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::clients::import;
-use crate::cluster::{self, Cluster};
+use crate::cluster::{self, Cluster, ON_ANY_DISK};
 use crate::kubectl::{Kubectl, programs, upstream_programs};
 use crate::netns::NODE_IP;
 use crate::outcome::{Outcome, Ran, Verdict};
@@ -84,27 +85,18 @@ fn ours_for_theirs(program: &Path, dir: &Path, ran: &mut Ran) -> Result<()> {
     // Only for its directory and its commands: no API server of ours runs.
     let mut place = Cluster::new(program, &dir.join("data"), &[]);
     images(&place)?;
-    let start = |name: &str, args: &[&std::ffi::OsStr]| {
+    let start = |name: &str, args: &[&OsStr]| {
         let mut command = Command::new(program);
         command.arg(name).arg("--kubeconfig").arg(&kubeconfig).args(args);
         Part::start(command, &dir.join(format!("{name}.log")))
     };
+    let mut node: Vec<&OsStr> = ["--node-name", "n1", "--node-ip", NODE_IP].map(OsStr::new).to_vec();
+    node.extend(["--client-ca".as_ref(), ca.as_os_str(), "--data-dir".as_ref(), place.data_dir.as_os_str()]);
+    node.extend(ON_ANY_DISK.map(OsStr::new));
     let parts = [
         start("scheduler", &[])?,
         start("controllers", &["--root-ca-file".as_ref(), ca.as_os_str()])?,
-        start(
-            "kubelet",
-            &[
-                "--client-ca".as_ref(),
-                ca.as_os_str(),
-                "--data-dir".as_ref(),
-                place.data_dir.as_os_str(),
-                "--node-name".as_ref(),
-                "n1".as_ref(),
-                "--node-ip".as_ref(),
-                NODE_IP.as_ref(),
-            ],
-        )?,
+        start("kubelet", &node)?,
     ];
     deployments(&kubeconfig, dir, ran)?;
     drop(parts);

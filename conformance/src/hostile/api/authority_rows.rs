@@ -50,7 +50,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         Ask { by: By::Owner, path: "/api/v1/namespaces/{ns}/nodes/n1", body: "{\"spec\":{\"unschedulable\":true}}", codes: GONE, ..Ask::PATCH },
         Ask { by: By::Owner, path: "/api/v1/namespaces/{ns}/namespaces/shop", body: "{\"metadata\":{\"labels\":{\"a\":\"b\"}}}", codes: GONE, ..Ask::PATCH },
         Ask { by: By::Owner, path: "/apis/rbac.authorization.k8s.io/v1/namespaces/{ns}/clusterrolebindings", body: "{\"metadata\":{\"name\":\"x\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\",\"name\":\"cluster-admin\"}}", codes: GONE, ..Ask::POST },
-    ]), ..ASKS },
+    ]) },
     Attack { name: "other namespaces and the cluster", findings: "security B1", quick: true, by: By::Owner, does: "asks for what is beyond its namespace by the proper paths", how: How::Asks(&[
         Ask { path: "/api/v1/namespaces/shop/secrets/treasure", codes: NO, ..OWNER },
         Ask { path: "/api/v1/namespaces/shop/secrets?watch=true", codes: NO, ..OWNER },
@@ -104,7 +104,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         Ask { by: By::Owner, path: "/api/v1/secrets", headers: &[("impersonate-user", "x"), ("impersonate-group", "system:masters")], codes: NO, ..Ask::GET },
         Ask { by: By::Node, path: "/api/v1/secrets", headers: &[("impersonate-user", "system:node:n1"), ("impersonate-group", "system:nodes")], codes: NO, ..Ask::GET },
         Ask { by: By::Peer, path: "/api/v1/secrets", headers: &[("impersonate-user", "kubernetes-admin")], codes: &[401, 403], ..Ask::GET },
-    ]), ..ASKS },
+    ]) },
     Attack { name: "a front proxy that is none", findings: "X-Remote headers", by: By::Peer, does: "says in headers who it is", must: "401 or 403", how: How::Asks(&[
         Ask { by: By::Peer, path: "/api/v1/secrets", headers: &[("x-remote-user", "kubernetes-admin"), ("x-remote-group", "system:masters")], codes: &[401, 403], ..Ask::GET },
         Ask { by: By::Viewer, path: "/api/v1/secrets", headers: &[("x-remote-user", "kubernetes-admin"), ("x-remote-group", "system:masters")], codes: NO, ..Ask::GET },

@@ -141,7 +141,7 @@ async fn lists(scene: &Scene<'_>) -> Result<String> {
             let mut viewer: Connection = scene.connect(By::Viewer).await?;
             let path = scene.path("configmaps");
             let drained = viewer.drain(&path, accept);
-            Ok::<usize, anyhow::Error>(tokio::time::timeout(Duration::from_secs(120), drained).await??)
+            tokio::time::timeout(Duration::from_secs(120), drained).await?
         });
         let bytes: Vec<usize> = stream::iter(listing).buffer_unordered(20).try_collect().await?;
         let largest = bytes.iter().max().copied().unwrap_or_default();

@@ -95,7 +95,7 @@ async fn each(scene: &Scene<'_>, images: &[String]) -> Result<String> {
         pods.create(&kube::api::PostParams::default(), &serde_json::from_value(pod)?).await?;
     }
     let mut said = vec![];
-    for n in 0..images.len() {
+    for (n, image) in images.iter().enumerate() {
         let name = format!("each{n}");
         let decided = kube::runtime::wait::await_condition(
             pods.clone(),
@@ -107,7 +107,7 @@ async fn each(scene: &Scene<'_>, images: &[String]) -> Result<String> {
         );
         tokio::time::timeout(std::time::Duration::from_secs(60), decided).await??;
         let log = pods.logs(&name, &kube::api::LogParams::default()).await.unwrap_or_default();
-        ensure!(!scene.arena.canary.is_in(&log), "{}: the host's file is in the image", images[n]);
+        ensure!(!scene.arena.canary.is_in(&log), "{image}: the host's file is in the image");
         said.push(if log.is_empty() { "refused".to_owned() } else { "inside".to_owned() });
     }
     Ok(crate::hostile::scene::tally(said))
