@@ -71,8 +71,12 @@ fn check(resource: &Resource, info: &RequestInfo) -> Result<()> {
     if verbs.is_empty() {
         return Err(Status::no_such_path());
     }
-    // `watch/` is the verb whatever the method is; and nothing but what is proxied has an answer without a body.
+    // `watch/` is the verb whatever the method is; and nothing but what is proxied has an answer without a body, or is asked
+    // for its methods (which is no verb).
     let is_proxy = info.subresource == "proxy";
+    if is_proxy && info.method == Method::OPTIONS {
+        return Ok(());
+    }
     let is_other = info.is_verb_in_path && info.method != Method::GET
         || info.method == Method::HEAD && resource.typed && !is_proxy;
     if !verbs.contains(&&*info.verb) || is_other {
@@ -177,6 +181,11 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods/p/status/", 200),
             ("GET", "/api/v1/namespaces/a/pods/p/status/x", 404),
             ("GET", "/api/v1/namespaces/a/pods/p/proxy/x/y", 200),
+            ("HEAD", "/api/v1/namespaces/a/pods/p/proxy/x", 200),
+            ("OPTIONS", "/api/v1/namespaces/a/pods/p/proxy/x", 200),
+            ("OPTIONS", "/api/v1/namespaces/a/services/s/proxy", 200),
+            ("OPTIONS", "/api/v1/namespaces/a/configmaps/c/proxy", 404),
+            ("TRACE", "/api/v1/namespaces/a/pods/p/proxy/x", 405),
             ("GET", "/api/v1/namespaces/a/pods/p/log/x", 404),
             ("DELETE", "/api/v1/namespaces/a/pods/p/log", 405),
             ("PUT", "/api/v1/namespaces/a/pods/p/exec", 405),
