@@ -302,12 +302,15 @@ async fn protobuf_is_answered_to_who_asks_for_it_first() {
 async fn numbers_are_kept_as_go_keeps_them() {
     let c = Cluster::start().await;
     define_things(&c).await;
-    let body = r#"{"apiVersion":"example.com/v1","kind":"Thing","metadata":{"name":"n"},"spec":{"a":100.0,"b":1.5,"c":1e3}}"#;
+    let body = r#"{"apiVersion":"example.com/v1","kind":"Thing","metadata":{"name":"n"},"spec":{"a":100.0,"b":1.5,"c":1e3,"d":1.2345678901234567e34}}"#;
     let send = |method: &str, path: String, media: &str| {
         let request = Request::builder().method(method).uri(path).header("content-type", media);
         c.answer(request.body(Body::from(body)).unwrap())
     };
-    let (code, made) = read(send("POST", format!("{THINGS}?fieldManager=a"), "application/json").await).await;
+    let (code, mut made) =
+        read(send("POST", format!("{THINGS}?fieldManager=a"), "application/json").await).await;
+    let long = made["spec"].as_object_mut().and_then(|spec| spec.remove("d"));
+    assert_eq!(long, Some(json!(1.234_567_890_123_456_7e34)), "the last digit is not rounded away");
     assert_eq!((code, made["spec"].to_string().as_str()), (201, r#"{"a":100,"b":1.5,"c":1000}"#));
     let path = format!("{THINGS}/n?fieldManager=b");
     let (code, applied) = read(send("PATCH", path, "application/apply-patch+yaml").await).await;
