@@ -368,6 +368,20 @@ mod tests {
         assert!(!again.next().await.unwrap());
     }
 
+    /// The kernel keeps some 16,384 events (`fs.inotify.max_queued_events`).
+    #[tokio::test]
+    async fn a_writer_who_is_too_fast_to_be_told_of_wakes_all() {
+        let (dir, watcher) = (tempfile::tempdir().unwrap(), Watcher::new());
+        ["a", "b", "c"].iter().for_each(|name| write(dir.path(), name));
+        let [_a, _b, mut c] = ["a", "b", "c"].map(|name| watch(&watcher, dir.path(), name).unwrap());
+        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let files = ["a", "b"].map(|name| std::fs::File::create(dir.path().join(name)).unwrap());
+        for _ in 0..limit.trim().parse::<usize>().unwrap() {
+            files.iter().for_each(|mut file| std::io::Write::write_all(&mut file, b"x").unwrap());
+        }
+        assert!(c.next().await.unwrap(), "anything may have happened to it");
+    }
+
     #[tokio::test]
     async fn no_more_wait_than_may() {
         let (dir, watcher) = (tempfile::tempdir().unwrap(), Watcher::new());
