@@ -262,8 +262,8 @@ impl Drop for Stage {
 /// who make the tenant wait: their threads yield.
 fn attackers() -> Result<tokio::runtime::Runtime> {
     let yielding = || {
-        // SAFETY: changes the priority of the calling thread, and touches no memory.
-        let _ = unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, 10) };
+        // Of this thread alone. Without it the attackers are only in the tenant's way.
+        let _ = rustix::process::setpriority_process(None, 10);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
