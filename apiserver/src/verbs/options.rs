@@ -96,12 +96,12 @@ impl Request<'_> {
     }
 }
 
-/// What is wrong with the name of a field manager.
+/// What is wrong with the name of a field manager. One that is too long is not looked at: each cause has the whole name.
 pub(super) fn bad_manager(field: &str, manager: &str) -> Vec<FieldError> {
-    let mut errors = vec![];
     if manager.len() > MANAGER_BYTES {
-        errors.push(FieldError::too_long(field, MANAGER_BYTES));
+        return vec![FieldError::too_long(field, MANAGER_BYTES)];
     }
+    let mut errors = vec![];
     for (at, c) in manager.char_indices().filter(|(_, c)| !is_printed(*c)) {
         errors.push(FieldError {
             field: field.to_owned(),
@@ -137,4 +137,18 @@ fn is_printed(c: char) -> bool {
     !c.is_control()
         && (c == ' ' || !c.is_whitespace())
         && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}' | '\u{fffd}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_manager_has_no_more_causes_than_a_name_may_have_characters() {
+        for (name, causes) in [("kubectl", 0), ("a\u{1}b\u{2}", 2)] {
+            assert_eq!(bad_manager("fieldManager", name).len(), causes, "{name:?}");
+        }
+        assert_eq!(bad_manager("fieldManager", &"\u{1}".repeat(MANAGER_BYTES)).len(), MANAGER_BYTES);
+        assert_eq!(bad_manager("fieldManager", &"\u{1}".repeat(1 << 20)).len(), 1);
+    }
 }

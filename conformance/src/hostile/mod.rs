@@ -262,8 +262,9 @@ impl Drop for Stage {
 /// who make the tenant wait: their threads yield.
 fn attackers() -> Result<tokio::runtime::Runtime> {
     let yielding = || {
-        // Of this thread alone. Without it the attackers are only in the tenant's way.
-        let _ = rustix::process::setpriority_process(None, 10);
+        // Where it cannot be had the attackers are in the tenant's way, no more.
+        let thread = nix::unistd::gettid().to_string();
+        let _ = std::process::Command::new("renice").args(["-n", "10", "-p", &thread]).output();
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
