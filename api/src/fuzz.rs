@@ -1,5 +1,7 @@
 //! What fuzzing calls, and tests call with the corpus of `fuzz/`: values and selectors as objects and queries carry them.
 
+use std::borrow::Cow;
+
 use crate::cron::Schedule;
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::{Cidr, Quantity, cron, quantity, time};
@@ -66,27 +68,43 @@ pub fn selectors(bytes: &[u8]) {
     }
 }
 
+/// The first line as text, and what follows it.
+pub fn first_line(bytes: &[u8]) -> (Cow<'_, str>, &[u8]) {
+    let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
+    (String::from_utf8_lossy(&bytes[..end]), bytes.get(end + 1..).unwrap_or_default())
+}
+
+/// What stands between NULs.
+pub fn parts<const N: usize>(bytes: &[u8]) -> [&[u8]; N] {
+    let mut parts = bytes.splitn(N, |b| *b == 0);
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
+/// Calls a target's entry with each file of its corpus; panics where there is none.
+pub fn replay(target: &str, entry: fn(&[u8])) {
+    let folder = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    let files = std::fs::read_dir(folder).expect("the target's corpus");
+    let mut files: Vec<_> = files.map(|file| file.expect("a file of it").path()).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        println!("{}", file.display());
+        entry(&std::fs::read(file).expect("a file of the corpus"));
+    }
+}
+
+/// A test for each target of a crate's `fuzz` module, in which the corpus is replayed.
+#[macro_export]
+macro_rules! replayed {
+    ($($target:ident)*) => {
+        $(#[test]
+        fn $target() {
+            $crate::fuzz::replay(stringify!($target), super::$target);
+        })*
+    };
+}
+
 #[cfg(test)]
 mod tests {
-    macro_rules! replayed {
-        ($($target:ident)*) => {
-            $(#[test]
-            fn $target() {
-                replay(stringify!($target), super::$target);
-            })*
-        };
-    }
-
-    replayed! { values selectors }
-
-    fn replay(target: &str, entry: fn(&[u8])) {
-        let folder = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-        files.sort();
-        assert!(!files.is_empty());
-        for file in files {
-            println!("{}", file.display());
-            entry(&std::fs::read(file).unwrap());
-        }
-    }
+    crate::replayed! { values selectors }
 }

@@ -2,7 +2,7 @@
 //! of clients, webhooks or other servers. Each asks more than "no panic": what is taken can be written, and read again as
 //! the same. Time and memory are held to their bounds by the targets themselves.
 
-use std::borrow::Cow;
+pub(crate) use coracle_api::fuzz::{first_line, parts};
 
 use crate::{admission, authn, cel, codec, crd, openapi, patch, regexp, request, resources};
 
@@ -74,39 +74,7 @@ pub fn tokens(bytes: &[u8]) {
     authn::hostile::token(bytes);
 }
 
-/// The first line as words, and what follows it.
-pub(crate) fn first_line(bytes: &[u8]) -> (Cow<'_, str>, &[u8]) {
-    let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
-    (String::from_utf8_lossy(&bytes[..end]), bytes.get(end + 1..).unwrap_or_default())
-}
-
-/// What stands between NULs.
-pub(crate) fn parts<const N: usize>(bytes: &[u8]) -> [&[u8]; N] {
-    let mut parts = bytes.splitn(N, |b| *b == 0);
-    std::array::from_fn(|_| parts.next().unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
-    macro_rules! replayed {
-        ($($target:ident)*) => {
-            $(#[test]
-            fn $target() {
-                replay(stringify!($target), super::$target);
-            })*
-        };
-    }
-
-    replayed! { apply bodies certificates definitions expressions json_paths objects patches protobuf regexps requests reviews tokens }
-
-    fn replay(target: &str, entry: fn(&[u8])) {
-        let folder = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-        files.sort();
-        assert!(!files.is_empty());
-        for file in files {
-            println!("{}", file.display());
-            entry(&std::fs::read(file).unwrap());
-        }
-    }
+    coracle_api::replayed! { apply bodies certificates definitions expressions json_paths objects patches protobuf regexps requests reviews tokens }
 }

@@ -17,25 +17,5 @@ pub fn job_texts(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    macro_rules! replayed {
-        ($($target:ident)*) => {
-            $(#[test]
-            fn $target() {
-                replay(stringify!($target), super::$target);
-            })*
-        };
-    }
-
-    replayed! { certificate_requests job_texts }
-
-    fn replay(target: &str, entry: fn(&[u8])) {
-        let folder = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-        files.sort();
-        assert!(!files.is_empty());
-        for file in files {
-            println!("{}", file.display());
-            entry(&std::fs::read(file).unwrap());
-        }
-    }
+    coracle_api::replayed! { certificate_requests job_texts }
 }

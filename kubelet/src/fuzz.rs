@@ -2,6 +2,8 @@
 //! of registries, images, containers, clients or the network. Each asks more than "no panic": what is written is read
 //! again as the same, and nothing is made outside of the place that is meant.
 
+pub(crate) use coracle_api::fuzz::{first_line, parts};
+
 use crate::{dns, images, net, pods, probes, runtime, shim, streaming};
 
 /// An image's user, and its `/etc/passwd` and `/etc/group`.
@@ -81,18 +83,6 @@ impl Drop for Place {
     }
 }
 
-/// The first line as text, and what follows it.
-pub(crate) fn first_line(bytes: &[u8]) -> (std::borrow::Cow<'_, str>, &[u8]) {
-    let end = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
-    (String::from_utf8_lossy(&bytes[..end]), bytes.get(end + 1..).unwrap_or_default())
-}
-
-/// What stands between NULs.
-pub(crate) fn parts<const N: usize>(bytes: &[u8]) -> [&[u8]; N] {
-    let mut parts = bytes.splitn(N, |b| *b == 0);
-    std::array::from_fn(|_| parts.next().unwrap_or_default())
-}
-
 /// Runs what only looks asynchronous: all its bytes are there.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -101,25 +91,5 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 #[cfg(test)]
 mod tests {
-    macro_rules! replayed {
-        ($($target:ident)*) => {
-            $(#[test]
-            fn $target() {
-                replay(stringify!($target), super::$target);
-            })*
-        };
-    }
-
-    replayed! { accounts archives environments layers logs manifests names netlink probe_replies shims spdy }
-
-    fn replay(target: &str, entry: fn(&[u8])) {
-        let folder = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-        files.sort();
-        assert!(!files.is_empty());
-        for file in files {
-            println!("{}", file.display());
-            entry(&std::fs::read(file).unwrap());
-        }
-    }
+    coracle_api::replayed! { accounts archives environments layers logs manifests names netlink probe_replies shims spdy }
 }

@@ -65,6 +65,21 @@ fn number(o: &Object, path: &[&str]) -> Value {
     o.at(path).cloned().unwrap_or_else(|| json!("<none>"))
 }
 
+/// What is wrong with the specification, whose rules `spec` knows, and with the conditions, which both kinds have alike.
+fn validated(
+    cx: &WriteContext<'_>,
+    new: &Object,
+    spec: fn(&str, &Located<'_>, &mut Errors),
+) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let root = Located::root(new);
+    if cx.subresource.is_empty() {
+        spec(new.name(), &root.at("spec"), &mut errors);
+    }
+    status(&root.at("status"), &mut errors);
+    errors.0
+}
+
 struct FlowSchemas;
 
 impl Strategy for FlowSchemas {
@@ -77,13 +92,7 @@ impl Strategy for FlowSchemas {
     }
 
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
-        let mut errors = Errors::default();
-        let root = Located::root(new);
-        if cx.subresource.is_empty() {
-            schema(new.name(), &root.at("spec"), &mut errors);
-        }
-        status(&root.at("status"), &mut errors);
-        errors.0
+        validated(cx, new, schema)
     }
 }
 
@@ -114,12 +123,6 @@ impl Strategy for Levels {
     }
 
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, _old: Option<&Object>) -> Vec<FieldError> {
-        let mut errors = Errors::default();
-        let root = Located::root(new);
-        if cx.subresource.is_empty() {
-            level(new.name(), &root.at("spec"), &mut errors);
-        }
-        status(&root.at("status"), &mut errors);
-        errors.0
+        validated(cx, new, level)
     }
 }
