@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use coracle_api::Cidr;
+use coracle_apiserver::field_names;
 use coracle_kubelet::EvictionConfig;
 use nix::unistd::{AccessFlags, access};
 
@@ -123,17 +124,9 @@ pub(crate) fn readable(flag: &str, file: &Path) -> Result<()> {
     access(file, AccessFlags::R_OK).map_err(|why| anyhow::anyhow!("{flag} {shown}: {}", why.desc()))
 }
 
-/// RFC 1123, as Kubernetes has it for names.
+/// RFC 1123, as Kubernetes has it for names, with labels that DNS can carry.
 fn is_subdomain(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        bytes.len() <= 63
-            && bytes.first().is_some_and(|b| inner(*b))
-            && bytes.last().is_some_and(|b| inner(*b))
-            && bytes.iter().all(|b| inner(*b) || *b == b'-')
-    };
-    text.len() <= 253 && text.split('.').all(label)
+    field_names::dns1123_subdomain(text).is_empty() && text.split('.').all(|label| label.len() <= 63)
 }
 
 fn is_loopback(registry: &str) -> bool {

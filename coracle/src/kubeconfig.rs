@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use coracle_apiserver::field_names;
 use coracle_apiserver::pki::{self, ClusterEntry, Leaf, Pki};
 use http::Uri;
 use jiff::Timestamp;
@@ -42,7 +43,8 @@ pub fn print(options: &Kubeconfig) -> Result<()> {
 
 /// Everything one further node needs to know, with new keys each time, of which none is kept here: who it is, where the cluster is, and which ranges it has.
 fn of_node(layout: &Layout, node: &str, ip: IpAddr, server: &str) -> Result<String> {
-    ensure!(is_node_name(node), "--node {node}: a node is named by lower-case letters, digits, '-' and '.'");
+    let is_name = field_names::dns1123_subdomain(node).is_empty();
+    ensure!(is_name, "--node {node}: a node is named by lower-case letters, digits, '-' and '.'");
     let now = Timestamp::now();
     let pki = Pki::open(&layout.pki(), now).context("certificates")?;
     let facts = ClusterFacts::of(layout)?.context("the cluster has not been up yet")?;
@@ -53,13 +55,6 @@ fn of_node(layout: &Layout, node: &str, ip: IpAddr, server: &str) -> Result<Stri
     let ca = pki.ca();
     let cluster = ClusterEntry { name: "coracle", server, ca: &ca, extension };
     Ok(pki::kubeconfig(&cluster, &[(KUBELET, &kubelet?), (PROXY, &proxy?), (SERVING, &serving?)]))
-}
-
-/// Upstream's rule for names of Nodes, as far as file names are concerned.
-fn is_node_name(name: &str) -> bool {
-    let part = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.ends_with('-');
-    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    name.len() <= 253 && name.chars().all(known) && name.split('.').all(part)
 }
 
 /// The administrator's URL, with an address that others can reach.

@@ -68,8 +68,7 @@ impl Lasting {
             Some((name, _)) => name.clone(),
             None => user.name.as_str().into(),
         };
-        let count = users.entry(name.clone()).or_default();
-        if *count >= self.most {
+        if users.get(&name).copied().unwrap_or_default() >= self.most {
             let Lasting { what, flag, most, .. } = self;
             let who = &user.name;
             return Err(Status::too_many_requests(
@@ -77,7 +76,7 @@ impl Lasting {
                 RETRY,
             ));
         }
-        *count += 1;
+        *users.entry(name.clone()).or_default() += 1;
         Ok(Held { _place: Some(Arc::new(Place { users: self.users.clone(), user: name })) })
     }
 }
@@ -143,5 +142,8 @@ mod tests {
         assert!(hold("a").is_ok());
         drop(second);
         assert!(streams.watches.users.lock().is_empty(), "nobody is remembered who has none");
+        let none = Streams::new(0, 0).watches;
+        assert!(none.hold(&user("a"), &flow(false)).is_err());
+        assert!(none.users.lock().is_empty(), "nor who was refused");
     }
 }
