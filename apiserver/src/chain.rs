@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
+use coracle_api::names::GROUP_MASTERS;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -32,6 +33,9 @@ use crate::{aggregation, connect, discovery, openapi, zpages};
 
 /// The part of a request's time that it may wait for seats: upstream's.
 const PATIENCE: u32 = 4;
+
+/// Where the log tells of every request whose user is known, at `debug`: `--log coracle_apiserver::requests=debug`.
+pub const REQUESTS: &str = "coracle_apiserver::requests";
 
 /// How a connection shows who is asking.
 #[derive(Clone, Debug)]
@@ -142,8 +146,9 @@ async fn answer(
     flow: &mut Option<Flow>,
 ) -> Result<Response<Body>> {
     let now = server.access.pki.clock().now();
-    let user = authenticate(server, caller, request.headers(), now)?;
-    let user = impersonate(server, user, info, request.headers())?;
+    let asking = authenticate(server, caller, request.headers(), now)?;
+    let user = impersonate(server, asking.clone(), info, request.headers())?;
+    tell(&asking, &user, info, request.headers());
     let flow = &*flow.insert(server.flows.classify(&**server, &user, info));
     // What the path leads to is known before anybody is asked, and told only after.
     let route = route::route(&server.registry.snapshot(), info);
@@ -249,6 +254,19 @@ fn impersonate(
     let may = |user: &User, asked: &Asked<'_>| server.access.authz.decide(server, user, asked);
     let other = impersonation::user(&user, &Asked::from(info), headers, &may)?;
     Ok(other.map_or(user, Arc::new))
+}
+
+/// Logs who asks, and as whom, with which program, whoever refuses it later. Nothing is done while nobody reads it.
+fn tell(asking: &Arc<User>, user: &Arc<User>, info: &RequestInfo, headers: &HeaderMap) {
+    tracing::debug!(
+        target: REQUESTS,
+        user = asking.name,
+        acts_as = (!Arc::ptr_eq(asking, user)).then_some(&*user.name),
+        masters = asking.in_group(GROUP_MASTERS) || user.in_group(GROUP_MASTERS),
+        agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()),
+        verb = info.verb,
+        path = info.path,
+    );
 }
 
 /// Upstream's long-running requests, which no limit counts.

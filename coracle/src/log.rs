@@ -1,5 +1,7 @@
 //! What the program logs: to standard error, filtered by `--log`.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// Installs the subscriber; an unreadable filter is told and replaced by `warn`.
@@ -9,6 +11,7 @@ pub fn init(filter: &str) {
     tracing_subscriber::fmt()
         .with_env_filter(parsed.unwrap_or_else(|_| EnvFilter::new("warn")))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(true)
         .init();
     if let Some(complaint) = complaint {

@@ -2,8 +2,10 @@
 //!
 //! Tests are chosen from `upstream/tests.tsv` and run in a parallel and a serial phase as upstream runs them. Several
 //! processes take them in small portions, so that one test that hangs, or a crash, costs little. What came out is kept
-//! test by test as [`Results`]: the ratchet `passing.txt` and the status page are made from nothing else.
+//! test by test as [`Results`]: the ratchet `passing.txt` and the status page are made from nothing else. A cluster that
+//! was started for it logs who asks for what, and the run fails where a program of ours was an administrator ([`Accounts`]).
 
+mod accounts;
 mod console;
 mod e2e;
 pub(crate) mod junit;
@@ -12,6 +14,8 @@ mod schedule;
 mod selection;
 mod supervise;
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+pub use accounts::Accounts;
 pub use results::{Outcome, Results};
 pub use selection::{Test, tests};
 
@@ -144,6 +149,8 @@ pub fn run(options: &Options, machines: &[Machine]) -> Result<()> {
         (None, Some(cluster)) => cluster.kubeconfig(),
         (None, None) => unreachable!("a cluster was started when none was named"),
     };
+    let log = cluster.as_ref().map(Cluster::log_path);
+    let book = out.join("accounts.txt");
     let supervisor = Supervisor::new(cluster, &programs.join("kubectl"));
     let usual = if options.kubeconfig.is_some() { 330 } else { 90 };
     let patience = Duration::from_secs(options.patience.unwrap_or(usual));
@@ -164,9 +171,20 @@ pub fn run(options: &Options, machines: &[Machine]) -> Result<()> {
     if crashes > 0 {
         println!("the cluster was started again {crashes} times");
     }
+    let asked = log.map_or(Ok(()), |log| account(&log, &book));
     conclude(options, &results)?;
+    asked?;
     ensure!(!stop.load(Ordering::SeqCst), "the run was stopped before its end; what it has is kept");
     Ok(())
+}
+
+/// Prints who asked for how much, keeps it in a file, and fails where a program of ours was an administrator.
+fn account(log: &Path, book: &Path) -> Result<()> {
+    let log = BufReader::new(File::open(log).with_context(|| format!("{}", log.display()))?);
+    let accounts = Accounts::read(log)?;
+    print!("{accounts}");
+    std::fs::write(book, accounts.to_string()).with_context(|| format!("{}", book.display()))?;
+    accounts.judge()
 }
 
 fn phases(options: &Options, run: &Run<'_>, chosen: Vec<Test>) -> Result<()> {
@@ -216,6 +234,7 @@ fn start(options: &Options, machines: &[Machine], out: &Path) -> Result<Cluster>
     } else {
         registry.iter().map(String::as_str).collect()
     };
+    let flags = [&flags[..], &["--log", accounts::LOG]].concat();
     let mut cluster = Cluster::new(&program, &data, &flags).with_machines(machines, &registry)?;
     if data.exists() {
         println!("removing what an earlier run left in {}", data.display());

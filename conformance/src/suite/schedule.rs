@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::e2e::{Observer, Suite};
-use super::junit;
 use super::results::{Outcome, Results};
 use super::selection::Test;
 use super::supervise::Supervisor;
+use super::{accounts, junit};
 use crate::kept;
 
 /// What the processes of a run share.
@@ -49,7 +49,7 @@ const TRIES: usize = 3;
 const PORTION: (usize, f64) = (10, 45.0);
 
 /// Most of the server's log that is copied beside a failure.
-const LOG: u64 = 1 << 20;
+const LOG: usize = 1 << 20;
 
 // === impl Run ===
 
@@ -218,11 +218,27 @@ impl Worker<'_> {
     }
 }
 
-fn copy_from(log: &Path, from: u64, to: &mut File) -> Result<()> {
+/// Copies what a log tells from a place on, but not who asked for what: that has a table of its own.
+fn copy_from(log: &Path, from: u64, to: &mut impl Write) -> Result<()> {
     let mut log = File::open(log)?;
-    let from = from.max(log.metadata()?.len().saturating_sub(LOG));
     log.seek(SeekFrom::Start(from))?;
-    std::io::copy(&mut log.take(LOG), to)?;
+    let mut kept = VecDeque::new();
+    let mut size = 0;
+    for line in BufReader::new(log).split(b'\n') {
+        let line = line?;
+        if accounts::is_request(&line) {
+            continue;
+        }
+        size += line.len() + 1;
+        kept.push_back(line);
+        while size > LOG {
+            size -= kept.pop_front().map_or(size, |first| first.len() + 1);
+        }
+    }
+    for line in kept {
+        to.write_all(&line)?;
+        to.write_all(b"\n")?;
+    }
     Ok(())
 }
 
@@ -265,6 +281,25 @@ impl Observer for Worker<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_of_a_failure_is_its_end_without_requests() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("data.log");
+        let long = "x".repeat(LOG - 20);
+        std::fs::write(
+            &log,
+            format!("before\nnow DEBUG coracle_apiserver::requests: user=\"a\"\n{long}\nlast"),
+        )
+        .unwrap();
+        let mut copied = vec![];
+        copy_from(&log, 7, &mut copied).unwrap();
+        assert!(String::from_utf8(copied).unwrap() == format!("{long}\nlast\n"));
+        let mut copied = vec![];
+        std::fs::write(&log, format!("{long}\n{long}\nlast\n")).unwrap();
+        copy_from(&log, 0, &mut copied).unwrap();
+        assert!(String::from_utf8(copied).unwrap() == format!("{long}\nlast\n"));
+    }
 
     #[test]
     fn portions_are_short_and_the_long_ones_come_first() {

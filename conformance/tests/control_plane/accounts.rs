@@ -1,10 +1,12 @@
 //! Every component acts as itself: none is an administrator, and each has the rights it needs, upstream's roles alone.
 
 use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use coracle::testing::ControlPlane;
+use coracle_conformance::suite::Accounts;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -93,6 +95,50 @@ async fn controllers_and_scheduler_do_their_work_as_themselves() -> Result<()> {
     let refused: Vec<&str> = metrics.lines().filter(|l| l.contains("code=\"403\"") && !ending(l)).collect();
     ensure!(refused.is_empty(), "refused: {refused:#?}");
     ensure!(metrics.contains("code=\"201\""), "the metrics tell codes");
+    server.stop().await
+}
+
+/// What was logged so far.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("nobody panicked").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_tells_who_asks_and_an_administrator_of_ours_is_found() -> Result<()> {
+    let log = Log::default();
+    let written = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("coracle_apiserver::requests=debug")
+        .with_writer(move || written.clone())
+        .with_ansi(false);
+    // The runtime has but this thread.
+    let _logs = tracing::subscriber::set_default(subscriber.finish());
+    let read = || Accounts::read(&log.0.lock().expect("nobody panicked")[..]);
+    let server = ControlPlane::start_api().await?;
+    let client = server.client();
+    let ask = |agent: &str| {
+        let request = http::Request::get("/api/v1/namespaces/default").header("user-agent", agent);
+        client
+            .request::<Namespace>(request.header("impersonate-user", "jane").body(vec![]).expect("a request"))
+    };
+    // Jane may nothing; who asked is told all the same.
+    ensure!(ask("e2e.test/v1.36.3 (linux) -- \"a\" \\").await.is_err());
+    let accounts = read()?;
+    accounts.judge()?;
+    let told = "1  system:masters  kubernetes-admin as jane by e2e.test";
+    ensure!(accounts.to_string().contains(told), "{accounts}");
+    ensure!(ask("kube-scheduler/v1.36.0+coracle-0.1.0").await.is_err());
+    let why = read()?.judge().err().context("an administrator of ours")?.to_string();
+    ensure!(why.ends_with(": kubernetes-admin as jane by kube-scheduler"), "{why}");
     server.stop().await
 }
 
