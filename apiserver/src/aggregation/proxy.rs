@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{HeaderName, UPGRADE};
+use http::header::{HeaderName, LOCATION};
 use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
 
 use super::remote::{CallError, Remote};
 use crate::Server;
@@ -17,6 +18,9 @@ use crate::verbs::answer;
 
 const NO_SNIFFING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+
+/// Upstream's words for a server that would have clients ask somebody else in their own names (CVE-2022-3172).
+const NO_REDIRECTS: &str = "the backend attempted to redirect this request, which is not permitted";
 
 /// Answers with what the other server answers; bodies stream both ways, and the place is held to their end.
 pub async fn serve(
@@ -30,7 +34,7 @@ pub async fn serve(
         return Ok(unavailable("service unavailable"));
     }
     let Ok(address) = remote.resolve(server) else { return Ok(unavailable("service unavailable")) };
-    let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let upgrade = dial::asks_to_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let mut onward = Request::builder()
         .method(parts.method)
@@ -39,10 +43,18 @@ pub async fn serve(
         .map_err(|e| Status::bad_request(e.to_string()))?;
     *onward.headers_mut() = dial::forwarded(&parts.headers);
     match remote.call(&address, user, onward).await {
+        Ok(answer) if upgrade.is_none() && redirects(&answer) => Ok(Response::builder()
+            .status(StatusCode::BAD_GATEWAY)
+            .body(Body::from(NO_REDIRECTS))
+            .map_err(Status::internal)?),
         Ok(answer) => dial::relay(upgrade, held, answer),
         Err(CallError::Unusable(why)) => Ok(text(StatusCode::INTERNAL_SERVER_ERROR, &why)),
         Err(why) => Ok(unavailable(&format!("error trying to reach service: {why}"))),
     }
+}
+
+fn redirects(answer: &Response<Incoming>) -> bool {
+    answer.status().is_redirection() && answer.headers().get(LOCATION).is_some_and(|to| !to.is_empty())
 }
 
 fn unavailable(why: &str) -> Response<Body> {

@@ -23,6 +23,8 @@ use crate::flow_control::Held;
 use crate::status::{Result, Status};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a handshake of TLS may take, as upstream's transports have it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of a kubelet's error text is passed on.
 const MAX_ERROR_BYTES: usize = 10 * 1024;
 /// Headers that end at this server: those of one connection, and the client's credentials.
@@ -66,7 +68,7 @@ pub(super) async fn forward(
         return Err(Status::bad_request("address not allowed"));
     }
     let mut sender = connect(server, target, &addresses).await.map_err(unreachable)?;
-    let client = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
+    let client = asks_to_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let onward = onward(target, path, request)?;
     let answer = sender.send_request(onward).await.map_err(|e| unreachable(e.to_string()))?;
     if target.kubelet && (answer.status().is_client_error() || answer.status().is_server_error()) {
@@ -76,12 +78,17 @@ pub(super) async fn forward(
 }
 
 /// Another server's answer as the client's; where it is an upgrade, what the two then say is carried both ways. The
-/// session's place is held as long.
+/// session's place is held as long. Who wanted to upgrade gets that, or an error: no redirect, by which the server would
+/// have the client ask something else with the client's own rights.
 pub(crate) fn relay(
     client: Option<OnUpgrade>,
     held: Held,
     mut answer: Response<Incoming>,
 ) -> Result<Response<Body>> {
+    let code = answer.status();
+    if client.is_some() && code != StatusCode::SWITCHING_PROTOCOLS && code.as_u16() < 400 {
+        return Err(Status::internal(format!("invalid upgrade response: status code {}", code.as_u16())));
+    }
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client else { return Err(Status::internal("upgrade without request")) };
         let far = hyper::upgrade::on(&mut answer);
@@ -118,6 +125,13 @@ fn onward(target: &Target, path: &str, request: Request<Body>) -> Result<Request
     Ok(onward)
 }
 
+/// Whether a request wants to go on in another protocol.
+pub(crate) fn asks_to_upgrade(headers: &HeaderMap) -> bool {
+    let asks =
+        |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(7).any(|w| w == b"upgrade");
+    headers.contains_key(UPGRADE) && headers.get_all(CONNECTION).iter().any(asks)
+}
+
 /// The headers of a client that go on to another server: none that end here, none that say who asks.
 pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let ends_here = |name: &HeaderName| {
@@ -129,8 +143,9 @@ pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
     for (name, value) in headers.iter().filter(|(name, _)| !ends_here(name)) {
         onward.append(name.clone(), value.clone());
     }
-    if onward.contains_key(UPGRADE) {
-        onward.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    match asks_to_upgrade(headers) {
+        true => drop(onward.insert(CONNECTION, HeaderValue::from_static("Upgrade"))),
+        false => drop(onward.remove(UPGRADE)),
     }
     onward
 }
@@ -174,8 +189,9 @@ async fn connect(
         false => server.access.pod_client.clone(),
     };
     let name = ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
-    let tls =
-        tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|e| e.to_string())?;
+    let connecting = tokio_rustls::TlsConnector::from(config).connect(name, stream);
+    let connected = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await;
+    let tls = connected.map_err(|_| "net/http: TLS handshake timeout")?.map_err(|e| e.to_string())?;
     handshake(tls).await
 }
 

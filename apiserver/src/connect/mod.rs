@@ -119,7 +119,15 @@ pub async fn serve(
             return Ok(nothing);
         }
         let target = kubelet(cluster, node)?;
-        return dial::forward(server, &target, &path, request, held).await;
+        let answer = dial::forward(server, &target, &path, request, held).await?;
+        // A node would have who reads a log read, or do, something else with their own rights.
+        return match answer.status().is_redirection() {
+            true => Err(Status::internal("the node's answer is a redirect: redirects forbidden")),
+            false => Ok(answer),
+        };
+    }
+    if !dial::asks_to_upgrade(request.headers()) {
+        return Err(Status::bad_request("Upgrade request required"));
     }
     let path = session_path(kind, &pod, &query)?;
     if node.is_empty() {

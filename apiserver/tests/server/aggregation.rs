@@ -133,6 +133,11 @@ async fn boats(mut request: Request<Incoming>) -> Response<Body> {
                     "metadata": {"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}}},
                 "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {"type": "object", "description": "Another one."},
                 "io.k8s.api.core.v1.Pod": {"type": "object"}}}),
+        path if path.contains("moved=") => {
+            let code = path.rsplit('=').next().unwrap().parse().unwrap();
+            let response = Response::builder().status::<u16>(code).header("location", "/api/v1/nodes");
+            return response.body(Body::empty()).unwrap();
+        }
         path if path.contains("watch=1") => {
             let first = futures::stream::once(async { Ok::<_, Infallible>("{\"type\":\"ADDED\"}\n") });
             let forever = futures::StreamExt::chain(first, futures::stream::pending());
@@ -204,6 +209,19 @@ async fn another_server_answers_its_group_version() {
     assert_eq!(event, "{\"type\":\"ADDED\"}\n");
 
     assert_eq!(talk(&c, &format!("{BOATS}/x/talk"), b"ahoy").await, b"ahoy");
+
+    // CVE-2022-3172: a redirect would be followed with the client's own credentials.
+    let refused = "the backend attempted to redirect this request, which is not permitted";
+    for code in [301, 302, 307, 308] {
+        let moved = c.send("GET", &format!("{BOATS}?moved={code}"), Value::Null).await;
+        assert_eq!(moved, (502, json!(refused)), "{code}");
+        let mut upgrade = request("GET", &format!("{BOATS}?moved={code}"), &Value::Null);
+        upgrade.headers_mut().insert("connection", HeaderValue::from_static("keep-alive, Upgrade"));
+        upgrade.headers_mut().insert("upgrade", HeaderValue::from_static("SPDY/3.1"));
+        let (got, status) = read(c.answer(upgrade).await).await;
+        let why = format!("Internal error occurred: invalid upgrade response: status code {code}");
+        assert_eq!((got, &status["message"]), (500, &json!(why)), "{status}");
+    }
 
     // Discovery: the group from here, the version from there.
     let group = c.get("/apis/boats.example.org").await;

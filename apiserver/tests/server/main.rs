@@ -11,6 +11,7 @@ mod front_proxy;
 mod identities;
 mod impersonation;
 mod jobs;
+mod kubelets;
 mod lists;
 mod node;
 mod objects;

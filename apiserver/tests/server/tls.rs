@@ -10,7 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpListener;
 
@@ -23,11 +23,22 @@ pub(crate) async fn serve<F: Future<Output = Response<Body>> + Send>(
 ) -> (u16, String) {
     let key = KeyPair::generate().unwrap();
     let own = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    (serve_with(vec![own.der().clone()], key, clients, answer).await, own.pem())
+}
+
+/// The same with a certificate and its key; answers the port.
+pub(crate) async fn serve_with<F: Future<Output = Response<Body>> + Send>(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    clients: Arc<dyn ClientCertVerifier>,
+    answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+) -> u16 {
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(clients)
-        .with_single_cert(vec![own.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .with_single_cert(chain, key)
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -43,5 +54,5 @@ pub(crate) async fn serve<F: Future<Output = Response<Body>> + Send>(
             });
         }
     });
-    (port, own.pem())
+    port
 }
