@@ -145,7 +145,9 @@ impl Listener {
         shutdown: CancellationToken,
     ) {
         let access = Arc::new(Access::new(client, node_name, self.time));
-        let node = Node { endpoints, access, watcher: Watcher::new() };
+        let watcher = Watcher::new();
+        watcher.prepare();
+        let node = Node { endpoints, access, watcher };
         let router = router(node);
         let service = move |certificates: &[CertificateDer<'_>]| {
             let shown = certificates.first().and_then(|c| Shown::of_certificate(c));

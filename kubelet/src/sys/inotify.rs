@@ -1,7 +1,8 @@
 //! Being told when files change.
 //!
 //! One instance of the kernel's serves all who wait: a user may have few of them (`fs.inotify.max_user_instances`, often 128),
-//! and all root's processes on the machine share these.
+//! and all root's processes on the machine share these, those in pods too. So it is taken early, and where a pod has left
+//! nothing of instances or watches, files are looked at every second.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -25,6 +26,8 @@ use crate::beneath::{Dir, File};
 const MOST: usize = 4096;
 /// Events are taken together, so that who writes without pause wakes its readers a hundred times a second at most.
 const APART: Duration = Duration::from_millis(10);
+/// As often is looked where nothing is told.
+const LOOK: Duration = Duration::from_secs(1);
 /// As often is read in a row.
 const READS: usize = 64;
 
@@ -41,6 +44,10 @@ struct State {
     /// How many wait, and the number of the next.
     count: usize,
     next: u64,
+    /// Whether the system refused the last watch.
+    refused: bool,
+    #[cfg(test)]
+    refuses: bool,
 }
 
 struct Instance {
@@ -65,6 +72,8 @@ pub struct Changes {
     watches: Vec<WatchDescriptor>,
     waiter: Arc<Waiter>,
     watcher: Arc<Watcher>,
+    /// Nothing is told: it is the caller who has to look.
+    blind: bool,
 }
 
 impl AsRawFd for Watches {
@@ -76,16 +85,23 @@ impl AsRawFd for Watches {
 // === impl Watcher ===
 
 impl Watcher {
-    /// Takes nothing of the kernel before there is something to watch.
+    /// Takes nothing of the kernel before there is something to watch, or it is told to `prepare`.
     pub fn new() -> Arc<Watcher> {
         Arc::new(Watcher { state: Arc::default() })
+    }
+
+    /// Takes its instance now, while there are some. Needs a runtime.
+    pub fn prepare(&self) {
+        if let Err(error) = self.state.lock().instance(&self.state) {
+            tracing::warn!(%error, "logs may be followed by looking at them every second");
+        }
     }
 
     /// Watches the file, which is `name` in the directory. Changes from now on are told. Needs a runtime.
     ///
     /// # Errors
     ///
-    /// When too many wait, and when the system has no more instances or watches for this user.
+    /// When too many wait.
     pub fn watch(self: &Arc<Self>, file: &File, dir: &Dir, name: &OsStr) -> io::Result<Changes> {
         let held = |fd: BorrowedFd<'_>| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
         let wanted = [
@@ -102,28 +118,18 @@ impl Watcher {
         if state.count >= MOST {
             return Err(io::Error::other("too many files are watched"));
         }
-        let watches = state.instance(&self.state)?;
         state.next += 1;
         state.count += 1;
-        let mut changes = Changes { id: state.next, watches: vec![], waiter, watcher: self.clone() };
-        for (path, events) in wanted {
-            // What is watched already has the same events, and gives the same number.
-            match watches.get_ref().0.add_watch(&path, events) {
-                Ok(watch) => {
-                    state.waiting.entry(watch).or_default().insert(changes.id, changes.waiter.clone());
-                    changes.watches.push(watch);
-                }
-                Err(error) => {
-                    // Dropping it takes the lock.
-                    drop(state);
-                    return Err(match error {
-                        Errno::ENOSPC => io::Error::other(
-                            "the system has no more inotify watches (fs.inotify.max_user_watches)",
-                        ),
-                        error => error.into(),
-                    });
-                }
+        let mut changes =
+            Changes { id: state.next, watches: vec![], waiter, watcher: self.clone(), blind: false };
+        let added = state.instance(&self.state).and_then(|watches| state.add(&watches, wanted, &mut changes));
+        changes.blind = added.is_err();
+        match added {
+            Ok(()) => state.refused = false,
+            Err(error) if !std::mem::replace(&mut state.refused, true) => {
+                tracing::warn!(%error, "followed logs are looked at every second");
             }
+            Err(_) => {}
         }
         drop(state);
         Ok(changes)
@@ -170,6 +176,31 @@ impl State {
         });
         self.instance = Some(Instance { watches: watches.clone(), reader: reader.abort_handle() });
         Ok(watches)
+    }
+
+    fn add(
+        &mut self,
+        instance: &AsyncFd<Watches>,
+        wanted: [(PathBuf, AddWatchFlags); 2],
+        changes: &mut Changes,
+    ) -> io::Result<()> {
+        for (path, events) in wanted {
+            // What is watched already has the same events, and gives the same number.
+            let watch = match instance.get_ref().0.add_watch(&path, events) {
+                #[cfg(test)]
+                _ if self.refuses => Err(Errno::ENOSPC),
+                added => added,
+            };
+            let watch = watch.map_err(|error| match error {
+                Errno::ENOSPC => {
+                    io::Error::other("the system has no more inotify watches (fs.inotify.max_user_watches)")
+                }
+                error => error.into(),
+            })?;
+            self.waiting.entry(watch).or_default().insert(changes.id, changes.waiter.clone());
+            changes.watches.push(watch);
+        }
+        Ok(())
     }
 
     fn take_in(&mut self, event: &InotifyEvent) {
@@ -247,6 +278,10 @@ impl Waiter {
 impl Changes {
     /// Waits for a change since the last call; whether the name may now stand for another file.
     pub async fn next(&mut self) -> io::Result<bool> {
+        if self.blind {
+            tokio::time::sleep(LOOK).await;
+            return Ok(true);
+        }
         self.waiter.told.notified().await;
         if self.waiter.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("changes of the file are not told any more"));
@@ -366,6 +401,27 @@ mod tests {
         drop(all);
         write(dir.path(), "a");
         assert!(!again.next().await.unwrap());
+    }
+
+    /// A pod that runs as root may take all of root's watches.
+    #[tokio::test(start_paused = true)]
+    async fn without_watches_the_caller_looks_every_second() {
+        let (dir, watcher) = (tempfile::tempdir().unwrap(), Watcher::new());
+        write(dir.path(), "log");
+        watcher.prepare();
+        watcher.state.lock().refuses = true;
+        let begun = tokio::time::Instant::now();
+        let mut blind = watch(&watcher, dir.path(), "log").unwrap();
+        for _ in 0..3 {
+            assert!(blind.next().await.unwrap(), "it may be another file");
+        }
+        assert_eq!(begun.elapsed(), 3 * LOOK);
+        watcher.state.lock().refuses = false;
+        let mut again = watch(&watcher, dir.path(), "log").unwrap();
+        write(dir.path(), "log");
+        assert!(!again.next().await.unwrap());
+        drop((blind, again));
+        assert_eq!((kept(&watcher), watcher.state.lock().count), (0, 0));
     }
 
     /// The kernel keeps some 16,384 events (`fs.inotify.max_queued_events`).
