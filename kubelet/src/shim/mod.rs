@@ -62,6 +62,10 @@ fn run(dir: &Path) -> io::Result<()> {
         .with_writer(Mutex::new(log))
         .with_filter(LevelFilter::WARN);
     tracing_subscriber::registry().with(layer).init();
+    // Where root's keys fill all the room that there is for them, pods start nevertheless.
+    if let Err(error) = crate::sys::process::own_keys() {
+        tracing::warn!(%error, "the container has its parent's session of keys");
+    }
     let config: protocol::ShimConfig =
         protocol::read_file(&dir.join("shim.json")).ok_or_else(|| io::Error::other("no shim.json"))?;
     serve::Shim::start(config)?.serve()

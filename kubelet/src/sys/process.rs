@@ -20,6 +20,19 @@ pub fn allow_huge_pages() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Begins a session of its own for keys (keyrings(7)), which its children inherit: no namespace keeps them apart, and what
+/// is in the session of who started this is not for containers. A kernel without keys has none to keep.
+pub fn own_keys() -> io::Result<()> {
+    const NO_NAME: *const libc::c_char = std::ptr::null();
+    // SAFETY: without a name the session is a new one, and no memory is passed.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, NO_NAME) };
+    match io::Error::last_os_error() {
+        _ if result >= 0 => Ok(()),
+        error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// Runs `child` in a copy of this process, which must have one thread only; the copy ends with it.
 pub fn spawn(child: impl FnOnce()) -> io::Result<Pid> {
     // SAFETY: with a single thread the child may do whatever the parent could.
@@ -148,4 +161,24 @@ pub fn label_next_program(profile: &str) -> io::Result<()> {
 /// Nobody but root of the host may look into this process or trace it.
 pub fn hide() -> io::Result<()> {
     Ok(nix::sys::prctl::set_dumpable(false)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sessions are a thread's own until it is alone.
+    #[test]
+    fn keys_of_who_started_it_are_not_in_a_session_of_its_own() {
+        const SESSION: i32 = libc::KEY_SPEC_SESSION_KEYRING;
+        // SAFETY: no pointers are involved.
+        let session = || unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, SESSION, 1) };
+        let before = session();
+        if before < 0 {
+            println!("SKIPPED: the kernel keeps no keys, or a filter does not let this process have any");
+            return;
+        }
+        let after = std::thread::spawn(move || own_keys().map(|()| session())).join().unwrap().unwrap();
+        assert!(after > 0 && after != before, "{before} {after}");
+    }
 }
