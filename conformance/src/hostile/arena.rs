@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::book::By;
+use super::calls;
 use super::canary::Canary;
 use super::images::Shelf;
 use crate::cluster::Cluster;
@@ -29,6 +30,8 @@ pub(super) const EVIL: &str = "evil";
 const NEIGHBOUR: &str = "neighbour";
 /// A node that exists as an identity only.
 pub(super) const EVIL_NODE: &str = "evil";
+/// What its certificates say of its address, which no machine has.
+pub(super) const EVIL_NODE_IP: &str = "192.0.2.66";
 /// A kind of which nothing is known: namespaced `things` and cluster-wide `worlds`.
 pub(super) const CUSTOM: &str = "hostile.example";
 
@@ -43,12 +46,15 @@ pub(super) struct Arena {
     /// The cluster's administrator, as a client of kube's.
     pub(super) client: Client,
     pub(super) kubeconfig: PathBuf,
+    pub(super) node_kubeconfig: PathBuf,
     pub(super) layout: Layout,
     pub(super) pid: Pid,
     pub(super) canary: Canary,
     /// What the hostile registry serves.
     pub(super) shelf: Shelf,
     pub(super) quick: bool,
+    /// The program that makes system calls, in base64; rows that need it fail where there is none.
+    pub(super) call: String,
 }
 
 /// Which role each account is given in a namespace of the attackers'.
@@ -87,6 +93,10 @@ impl Arena {
             bind(&mut c, EVIL, EVIL, name, role).await?;
         }
         let [viewer, tenant, owner] = &tokens[..] else { unreachable!("one token for each account") };
+        let call = calls::program(scratch).unwrap_or_else(|error| {
+            println!("no pod makes system calls by number: {error:#}");
+            "none".to_owned()
+        });
         Ok(Arena {
             customer: admin.bearing(Some(&customer))?,
             viewer: admin.bearing(Some(viewer))?,
@@ -95,11 +105,13 @@ impl Arena {
             node: node(cluster, scratch)?,
             client,
             kubeconfig,
+            node_kubeconfig: node_kubeconfig(scratch),
             layout,
             pid: cluster.pid()?,
             canary,
             shelf,
             quick,
+            call,
             admin,
         })
     }
@@ -217,12 +229,16 @@ async fn custom_kinds(c: &mut Connection) -> Result<()> {
     make(c, &format!("/apis/{CUSTOM}/v1/worlds"), &world).await.map(drop)
 }
 
+fn node_kubeconfig(scratch: &Path) -> PathBuf {
+    scratch.join("evil-node.kubeconfig")
+}
+
 /// An identity for a node that is no machine.
 fn node(cluster: &Cluster, scratch: &Path) -> Result<Endpoint> {
-    let output = cluster.coracle(&["kubeconfig", "--node", EVIL_NODE, "--node-ip", "192.0.2.66"]).output()?;
+    let output = cluster.coracle(&["kubeconfig", "--node", EVIL_NODE, "--node-ip", EVIL_NODE_IP]).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "coracle kubeconfig --node {EVIL_NODE}: {said}");
-    let file = scratch.join("evil-node.kubeconfig");
+    let file = node_kubeconfig(scratch);
     std::fs::write(&file, output.stdout)?;
     Endpoint::of(&file)
 }

@@ -7,6 +7,7 @@
 mod api;
 mod arena;
 mod book;
+mod calls;
 mod canary;
 mod cost;
 mod images;

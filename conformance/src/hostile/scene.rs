@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::arena::{Arena, EVIL};
 use super::book::{Ask, Attack, By, How};
+use super::calls;
 use super::cost::{Meter, seconds};
 use super::judge::{After, Limits};
 use super::pods;
@@ -71,10 +72,13 @@ impl<'a> Scene<'a> {
 
     /// The text with the names of this scene.
     pub(super) fn fill(&self, text: &str) -> String {
-        text.replace("{ns}", &self.namespace)
+        let text = text
+            .replace("{ns}", &self.namespace)
             .replace("{canary}", &self.arena.canary.dir.display().to_string())
             .replace("{canary-pid}", &self.arena.canary.pid().to_string())
             .replace("{pki}", &self.arena.layout.pki().display().to_string())
+            .replace("{call}", &self.arena.call);
+        calls::numbered(text)
     }
 
     /// A path in this scene's namespace.

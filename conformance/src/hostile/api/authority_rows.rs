@@ -8,6 +8,7 @@ const NO: &[u16] = &[403];
 const NEVER: &[u16] = &[301, 400, 403, 404];
 const BAD: &[u16] = &[400];
 const UNKNOWN: &[u16] = &[401];
+const SHAPES: &[u16] = &[201, 400, 422];
 
 const OWNER: Ask = Ask { by: By::Owner, codes: GONE, ..Ask::GET };
 const TENANT: Ask = Ask::GET;
@@ -142,6 +143,11 @@ pub(super) const ATTACKS: &[Attack] = &[
         Ask { by: By::Owner, path: "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/worlds.hostile.example", ..Ask::DELETE },
         Ask { by: By::Owner, path: "/apis/certificates.k8s.io/v1/certificatesigningrequests", body: "{\"metadata\":{\"name\":\"x\"},\"spec\":{\"request\":\"\",\"signerName\":\"kubernetes.io/kube-apiserver-client\",\"usages\":[\"client auth\"]}}", ..Ask::POST },
         Ask { path: "/api/v1/namespaces/{ns}", body: "{\"metadata\":{\"labels\":{\"pod-security.kubernetes.io/enforce\":\"privileged\"}}}", ..Ask::PATCH },
+    ]), ..ASKS },
+    Attack { name: "scalers that are none", findings: "CVE-2024-0793", does: "HorizontalPodAutoscalers of every version whose annotations and metrics are null, empty, or of no known kind", must: "refused, or taken; whoever reads them goes on", how: How::Asks(&[
+        Ask { path: "/apis/autoscaling/v1/namespaces/{ns}/horizontalpodautoscalers?dryRun=All", body: "{\"metadata\":{\"name\":\"x\",\"annotations\":{\"autoscaling.alpha.kubernetes.io/metrics\":\"[{\\\"type\\\":\\\"Resource\\\"}]\",\"autoscaling.alpha.kubernetes.io/behavior\":\"null\"}},\"spec\":{\"maxReplicas\":1,\"scaleTargetRef\":{\"kind\":\"x\",\"name\":\"x\"}}}", codes: SHAPES, ..Ask::POST },
+        Ask { path: "/apis/autoscaling/v1/namespaces/{ns}/horizontalpodautoscalers?dryRun=All", body: "{\"metadata\":{\"name\":\"x\",\"annotations\":{\"autoscaling.alpha.kubernetes.io/metrics\":\"{\",\"autoscaling.alpha.kubernetes.io/conditions\":\"[null]\"}},\"spec\":{\"maxReplicas\":1,\"scaleTargetRef\":{\"kind\":\"x\",\"name\":\"x\"}}}", codes: SHAPES, ..Ask::POST },
+        Ask { path: "/apis/autoscaling/v2/namespaces/{ns}/horizontalpodautoscalers?dryRun=All", body: "{\"metadata\":{\"name\":\"x\"},\"spec\":{\"maxReplicas\":1,\"scaleTargetRef\":{\"kind\":\"x\",\"name\":\"x\"},\"metrics\":[null,{},{\"type\":\"Resource\"},{\"type\":\"Object\",\"object\":{}}],\"behavior\":{\"scaleUp\":{\"policies\":[null]}}}}", codes: SHAPES, ..Ask::POST },
     ]), ..ASKS },
     Attack { name: "Service addresses of others", findings: "CVE-2020-8554", does: "sets a load balancer's address in a Service's status", how: How::Asks(&[
         Ask { path: "/api/v1/namespaces/{ns}/services/x/status", body: "{\"status\":{\"loadBalancer\":{\"ingress\":[{\"ip\":\"192.0.2.1\"}]}}}", ..Ask::PATCH },

@@ -5,6 +5,7 @@ mod authority_rows;
 mod bodies;
 mod custom;
 mod floods;
+mod kubelets;
 mod nodes;
 mod patches;
 mod watches;
@@ -16,6 +17,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         authority_rows::ATTACKS,
         authority::ATTACKS,
         nodes::ATTACKS,
+        kubelets::ATTACKS,
         bodies::ATTACKS,
         patches::ATTACKS,
         custom::ATTACKS,

@@ -24,6 +24,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "tar headers that lie", findings: "issue 11.5", does: "sizes of 8 exabytes and below zero, names of 1 MB, sums that are wrong, extensions of extensions", how: How::Tenant(|s| Box::pin(lies(s))), ..ROW },
     Attack { name: "a passwd file without end", findings: "security M7", does: "a sparse /etc/passwd of 100 GB, and a USER that is looked up in it", must: "refused, or read within a bound", how: How::Tenant(|s| Box::pin(sparse_passwd(s))), ..ROW },
     Attack { name: "a passwd file that is none", findings: "CVE-2022-23648", does: "/etc/passwd as FIFO and /etc/group as a link to the host's file; a USER that is looked up", must: "refused, and nobody waits", how: How::Tenant(|s| Box::pin(odd_passwd(s))), ..ROW },
+    Attack { name: "a group file without end", findings: "CVE-2026-47262", does: "a sparse /etc/group of 100 GB, and a USER whose group is looked up in it", must: "refused, or read within a bound", how: How::Tenant(|s| Box::pin(sparse_group(s))), ..ROW },
+    Attack { name: "an image that says it is more", findings: "CVE-2026-53488; CVE-2026-50195; CVE-2026-53489; CVE-2026-53492", does: "labels that name loggers and mounts, and the files and notes of a container that was frozen: a log that is a link, devices, another image's name", must: "an image like others: nothing of that is heeded", how: How::Tenant(|s| Box::pin(more(s))), ..ROW },
     Attack { name: "a /proc that is a link", findings: "CVE-2019-16884; CVE-2019-19921; CVE-2025-31133", does: "/proc, /sys and /dev as links to the host's directories, /dev/null and /dev/console as files of the image", must: "refused, or mounted inside", how: How::Tenant(|s| Box::pin(linked_proc(s))), ..ROW },
     Attack { name: "volumes of the image's choosing", findings: "CVE-2022-23648", does: "Volumes and WorkingDir with paths that lead upwards", must: "inside the container", how: How::Tenant(|s| Box::pin(image_volumes(s))), ..ROW },
     Attack { name: "root file systems seen by other users", findings: "security M5; CVE-2021-41103; CVE-2024-25621", does: "a setuid file of root's, and whoever else is on the machine", must: "no other user reaches it", how: How::Tenant(|s| Box::pin(seen_by_others(s))), ..ROW },
@@ -160,8 +162,44 @@ async fn lies(scene: &Scene<'_>) -> Result<String> {
 }
 
 async fn sparse_passwd(scene: &Scene<'_>) -> Result<String> {
+    let image = Image::of([shell()?, tar([sparse("etc/passwd")])]).config("User", json!("someone"));
+    pull(scene, "sparse", Ok(image), &Pod { container: image!("sparse"), ..INSIDE }).await
+}
+
+async fn sparse_group(scene: &Scene<'_>) -> Result<String> {
+    let image = Image::of([shell()?, tar([sparse("etc/group")])]).config("User", json!("0:somebody"));
+    pull(scene, "groups", Ok(image), &Pod { container: image!("groups"), ..INSIDE }).await
+}
+
+async fn more(scene: &Scene<'_>) -> Result<String> {
+    let canary = scene.arena.canary.dir.display().to_string();
+    let secret = format!("{canary}/secret");
+    let spec = json!({"annotations": {"cdi.k8s.io/x": "vendor.com/device=all"}, "linux": {"devices": [{"path": "/dev/sda",
+        "type": "b", "major": 8, "minor": 0}]}, "mounts": [{"source": canary, "destination": "/stolen", "type": "bind"}]});
+    let config = json!({"rootfsImage": "busybox:1.35", "rootfsImageRef": "busybox:1.35", "rootfsImageName": "busybox:1.35"});
+    let layer = tar([
+        entry(LINK, "container.log", &secret, 0o777, &[]),
+        entry(FILE, "spec.dump", "", 0o644, spec.to_string().as_bytes()),
+        entry(FILE, "config.dump", "", 0o644, config.to_string().as_bytes()),
+        entry(DIRECTORY, "checkpoint", "", 0o755, &[]),
+    ]);
+    let logger = format!("binary:///bin/sh?-c=touch%20{canary}/kept/new");
+    let labels = json!({"containerd.io/restart.status": "running", "containerd.io/restart.loguri": logger,
+        "containerd.io/restart.logpath": format!("{canary}/kept/new"), "io.kubernetes.container.logpath": secret,
+        "io.kubernetes.cri-o.annotations.checkpoint.name": "x", "org.criu.checkpoint.container.name": "x",
+        "org.criu.checkpoint.rootfsImageName": "busybox:1.35", "cdi.k8s.io/x": "vendor.com/device=all"});
+    let image = Image::of([shell()?, layer]).config("Labels", labels);
+    let script = "held stolen ls /stolen\nheld log cat /container.log\nheld disk test -e /dev/sda\necho done";
+    let said = pull(scene, "more", Ok(image), &Pod { container: image!("more"), script, ..INSIDE }).await?;
+    // The name that it says it has is still the tests' image's.
+    scene.arena.neighbour_is_well().await?;
+    Ok(said)
+}
+
+/// A file of 64 GB of which four bytes are in the layer.
+fn sparse(name: &str) -> Vec<u8> {
     // GNU's old form: one piece at the beginning, and a real size of 64 GB in its head.
-    let mut head = header(b'S', "etc/passwd", "", 0o644, b"00000000004\0");
+    let mut head = header(b'S', name, "", 0o644, b"00000000004\0");
     head[386..398].copy_from_slice(b"00000000000\0");
     head[398..410].copy_from_slice(b"00000000004\0");
     head[483..495].copy_from_slice(b"777777777777");
@@ -170,8 +208,7 @@ async fn sparse_passwd(scene: &Scene<'_>) -> Result<String> {
     head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     head.extend(b"x:x:");
     head.resize(1024, 0);
-    let image = Image::of([shell()?, tar([head])]).config("User", json!("someone"));
-    pull(scene, "sparse", Ok(image), &Pod { container: image!("sparse"), ..INSIDE }).await
+    head
 }
 
 async fn odd_passwd(scene: &Scene<'_>) -> Result<String> {

@@ -10,7 +10,7 @@ use crate::hostile::book::By;
 use crate::hostile::scene::{Scene, address};
 
 /// What is said of a flood: how much was taken, and how it ended.
-fn said(what: &str, taken: usize, of: usize, seen: &Seen) -> String {
+pub(super) fn said(what: &str, taken: usize, of: usize, seen: &Seen) -> String {
     let Seen { answers, resets, goaway, closed, .. } = seen;
     let end = match (goaway, closed) {
         (Some(code), _) => format!("GOAWAY {code}"),

@@ -2,9 +2,10 @@
 
 mod dns;
 mod frames;
-mod http1;
+pub(super) mod http1;
 mod http2;
 mod sockets;
+mod windows;
 
 use super::book::{Attack, By, How};
 pub(super) use frames::{END_STREAM, Peer, RESET, frame};
@@ -29,7 +30,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "handshakes", findings: "security B12", does: "2,000 handshakes that are closed at once, 20 at a time", how: How::Peer(|s| Box::pin(sockets::handshakes(s))), ..PEER },
     Attack { name: "connections that are reset", findings: "security B12", does: "5,000 connections that are reset (SO_LINGER 0) as soon as they are open", how: How::Peer(|s| Box::pin(sockets::resets(s))), ..PEER },
     Attack { name: "silent kubelet connections", findings: "security B12", quick: true, does: "1,000 TCP connections to port 10250, held", how: How::Peer(|s| Box::pin(sockets::kubelet(s))), ..PEER },
-    Attack { name: "the kubelet without a name", findings: "CVE-2024-9042; CVE-2020-8558", quick: true, does: "asks the kubelet for pods, logs, exec, /logs/?query=, metrics and debug pages without credentials", must: "401 or 403 for each", how: How::Peer(|s| Box::pin(sockets::kubelet_pages(s))), ..PEER },
+    Attack { name: "the kubelet without a name", findings: "CVE-2024-9042; CVE-2020-8558; CVE-2025-0426", quick: true, does: "asks the kubelet for pods, logs, exec, checkpoints, /logs/?query=, metrics and debug pages without credentials, and at the port that asks for none", must: "401 or 403 for each", how: How::Peer(|s| Box::pin(sockets::kubelet_pages(s))), ..PEER },
     Attack { name: "silent DNS connections", findings: "security B12", quick: true, does: "1,000 TCP connections to the cluster DNS, held", must: "others are answered over UDP and TCP", how: How::Peer(|s| Box::pin(dns::silent(s))), ..PEER },
     Attack { name: "DNS questions", findings: "security B12", does: "20,000 questions for names that are not there, and malformed ones, with compression loops", must: "others are answered", how: How::Peer(|s| Box::pin(dns::questions(s))), ..PEER },
     Attack { name: "slow request heads", findings: "security B12", does: "200 HTTP/1.1 heads that come a byte at a time", how: How::Peer(|s| Box::pin(http1::slow_heads(s))), ..PEER },
@@ -46,5 +47,11 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "empty DATA flood", findings: "CVE-2019-9518", does: "200,000 empty DATA frames", how: How::Peer(|s| Box::pin(http2::empty_data(s))), ..PEER },
     Attack { name: "window stall", findings: "CVE-2019-9517; reliability 6", does: "100 connections that ask for large answers and open no window", how: How::Peer(|s| Box::pin(http2::window_stall(s))), ..PEER },
     Attack { name: "HPACK bomb", findings: "CVE-2016-6581", does: "heads that name one large header of the table thousands of times", must: "4xx, GOAWAY or closed", how: How::Peer(|s| Box::pin(http2::hpack_bomb(s))), ..PEER },
+    Attack { name: "windows of a byte", findings: "CVE-2019-9511", does: "400 large answers on 20 connections, of which each byte is asked for by itself", must: "no more comes than was asked for", how: How::Peer(|s| Box::pin(windows::dribble(s))), ..PEER },
+    Attack { name: "WINDOW_UPDATE flood", findings: "CVE-2019-9511; RFC 9113, 6.9.1", does: "200,000 window updates, half of them of a stream that has ended, the last beyond all bounds", must: "GOAWAY, or closed", how: How::Peer(|s| Box::pin(windows::updates(s))), ..PEER },
+    Attack { name: "windows that change", findings: "CVE-2019-9517's kin", does: "100,000 SETTINGS of the initial window while 200 answers wait for theirs", how: How::Peer(|s| Box::pin(windows::resized(s))), ..PEER },
+    Attack { name: "header tables that change", findings: "RFC 7541, 4.2", does: "20,000 requests, each with another size of the header table: none, and 4 GB", how: How::Peer(|s| Box::pin(windows::tables(s))), ..PEER },
+    Attack { name: "empty headers", findings: "CVE-2019-9516", does: "5,000 heads of 4,000 headers without a name and a value", must: "4xx, reset, GOAWAY or closed", how: How::Peer(|s| Box::pin(windows::empty_headers(s))), ..PEER },
+    Attack { name: "frames of nothing", findings: "CVE-2019-9518's kin", does: "20,000 frames that are padding, or of no known kind", how: How::Peer(|s| Box::pin(windows::nothing(s))), ..PEER },
     Attack { name: "streams without end", findings: "CVE-2019-9514", does: "10,000 streams at once on each of 20 connections", must: "no more than the announced 250 are taken", how: How::Peer(|s| Box::pin(http2::streams(s))), ..PEER },
 ];

@@ -179,6 +179,10 @@ pub(super) async fn kubelet_pages(scene: &Scene<'_>) -> Result<String> {
         ("POST", "/portForward/kube-system/x"),
         ("POST", "/checkpoint/kube-system/x/y"),
     ];
+    // CVE-2025-0426: what needs no name elsewhere, and the pages of profilers.
+    for port in [10255, 4194, 6060] {
+        ensure!(open(port, address(1)).await.is_err(), "something listens at port {port}");
+    }
     let mut codes = vec![];
     for by in [By::Peer, By::Viewer, By::Tenant, By::Owner, By::Node] {
         let endpoint = scene.endpoint(by)?.at(NODE_IP, KUBELET)?;

@@ -3,8 +3,12 @@
 mod files;
 mod hogs;
 mod kernel;
+mod packets;
 mod play;
+mod runtime;
 mod sessions;
+mod shared;
+mod websockets;
 
 use super::book::Attack;
 pub(super) use play::{end, manifest, play, start};
@@ -40,6 +44,8 @@ pub(super) enum Ends {
     Lasts(u64),
     /// It does not live, for this reason.
     Killed(&'static str),
+    /// The node does not run it, or it does not live for this reason.
+    NeverOrKilled(&'static str),
 }
 
 /// Uid 1000, no capabilities, the default filter.
@@ -61,5 +67,15 @@ pub(super) const BASELINE: Pod = Pod {
 };
 
 pub(super) fn attacks() -> Vec<Attack> {
-    [kernel::ATTACKS, files::ATTACKS, hogs::ATTACKS, sessions::ATTACKS].concat()
+    [
+        kernel::ATTACKS,
+        runtime::ATTACKS,
+        files::ATTACKS,
+        hogs::ATTACKS,
+        shared::ATTACKS,
+        packets::ATTACKS,
+        sessions::ATTACKS,
+        websockets::ATTACKS,
+    ]
+    .concat()
 }

@@ -14,7 +14,7 @@ use super::{Ends, Pod};
 use crate::hostile::book::By;
 use crate::hostile::cost::{MB, disk};
 use crate::hostile::scene::{Scene, tally};
-use crate::wire::JSON;
+use crate::wire::{Connection, JSON};
 
 /// The name of every row's pod, and of the container that the row is about.
 pub(super) const NAME: &str = "attacker";
@@ -44,11 +44,7 @@ enum State {
 }
 
 pub(in crate::hostile) async fn play(scene: &Scene<'_>, row: &Pod) -> Result<String> {
-    let mut tenant = scene.connect(By::Tenant).await?;
-    for (path, object) in row.objects {
-        let made = scene.send(&mut tenant, Method::POST, &scene.path(path), JSON, scene.fill(object)).await?;
-        ensure!(made.code < 300, "making {path}: {}", made.code);
-    }
+    let mut tenant = objects(scene, row).await?;
     let pod = manifest(scene, row)?;
     let answer = scene.send(&mut tenant, Method::POST, &scene.path("pods"), JSON, pod.to_string()).await?;
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -67,6 +63,16 @@ pub(in crate::hostile) async fn play(scene: &Scene<'_>, row: &Pod) -> Result<Str
     let held = logs.lines().filter(|l| l.starts_with("held")).count();
     ensure!(row.ends != Ends::Held || held > 0, "nothing was tried; the log: {logs}");
     Ok(if held > 0 { format!("{outcome}, {held} deeds held") } else { outcome })
+}
+
+/// Makes what a row's pod needs, and gives the connection that did it.
+pub(super) async fn objects(scene: &Scene<'_>, row: &Pod) -> Result<Connection> {
+    let mut tenant = scene.connect(By::Tenant).await?;
+    for (path, object) in row.objects {
+        let made = scene.send(&mut tenant, Method::POST, &scene.path(path), JSON, scene.fill(object)).await?;
+        ensure!(made.code < 300, "making {path}: {}", made.code);
+    }
+    Ok(tenant)
 }
 
 /// The pod of a row, with this scene's names.
@@ -116,8 +122,12 @@ async fn watch(scene: &Scene<'_>, row: &Pod, pods: &Api<KubePod>) -> Result<Stri
             (State::Killed(reason), Ends::Lasts(_)) => return Ok(reason),
             (State::Ended, Ends::Lasts(_)) if !comes_again(&pod) => return Ok("ended".to_owned()),
             (State::Ended, Ends::Held | Ends::NeverOrHeld) => return Ok("ended".to_owned()),
-            (State::Never(why), Ends::Never | Ends::NeverOrHeld) => return Ok(why),
-            (State::Killed(reason), Ends::Killed(wanted)) if reason.contains(wanted) => return Ok(reason),
+            (State::Never(why), Ends::Never | Ends::NeverOrHeld | Ends::NeverOrKilled(_)) => return Ok(why),
+            (State::Killed(reason), Ends::Killed(wanted) | Ends::NeverOrKilled(wanted))
+                if reason.contains(wanted) =>
+            {
+                return Ok(reason);
+            }
             (State::Killed(reason), ends) => bail!("the pod was killed ({reason}), and should be {ends:?}"),
             (State::Never(why), Ends::Held) => bail!("the pod does not run: {why}"),
             (State::Runs | State::Ended, Ends::Never) => bail!("the pod ran"),

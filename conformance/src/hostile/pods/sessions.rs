@@ -28,6 +28,7 @@ const ROW: Attack = Attack {
 pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "exec sessions that stay", findings: "issue 11.9", does: "400 exec sessions in one pod, held", how: How::Tenant(|s| Box::pin(held_sessions(s))), ..ROW },
     Attack { name: "exec sessions that come and go", findings: "issue 11.9", does: "2,000 exec sessions, 16 at a time", how: How::Tenant(|s| Box::pin(short_sessions(s))), ..ROW },
+    Attack { name: "attaches that come and go", findings: "CVE-2025-64329", does: "2,000 times attached to a container that talks and left without a word, 16 at a time", how: How::Tenant(|s| Box::pin(attaches(s))), ..ROW },
     Attack { name: "sessions that are not read", findings: "issue 11.9", does: "50 exec sessions of `yes` whose output nobody reads, and 10 fed without a reader", must: "what is not read is not kept", how: How::Tenant(|s| Box::pin(unread_sessions(s))), ..ROW },
     Attack { name: "followed logs", findings: "issue 11.9", does: "500 `logs -f` of a busy container, most of them not read", how: How::Tenant(|s| Box::pin(followed_logs(s))), ..ROW },
     Attack { name: "port-forwards", findings: "issue 11.9", does: "200 port-forwards of 5 ports each, held", how: How::Tenant(|s| Box::pin(port_forwards(s))), ..ROW },
@@ -78,6 +79,28 @@ async fn short_sessions(scene: &Scene<'_>) -> Result<String> {
     ensure!(ran.iter().any(Result::is_ok), "{}", said(ran));
     end(&pods, GONE_WITHIN).await?;
     Ok(said(ran))
+}
+
+async fn attaches(scene: &Scene<'_>) -> Result<String> {
+    const TALKS: Pod = Pod { script: "while true; do seq 1000; sleep 0.1; done", ..SLEEPS };
+    let pods = start(scene, &TALKS).await?;
+    let attaching = (0..scene.amount(2_000, 60)).map(|n| {
+        let pods = pods.clone();
+        async move {
+            let mut session =
+                tokio::time::timeout(Duration::from_secs(30), pods.attach(NAME, &quiet())).await??;
+            if n % 2 == 0 {
+                let mut piece = [0; 100];
+                session.stdout().context("output")?.read_exact(&mut piece).await?;
+            }
+            anyhow::Ok(())
+        }
+    });
+    let came: Vec<Result<()>> = stream::iter(attaching).buffer_unordered(16).collect().await;
+    ensure!(came.iter().any(Result::is_ok), "{}", said(came));
+    ensure!(run(&pods, &["echo", "here"]).await? == "here\n", "the container cannot be used any more");
+    let took = end(&pods, GONE_WITHIN).await?;
+    Ok(format!("{}; the pod went in {:.1} s", said(came), took.as_secs_f64()))
 }
 
 async fn unread_sessions(scene: &Scene<'_>) -> Result<String> {
