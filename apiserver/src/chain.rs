@@ -12,7 +12,6 @@ use coracle_api::names::GROUP_MASTERS;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -21,7 +20,7 @@ use crate::authz::{Asked, Decision, refused};
 use crate::flow_control::{Flow, Held, Seated, width};
 use crate::health::{self, Check};
 use crate::metrics::{Counted, RequestLabels};
-use crate::registry::Catalog;
+use crate::registry::{Catalog, Registry};
 use crate::request::{self, RequestInfo};
 use crate::resource::SubresourceHandler;
 use crate::route::{self, Route};
@@ -36,6 +35,9 @@ const PATIENCE: u32 = 4;
 
 /// Where the log tells of every request whose user is known, at `debug`: `--log coracle_apiserver::requests=debug`.
 pub const REQUESTS: &str = "coracle_apiserver::requests";
+
+/// Upstream's code for a request whose client has gone away before it was answered.
+const ABANDONED: StatusCode = StatusCode::GATEWAY_TIMEOUT;
 
 /// How a connection shows who is asking.
 #[derive(Clone, Debug)]
@@ -57,10 +59,12 @@ pub async fn handle(
     let info =
         request::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
     let audit_id = request.headers().get(&AUDIT_ID).cloned().unwrap_or_else(new_audit_id);
-    let in_flight = count(&server, &info);
+    let in_flight = Arc::new(count(&server, &info));
+    let mut finish = Finish { server: &server, info: &info, begun, code: ABANDONED };
     let lines = answer::wants_lines(&info, request.headers());
     let mut flow = None;
-    let answered = AssertUnwindSafe(answer(&server, caller, &info, request, &mut flow)).catch_unwind().await;
+    let answered = AssertUnwindSafe(answer(&server, caller, &info, request, &in_flight, &mut flow));
+    let answered = answered.catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(failure)) => {
@@ -84,30 +88,37 @@ pub async fn handle(
     if let Some(flow) = flow {
         flow.mark(headers);
     }
-    server.metrics.finished(&labels(&server, &info, response.status().as_u16()), begun.elapsed());
-    Ok(match is_long_running(&info) {
-        // What lasts is counted to its end.
-        true => response.map(|body| {
-            Body::new(body.map_frame(move |frame| {
-                let _counted = &in_flight;
-                frame
-            }))
-        }),
-        false => response,
-    })
+    finish.code = response.status();
+    drop(finish);
+    Ok(response)
 }
 
-/// Counts this request while it is answered.
+/// Counts a request once, however it ends.
+struct Finish<'a> {
+    server: &'a Server,
+    info: &'a RequestInfo,
+    begun: Instant,
+    code: StatusCode,
+}
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        let labels = labels(&self.server.registry, self.info, self.code.as_u16());
+        self.server.metrics.finished(&labels, self.begun.elapsed());
+    }
+}
+
+/// Counts this request while it is answered; what lasts, to its end.
 fn count(server: &Server, info: &RequestInfo) -> Counted {
-    Counted::new(match is_long_running(info) {
+    Counted::new(match lasts(info) {
         true => server.metrics.long_running().clone(),
         false => server.metrics.inflight(!is_read(info)),
     })
 }
 
 /// Labels of what is served only: clients invent paths, and nothing grows without bound.
-fn labels(server: &Server, info: &RequestInfo, code: u16) -> RequestLabels {
-    let resource = if info.is_resource { server.registry.lookup(&info.gvr()) } else { None };
+fn labels(registry: &Registry, info: &RequestInfo, code: u16) -> RequestLabels {
+    let resource = if info.is_resource { registry.lookup(&info.gvr()) } else { None };
     let known = resource.is_some();
     let of = |text: &str| if known { text.to_owned() } else { String::new() };
     let scope = match (known, info.name.is_empty(), info.namespace.is_empty()) {
@@ -143,6 +154,7 @@ async fn answer(
     caller: Caller,
     info: &RequestInfo,
     request: Request<Body>,
+    in_flight: &Arc<Counted>,
     flow: &mut Option<Flow>,
 ) -> Result<Response<Body>> {
     let now = server.access.pki.clock().now();
@@ -156,8 +168,8 @@ async fn answer(
     let resource = match route? {
         Route::Remote(remote) if is_long_running(info) => {
             let held = match info.verb.as_str() {
-                "watch" => server.streams.watches.hold(&user, flow)?,
-                _ => server.streams.sessions.hold(&user, flow)?,
+                "watch" => server.streams.watches.hold(&user, flow, in_flight)?,
+                _ => server.streams.sessions.hold(&user, flow, in_flight)?,
             };
             return aggregation::serve(server, &remote, &user, request, held).await;
         }
@@ -169,7 +181,7 @@ async fn answer(
                 let request = Request::from_parts(parts, body.into());
                 aggregation::serve(server, &remote, &user, request, Held::default()).await
             };
-            return in_time(time_limit(server, info)?, served).await;
+            return in_time(time_limit(server.config.request_timeout, info)?, served).await;
         }
         Route::Document if info.path.starts_with("/openapi/") => {
             return openapi::serve(server, info, request.headers(), now).await;
@@ -185,11 +197,11 @@ async fn answer(
         resource.subresource(&info.subresource).map(|s| &s.handler)
     {
         connect::admit(server, &user, &resource, *kind, info).await?;
-        let held = server.streams.sessions.hold(&user, flow)?;
+        let held = server.streams.sessions.hold(&user, flow, in_flight)?;
         return connect::serve(server, *kind, info, request, held).await;
     }
     let held = match info.verb.as_str() {
-        "watch" => Some(server.streams.watches.hold(&user, flow)?),
+        "watch" => Some(server.streams.watches.hold(&user, flow, in_flight)?),
         _ => None,
     };
     let (parts, body) = request.into_parts();
@@ -206,7 +218,7 @@ async fn answer(
         })
     };
     // A watch is answered at once; its stream has a deadline of its own.
-    in_time(time_limit(server, info)?, served).await
+    in_time(time_limit(server.config.request_timeout, info)?, served).await
 }
 
 async fn in_time(
@@ -219,8 +231,7 @@ async fn in_time(
 }
 
 /// How long an answer may take: the server's limit, or less where the client asks for less with `timeout`.
-fn time_limit(server: &Server, info: &RequestInfo) -> Result<Duration> {
-    let most = server.config.request_timeout;
+fn time_limit(most: Duration, info: &RequestInfo) -> Result<Duration> {
     let Some(asked) = info.param("timeout").filter(|t| !t.is_empty() && !is_long_running(info)) else {
         return Ok(most);
     };
@@ -269,11 +280,15 @@ fn tell(asking: &Arc<User>, user: &Arc<User>, info: &RequestInfo, headers: &Head
     );
 }
 
-/// Upstream's long-running requests, which no limit counts.
-fn is_long_running(info: &RequestInfo) -> bool {
+/// Upstream's long-running requests.
+fn lasts(info: &RequestInfo) -> bool {
     info.verb == "watch"
         || matches!(info.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
-        || !info.is_resource
+}
+
+/// What no limit counts: what lasts, and what is about no resource.
+fn is_long_running(info: &RequestInfo) -> bool {
+    lasts(info) || !info.is_resource
 }
 
 /// The request's seats among those that are served at once, waited for as priority and fairness has it.
@@ -283,7 +298,7 @@ async fn seat(
     info: &RequestInfo,
     stored: impl FnOnce() -> usize,
 ) -> Result<Seated> {
-    let patience = time_limit(server, info)? / PATIENCE;
+    let patience = time_limit(server.config.request_timeout, info)? / PATIENCE;
     server.flows.enter(&server.metrics, flow, width(info, stored), patience).await
 }
 

@@ -3,9 +3,13 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rand::Rng;
+
+use crate::store::Hold;
 
 /// A range of service addresses and one of node ports, and what of them is taken.
 pub struct ServiceAllocator {
@@ -120,14 +124,52 @@ impl Ledger<'_> {
     }
 
     pub fn release(&mut self, claims: &Claims) {
-        self.taken.ips.retain(|ip| !claims.ips.contains(ip));
-        self.taken.ports.retain(|port| !claims.ports.contains(port));
+        for ip in &claims.ips {
+            self.taken.ips.remove(ip);
+        }
+        for port in &claims.ports {
+            self.taken.ports.remove(port);
+        }
+    }
+}
+
+/// What a write has taken, and what it gives up once it has happened. Until then both are taken: nobody else gets what a write
+/// that fails would have to have back.
+pub struct Reservation {
+    allocator: Arc<ServiceAllocator>,
+    taken: Claims,
+    given_up: Claims,
+    kept: AtomicBool,
+}
+
+// === impl Reservation ===
+
+impl Reservation {
+    pub fn new(allocator: &Arc<ServiceAllocator>, taken: Claims, given_up: Claims) -> Self {
+        Reservation { allocator: allocator.clone(), taken, given_up, kept: AtomicBool::new(false) }
     }
 
-    /// Takes back what was given up, without asking whether it is free.
-    pub fn restore(&mut self, claims: &Claims) {
-        self.taken.ips.extend(&claims.ips);
-        self.taken.ports.extend(&claims.ports);
+    fn release(&self, claims: &Claims) {
+        // What has been reserved was reserved in a ledger that is there.
+        if let Some(taken) = &mut *self.allocator.taken.lock() {
+            Ledger { range: &self.allocator, taken }.release(claims);
+        }
+    }
+}
+
+impl Hold for Reservation {
+    fn keep(&self) {
+        if !self.kept.swap(true, Ordering::Relaxed) {
+            self.release(&self.given_up);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !*self.kept.get_mut() {
+            self.release(&self.taken);
+        }
     }
 }
 
@@ -168,5 +210,28 @@ mod tests {
             assert_eq!(l.any_port(), Ok(30000));
             assert!(l.any_ip().is_ok());
         });
+    }
+
+    #[test]
+    fn a_write_that_fails_gives_back_what_it_took_and_one_that_happens_what_it_gave_up() {
+        let a = Arc::new(ServiceAllocator::new((Ipv4Addr::new(10, 0, 0, 0), 28), 30000..=30003));
+        let ports = |ports: &[u16]| Claims { ips: HashSet::new(), ports: ports.iter().copied().collect() };
+        let taken = || a.with(Claims::default, |l| l.taken.clone());
+        a.with(Claims::default, |l| [30000, 30001].map(|p| l.take_port(p).unwrap()));
+        let moving = || Reservation::new(&a, ports(&[30001]), ports(&[30000]));
+        // Meanwhile both are taken.
+        let failed = moving();
+        assert_eq!(taken(), ports(&[30000, 30001]));
+        drop(failed);
+        assert_eq!(taken(), ports(&[30000]));
+        a.with(Claims::default, |l| l.take_port(30001)).unwrap();
+        let happened = moving();
+        happened.keep();
+        assert_eq!(taken(), ports(&[30001]));
+        // Somebody else has it by now.
+        a.with(Claims::default, |l| l.take_port(30000)).unwrap();
+        happened.keep();
+        drop(happened);
+        assert_eq!(taken(), ports(&[30000, 30001]));
     }
 }

@@ -14,6 +14,7 @@ use crate::crd::VersionHook;
 use crate::field::FieldError;
 use crate::schema::Schema;
 use crate::status::{Result, Status};
+use crate::store::Holding;
 
 mod shape;
 
@@ -293,16 +294,15 @@ pub trait Strategy: Send + Sync {
     /// `old` everywhere else.
     fn isolate(&self, _subresource: &str, _new: &mut Object, _old: &Object) {}
 
-    /// Allocates what must be unique in the cluster (cluster IPs, node ports), just before the commit. On a failed
-    /// commit or dry run `rollback` follows with the same arguments.
-    fn commit(&self, _server: &Server, _new: &mut Object, _old: Option<&Object>) -> Result<(), Status> {
-        Ok(())
+    /// Allocates what must be unique in the cluster, just before the commit; given back unless the write happens.
+    fn reserve(&self, _: &Server, _new: &mut Object, _old: Option<&Object>) -> Result<Holding> {
+        Ok(None)
     }
 
-    fn rollback(&self, _server: &Server, _new: &Object, _old: Option<&Object>) {}
-
-    /// After an object is gone from the store: gives back what `commit` took.
-    fn deleted(&self, _server: &Server, _old: &Object) {}
+    /// What an object that is about to be removed gives up once it is gone.
+    fn give_up(&self, _server: &Server, _last: &Object) -> Holding {
+        None
+    }
 
     /// The grace period a delete begins with: `None` deletes at once; `Some(seconds)` marks the object and leaves it to
     /// an agent (pods). `requested` is the client's `gracePeriodSeconds`.

@@ -11,6 +11,7 @@ use crate::authn::User;
 use crate::cluster::Cluster;
 use crate::resource::Resource;
 use crate::status::{Result, Status};
+use crate::store::Write;
 
 mod certificates;
 mod defaults;
@@ -174,10 +175,19 @@ impl Chain {
         warnings.extend(told);
         let judged = self.webhooks.validate(server, what, new, old, &mut warnings).await;
         warned(judged, &mut warnings)?;
-        if let Some(new) = new {
-            warned(quota::charge(server, what, new, old).await, &mut warnings)?;
-        }
         Ok(warnings)
+    }
+
+    /// The last plugin: what a create or an update that all others let pass is charged to quotas, as writes to be committed
+    /// with it.
+    pub async fn charge(
+        &self,
+        server: &Server,
+        what: &Attributes<'_>,
+        new: &Object,
+        old: Option<&Object>,
+    ) -> Result<Vec<Write>> {
+        quota::charge(server, what, new, old).await
     }
 }
 

@@ -1,7 +1,8 @@
 //! ResourceQuota: the last plugin, which charges what is about to be written to every quota that covers it.
 //!
-//! A quota's status is the account. It is written by compare-and-swap, and every try checks anew, so that writers who race
-//! cannot exceed it together. What is charged for a write that then fails, the quota controller gives back.
+//! A quota's status is the account. It is written with what is charged to it, as one commit that happens if nobody else has
+//! written either meanwhile, so that writers who race cannot exceed it together, and nothing is charged that is not there.
+//! Upstream writes the account first, and what a write is charged that then fails is given back only by the controller.
 
 use coracle_api::names::GROUP_MASTERS;
 use coracle_api::quota::Counted;
@@ -18,6 +19,7 @@ use crate::authn::User;
 use crate::cluster::{Cluster, core};
 use crate::resource::Persistence;
 use crate::status::Result;
+use crate::store::Write;
 
 /// What is to be charged.
 struct Charge<'a> {
@@ -28,19 +30,24 @@ struct Charge<'a> {
     now: Timestamp,
 }
 
-/// Boxed: charging writes, and every write passes here.
+/// The new accounts of the quotas that a write is charged to, to be committed with it; none for a dry run.
+///
+/// Boxed: an account is written as everything is, and every write passes here.
+///
+/// # Errors
+/// The refusal where a quota is exceeded, or not known to cover the write.
 pub(super) fn charge<'a>(
     server: &'a Server,
     what: &'a Attributes<'a>,
     new: &'a Object,
     old: Option<&'a Object>,
-) -> BoxFuture<'a, Result<()>> {
+) -> BoxFuture<'a, Result<Vec<Write>>> {
     if !handles(what, new, old) {
-        return future::ready(Ok(())).boxed();
+        return future::ready(Ok(vec![])).boxed();
     }
     let quotas = Cluster::list(server, &core("resourcequotas"), what.namespace);
     if quotas.is_empty() {
-        return future::ready(Ok(())).boxed();
+        return future::ready(Ok(vec![])).boxed();
     }
     let gvr = &what.resource.gvr;
     let kind = Counted { group: &gvr.group, plural: &gvr.resource };
@@ -75,7 +82,7 @@ fn handles(what: &Attributes<'_>, new: &Object, old: Option<&Object>) -> bool {
 // === impl Charge ===
 
 impl Charge<'_> {
-    async fn all(&self, server: &Server, quotas: &[Object]) -> Result<()> {
+    async fn all(&self, server: &Server, quotas: &[Object]) -> Result<Vec<Write>> {
         let mut touched = vec![];
         for quota in quotas {
             if self.new_usage(quota)?.is_some() {
@@ -83,9 +90,10 @@ impl Charge<'_> {
             }
         }
         if self.what.dry_run {
-            return Ok(());
+            return Ok(vec![]);
         }
         let myself = User::component(coracle_api::names::USER_APISERVER, &[GROUP_MASTERS]);
+        let mut booked = vec![];
         for name in touched {
             let book = |quota: &mut Object| {
                 if let Some(used) = self.new_usage(quota)? {
@@ -94,15 +102,12 @@ impl Charge<'_> {
                 Ok(())
             };
             let namespace = self.what.namespace;
-            let booked = server
-                .modify(&myself, &core("resourcequotas"), "status", namespace, name, false, &book)
-                .await;
-            match booked {
+            match server.stage(&myself, &core("resourcequotas"), "status", namespace, name, &book).await {
                 Err(gone) if gone.code() == 404 => {}
-                other => drop(other?),
+                account => booked.extend(account?),
             }
         }
-        Ok(())
+        Ok(booked)
     }
 
     /// What the quota's usage becomes; `None` where this write changes nothing of it. The refusal where it is exceeded.

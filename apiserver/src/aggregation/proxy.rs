@@ -47,7 +47,7 @@ pub async fn serve(
             .status(StatusCode::BAD_GATEWAY)
             .body(Body::from(NO_REDIRECTS))
             .map_err(Status::internal)?),
-        Ok(answer) => dial::relay(upgrade, held, answer),
+        Ok(answer) => dial::relay(server, upgrade, held, answer),
         Err(CallError::Unusable(why)) => Ok(text(StatusCode::INTERNAL_SERVER_ERROR, &why)),
         Err(why) => Ok(unavailable(&format!("error trying to reach service: {why}"))),
     }

@@ -74,13 +74,14 @@ pub(super) async fn forward(
     if target.kubelet && (answer.status().is_client_error() || answer.status().is_server_error()) {
         return Err(kubelet_error(answer).await);
     }
-    relay(client, held, answer)
+    relay(server, client, held, answer)
 }
 
 /// Another server's answer as the client's; where it is an upgrade, what the two then say is carried both ways. The
-/// session's place is held as long. Who wanted to upgrade gets that, or an error: no redirect, by which the server would
+/// session's place is held as long: to the end of either, or of the server. Who wanted to upgrade gets that, or an error: no redirect, by which the server would
 /// have the client ask something else with the client's own rights.
 pub(crate) fn relay(
+    server: &Server,
     client: Option<OnUpgrade>,
     held: Held,
     mut answer: Response<Incoming>,
@@ -92,14 +93,15 @@ pub(crate) fn relay(
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client else { return Err(Status::internal("upgrade without request")) };
         let far = hyper::upgrade::on(&mut answer);
-        tokio::spawn(async move {
+        let session = async move {
             let _held = held;
             if let (Ok(client), Ok(far)) = tokio::join!(client, far) {
                 // Either end may close at any time: that is the end of the session, not an error.
                 let _ =
                     tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(far)).await;
             }
-        });
+        };
+        server.tasks.spawn(server.stop.clone().run_until_cancelled_owned(session));
         let (parts, _) = answer.into_parts();
         return Ok(Response::from_parts(parts, Body::empty()));
     }

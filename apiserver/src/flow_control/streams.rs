@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::Flow;
 use crate::authn::User;
+use crate::metrics::Counted;
 use crate::status::{Result, Status};
 
 /// When somebody is told to try again who has too many, in seconds.
@@ -29,10 +30,11 @@ pub struct Lasting {
     users: Arc<Mutex<HashMap<Arc<str>, usize>>>,
 }
 
-/// One of them: its place is free again when all clones are dropped.
+/// One of them: its place is free again, and it is counted no more, when all clones are dropped.
 #[derive(Clone, Default)]
 pub struct Held {
     _place: Option<Arc<Place>>,
+    _counted: Option<Arc<Counted>>,
 }
 
 struct Place {
@@ -55,13 +57,13 @@ impl Streams {
 // === impl Lasting ===
 
 impl Lasting {
-    /// A place for one more of this user. Exempt flows are not counted.
+    /// A place for one more of this user, `counted` as long. Exempt flows need no place.
     ///
     /// # Errors
     /// 429 where the user has as many as one may have.
-    pub fn hold(&self, user: &User, flow: &Flow) -> Result<Held> {
+    pub fn hold(&self, user: &User, flow: &Flow, counted: &Arc<Counted>) -> Result<Held> {
         if flow.exempt {
-            return Ok(Held::default());
+            return Ok(Held { _place: None, _counted: Some(counted.clone()) });
         }
         let mut users = self.users.lock();
         let name: Arc<str> = match users.get_key_value(&*user.name) {
@@ -77,7 +79,8 @@ impl Lasting {
             ));
         }
         *users.entry(name.clone()).or_default() += 1;
-        Ok(Held { _place: Some(Arc::new(Place { users: self.users.clone(), user: name })) })
+        let place = Place { users: self.users.clone(), user: name };
+        Ok(Held { _place: Some(Arc::new(place)), _counted: Some(counted.clone()) })
     }
 }
 
@@ -107,6 +110,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::metrics::gauge::Gauge;
+
     use super::*;
 
     fn flow(exempt: bool) -> Flow {
@@ -124,7 +129,9 @@ mod tests {
     fn a_user_has_so_many_and_no_more() {
         let streams = Streams::new(2, 1);
         let user = |name: &str| User::component(name, &[]);
-        let hold = |name| streams.watches.hold(&user(name), &flow(false));
+        let gauge = Gauge::default();
+        let counted = || Arc::new(Counted::new(gauge.clone()));
+        let hold = |name| streams.watches.hold(&user(name), &flow(false), &counted());
         let (first, second) = (hold("a").unwrap(), hold("a").unwrap());
         let refused = hold("a").err().unwrap();
         assert_eq!((refused.code(), &*refused.0.reason), (429, "TooManyRequests"));
@@ -133,17 +140,25 @@ mod tests {
             "too many watches of \"a\": no more than 2 at once (--max-watches-per-user)"
         );
         assert!(hold("b").is_ok(), "each user has its own");
-        assert!(streams.sessions.hold(&user("a"), &flow(false)).is_ok(), "sessions are counted apart");
-        assert!(streams.watches.hold(&user("a"), &flow(true)).is_ok(), "and what is exempt is not counted");
+        assert!(
+            streams.sessions.hold(&user("a"), &flow(false), &counted()).is_ok(),
+            "sessions are counted apart"
+        );
+        assert!(
+            streams.watches.hold(&user("a"), &flow(true), &counted()).is_ok(),
+            "and what is exempt is not counted"
+        );
         let clone = first.clone();
         drop(first);
         assert!(hold("a").is_err(), "a clone holds the place");
+        assert_eq!(gauge.get(), 2, "whoever has a place is counted");
         drop(clone);
         assert!(hold("a").is_ok());
         drop(second);
         assert!(streams.watches.users.lock().is_empty(), "nobody is remembered who has none");
         let none = Streams::new(0, 0).watches;
-        assert!(none.hold(&user("a"), &flow(false)).is_err());
+        assert!(none.hold(&user("a"), &flow(false), &counted()).is_err());
         assert!(none.users.lock().is_empty(), "nor who was refused");
+        assert_eq!(gauge.get(), 0);
     }
 }

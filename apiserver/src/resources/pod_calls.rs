@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::Server;
+use crate::authn::User;
 use crate::cluster::core;
 use crate::resource::{Call, Invocation};
 use crate::status::{Result, Status};
@@ -123,11 +124,6 @@ impl Call for Evict {
             }
             let pod = server.get(&core("pods"), call.namespace, call.name)?;
             let options = |field: &str| call.body.at(&["deleteOptions", field]);
-            let phase = pod.str_at(&["status", "phase"]);
-            let harmless = matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.is_being_deleted();
-            if !harmless {
-                take_from_budget(server, &call, &pod).await?;
-            }
             let how = Deletion {
                 grace_period_seconds: options("gracePeriodSeconds").and_then(Value::as_i64),
                 uid: call
@@ -139,49 +135,77 @@ impl Call for Evict {
                 dry_run: call.dry_run || options("dryRun").is_some(),
                 ..Deletion::default()
             };
-            if !pod.is_being_deleted() {
-                let now = Timestamp::now();
-                let mark = |pod: &mut Object| {
-                    let why = ("EvictionByEvictionAPI", "Eviction API: evicting");
-                    set_condition(pod, "DisruptionTarget", "True", Some(why), now);
-                    Ok(())
-                };
-                server
-                    .modify(call.user, &core("pods"), "status", call.namespace, call.name, how.dry_run, &mark)
-                    .await?;
-            }
-            server.delete(call.user, &core("pods"), call.namespace, call.name, &how).await?;
-            Ok(success(201))
+            let eviction = Eviction { user: call.user.clone(), pod, how, dry_run: call.dry_run };
+            // A disruption that is taken from a budget is one that happens.
+            let on = server.clone();
+            server.see_through(async move { eviction.carry_out(&on).await }).await
         }
         .boxed()
     }
 }
 
-/// Takes one disruption from the pod's budget, where it has one; 429 when there is none left.
-async fn take_from_budget(server: &Arc<Server>, call: &Invocation<'_>, pod: &Object) -> Result<()> {
-    let gvr = Gvr::new("policy", "v1", "poddisruptionbudgets");
-    let budgets = server.list(&gvr, call.namespace)?;
-    let covering: Vec<&Object> = budgets.iter().filter(|b| selects(b, pod)).collect();
-    let budget = match covering[..] {
-        [] => return Ok(()),
-        [one] => one,
-        _ => {
-            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-            return Err(Status::new(500, "InternalError", why));
+/// An eviction that has been asked for.
+struct Eviction {
+    user: User,
+    pod: Object,
+    how: Deletion,
+    /// Of the request; that of its options is in `how`, and is of the delete alone.
+    dry_run: bool,
+}
+
+impl Eviction {
+    async fn carry_out(&self, server: &Server) -> Result<Object> {
+        let Eviction { user, pod, how, .. } = self;
+        let phase = pod.str_at(&["status", "phase"]);
+        let harmless = matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.is_being_deleted();
+        if !harmless {
+            self.take_from_budget(server).await?;
         }
-    };
-    let ready =
-        pod.items_at(&["status", "conditions"]).iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
-    let number = |field: &str| budget.i64_at(&["status", field]).unwrap_or(0);
-    let unhealthy_may_go = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow"
-        || (number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0);
-    if !ready && unhealthy_may_go {
-        return Ok(());
+        let (pods, namespace, name) = (core("pods"), pod.namespace(), pod.name());
+        if !pod.is_being_deleted() {
+            let now = Timestamp::now();
+            let mark = |pod: &mut Object| {
+                let why = ("EvictionByEvictionAPI", "Eviction API: evicting");
+                set_condition(pod, "DisruptionTarget", "True", Some(why), now);
+                Ok(())
+            };
+            server.modify(user, &pods, "status", namespace, name, how.dry_run, &mark).await?;
+        }
+        server.delete(user, &pods, namespace, name, how).await?;
+        Ok(success(201))
     }
-    let (now, pod_name) = (Timestamp::now(), pod.name());
-    let take = |budget: &mut Object| take(budget, pod_name, now);
-    server.modify(call.user, &gvr, "status", call.namespace, budget.name(), call.dry_run, &take).await?;
-    Ok(())
+
+    /// Takes one disruption from the pod's budget, where it has one; 429 when there is none left.
+    async fn take_from_budget(&self, server: &Server) -> Result<()> {
+        let pod = &self.pod;
+        let gvr = Gvr::new("policy", "v1", "poddisruptionbudgets");
+        let budgets = server.list(&gvr, pod.namespace())?;
+        let covering: Vec<&Object> = budgets.iter().filter(|b| selects(b, pod)).collect();
+        let budget = match covering[..] {
+            [] => return Ok(()),
+            [one] => one,
+            _ => {
+                let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                return Err(Status::new(500, "InternalError", why));
+            }
+        };
+        let ready = pod
+            .items_at(&["status", "conditions"])
+            .iter()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True");
+        let number = |field: &str| budget.i64_at(&["status", field]).unwrap_or(0);
+        let unhealthy_may_go = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow"
+            || (number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0);
+        if !ready && unhealthy_may_go {
+            return Ok(());
+        }
+        let (now, pod_name) = (Timestamp::now(), pod.name());
+        let take = |budget: &mut Object| take(budget, pod_name, now);
+        server
+            .modify(&self.user, &gvr, "status", pod.namespace(), budget.name(), self.dry_run, &take)
+            .await?;
+        Ok(())
+    }
 }
 
 fn take(budget: &mut Object, pod: &str, now: Timestamp) -> Result<()> {

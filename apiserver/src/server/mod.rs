@@ -71,7 +71,7 @@ pub struct Server {
     /// Certificates, authentication, authorisation, admission.
     pub access: Access,
     /// Cluster IPs and node ports.
-    pub services: ServiceAllocator,
+    pub services: Arc<ServiceAllocator>,
     pub openapi: Documents,
     pub metrics: Metrics,
     pub(crate) flows: FlowControl,
@@ -79,6 +79,9 @@ pub struct Server {
     pub(crate) bodies: Bodies,
     /// What lasts, by user.
     pub(crate) streams: Streams,
+    /// Everything that this server does beside the requests that wait for it; the end waits for all of it, so long as
+    /// [`DRAIN`] lasts.
+    pub(crate) tasks: TaskTracker,
     ready: AtomicBool,
     /// When this program began to serve.
     pub(crate) started: Timestamp,
@@ -104,7 +107,6 @@ pub struct Running {
     pub server: Arc<Server>,
     /// The bound address, where there is a listener.
     pub addr: Option<SocketAddr>,
-    tasks: TaskTracker,
 }
 
 // === impl Config ===
@@ -152,7 +154,7 @@ impl Server {
             config.advertise.set_port(addr.port());
         }
         let server = Arc::new(Server::new(config, &pki, now, stop).await?);
-        let tasks = TaskTracker::new();
+        let tasks = server.tasks.clone();
         if let Some((socket, tls)) = listener {
             let limits = coracle_listener::Limits::of_process();
             tasks.spawn(listener::run(server.clone(), socket, tls, limits, server.stop.clone()));
@@ -174,7 +176,7 @@ impl Server {
         tasks.spawn(admission::follow_policies(server.clone(), server.stop.clone()));
         expiry::spawn(&server, &tasks);
         server.ready.store(true, Ordering::Release);
-        Ok(Running { server, addr, tasks })
+        Ok(Running { server, addr })
     }
 
     async fn new(
@@ -192,12 +194,13 @@ impl Server {
         Ok(Server {
             store: Store::open(options).await?,
             access: Access::new(pki.clone(), &config.access, now)?,
-            services: ServiceAllocator::new(config.service_cidr, config.node_ports.clone()),
+            services: Arc::new(ServiceAllocator::new(config.service_cidr, config.node_ports.clone())),
             openapi: Documents::default(),
             metrics: Metrics::default(),
             flows: FlowControl::new(u32::try_from(config.max_reads + config.max_writes).unwrap_or(u32::MAX)),
             bodies: Bodies::default(),
             streams: Streams::new(config.max_watches_per_user, config.max_sessions_per_user),
+            tasks: TaskTracker::new(),
             ready: AtomicBool::new(false),
             started: now,
             stop,
@@ -214,6 +217,18 @@ impl Server {
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
+
+    /// Does to its end what consists of several writes, whoever still waits for it.
+    pub(crate) async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Status>> + Send + 'static,
+    ) -> Result<T, Status> {
+        match self.tasks.spawn(work).await {
+            Ok(done) => done,
+            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+            Err(_) => Err(Status::unavailable("apiserver is shutting down")),
+        }
+    }
 }
 
 // === impl Running ===
@@ -227,8 +242,8 @@ impl Running {
     /// Takes no more requests, lets open ones end, and closes the store.
     pub async fn stop(self) {
         self.server.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+        self.server.tasks.close();
+        if tokio::time::timeout(DRAIN, self.server.tasks.wait()).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
         self.server.store.close().await;

@@ -75,6 +75,9 @@ pub enum CommitError {
     /// The key is not at the expected revision; what is there now.
     #[error("another write came first")]
     Conflict(Option<Arc<Stored>>),
+    /// The same of one of the writes that were to happen with it.
+    #[error("another write came before one that goes with this")]
+    Stale,
     #[error("the store failed: {0}")]
     Failed(Arc<str>),
     #[error("the store is closed")]
@@ -89,20 +92,47 @@ pub enum Expect {
 }
 
 /// What a write leaves under its key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Change {
     Put(Draft),
     /// The object's last state, as watchers shall see it.
     Delete(Draft),
 }
 
-/// One queued write.
-struct Write {
+/// One write, decided by what it finds.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// `group/plural`.
+    pub resource: Arc<str>,
+    pub key: Arc<str>,
+    pub expect: Expect,
+    pub change: Change,
+}
+
+/// What a write has set aside outside the store. It is held until the write has happened or not, whoever still waits for
+/// that; dropped without [`Hold::keep`], it gives back what it holds.
+pub trait Hold: Send + Sync {
+    /// The write has happened, and readers see it.
+    fn keep(&self);
+}
+
+/// What a write holds, where it holds anything.
+pub type Holding = Option<Arc<dyn Hold>>;
+
+/// A write on its way, with those that happen with it or not at all.
+struct Queued {
+    write: Placed,
+    with: Vec<Placed>,
+    hold: Holding,
+    reply: oneshot::Sender<Result<Arc<Stored>, CommitError>>,
+}
+
+/// A write and the shelf that it is for.
+struct Placed {
     shelf: Arc<Shelf>,
     key: Arc<str>,
     expect: Expect,
     change: Change,
-    reply: oneshot::Sender<Result<Arc<Stored>, CommitError>>,
 }
 
 /// The store: cheap to clone.
@@ -119,7 +149,7 @@ struct Inner {
     compacted: AtomicU64,
     /// The revision found at the start: rings know nothing of what came before.
     origin: AtomicU64,
-    writes: mpsc::Sender<Write>,
+    writes: mpsc::Sender<Queued>,
     history: History,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -247,9 +277,30 @@ impl Store {
         expect: Expect,
         change: Change,
     ) -> Result<Arc<Stored>, CommitError> {
+        let write = Write { resource: resource.clone(), key: key.into(), expect, change };
+        self.commit_with(write, vec![], None).await
+    }
+
+    /// Commits a write together with others: all of them, or none. Answers what is now stored under the first one's key.
+    ///
+    /// Once a write is queued it is the writer's, which brings it to its end and settles its hold, whether or not this
+    /// future is still there to hear of it; before that, dropping this future drops the write.
+    pub async fn commit_with(
+        &self,
+        write: Write,
+        with: Vec<Write>,
+        hold: Holding,
+    ) -> Result<Arc<Stored>, CommitError> {
+        let place = |w: Write| Placed {
+            shelf: self.shelf(&w.resource),
+            key: w.key,
+            expect: w.expect,
+            change: w.change,
+        };
         let (reply, answer) = oneshot::channel();
-        let write = Write { shelf: self.shelf(resource), key: key.into(), expect, change, reply };
-        self.0.writes.send(write).await.map_err(|_| CommitError::Closed)?;
+        let with = with.into_iter().map(place).collect();
+        let queued = Queued { write: place(write), with, hold, reply };
+        self.0.writes.send(queued).await.map_err(|_| CommitError::Closed)?;
         answer.await.map_err(|_| CommitError::Closed)?
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, Executor, QueryBuilder, Row, Sqlite as Db};
+use sqlx::{ConnectOptions, Connection, Executor, QueryBuilder, Row, Sqlite as Db};
 use tokio::sync::Mutex;
 
 use super::backend::{Backend, BackendError, Head, Record, Result, Step};
@@ -21,6 +21,9 @@ CREATE TABLE IF NOT EXISTS log(
 CREATE INDEX IF NOT EXISTS log_key ON log(resource, key, revision, deleted);
 CREATE INDEX IF NOT EXISTS log_resource ON log(resource, revision);
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;";
+
+/// Lines in one statement: SQLite binds 32,766 values at most, and each size of statement is kept prepared.
+const ROWS: usize = BATCH;
 
 pub(super) struct Sqlite {
     write: Arc<Mutex<SqliteConnection>>,
@@ -85,20 +88,16 @@ impl Backend for Sqlite {
         for r in records {
             values.push((r, std::str::from_utf8(&r.value).map_err(|_| BackendError::NotText(r.revision))?));
         }
-        let mut insert =
-            QueryBuilder::<Db>::new("INSERT INTO log(revision, resource, key, deleted, at, value) ");
-        insert.push_values(values, |mut row, (r, value)| {
-            row.push_bind(signed(r.revision))
-                .push_bind(&*r.resource)
-                .push_bind(&*r.key)
-                .push_bind(i64::from(r.deleted))
-                .push_bind(r.at)
-                .push_bind(value);
-        });
         let mut connection = self.write.lock().await;
-        // One statement is one transaction by itself.
-        insert.build().execute(&mut *connection).await?;
-        Ok(())
+        if values.len() <= ROWS {
+            // One statement is one transaction by itself.
+            return insert(&mut connection, &values).await;
+        }
+        let mut transaction = connection.begin().await?;
+        for part in values.chunks(ROWS) {
+            insert(&mut transaction, part).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 
     async fn newest(&self) -> Result<u64> {
@@ -222,6 +221,20 @@ impl Backend for Sqlite {
             tracing::debug!(error = %e, "no last checkpoint");
         }
     }
+}
+
+async fn insert(connection: &mut SqliteConnection, rows: &[(&Record, &str)]) -> Result<()> {
+    let mut insert = QueryBuilder::<Db>::new("INSERT INTO log(revision, resource, key, deleted, at, value) ");
+    insert.push_values(rows, |mut row, (r, value)| {
+        row.push_bind(signed(r.revision))
+            .push_bind(&*r.resource)
+            .push_bind(&*r.key)
+            .push_bind(i64::from(r.deleted))
+            .push_bind(r.at)
+            .push_bind(*value);
+    });
+    insert.build().execute(connection).await?;
+    Ok(())
 }
 
 fn record(row: &SqliteRow) -> Result<Record> {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backend::{BackendError, Record};
 use super::world::{Shelf, Stored};
-use super::{Change, CommitError, Expect, Inner, Write};
+use super::{Change, CommitError, Expect, Holding, Inner, Placed, Queued};
 
 /// Writes in one transaction at most.
 pub(super) const BATCH: usize = 128;
@@ -26,11 +26,12 @@ struct Decided {
     shelf: Arc<Shelf>,
     stored: Arc<Stored>,
     deleted: bool,
-    reply: Reply,
+    /// Who is told, and what is kept; `None` for a write that goes with another.
+    told: Option<(Reply, Holding)>,
 }
 
 /// Runs until the store is closed and the queue is empty.
-pub(super) async fn run(inner: Weak<Inner>, mut queue: mpsc::Receiver<Write>, stop: CancellationToken) {
+pub(super) async fn run(inner: Weak<Inner>, mut queue: mpsc::Receiver<Queued>, stop: CancellationToken) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let taken = tokio::select! {
@@ -46,7 +47,7 @@ pub(super) async fn run(inner: Weak<Inner>, mut queue: mpsc::Receiver<Write>, st
     }
 }
 
-async fn commit(inner: &Inner, batch: impl Iterator<Item = Write>) {
+async fn commit(inner: &Inner, batch: impl Iterator<Item = Queued>) {
     let decided = decide(inner.head.load(Ordering::Acquire), batch);
     if decided.is_empty() {
         return;
@@ -67,14 +68,19 @@ async fn commit(inner: &Inner, batch: impl Iterator<Item = Write>) {
         && !settle(inner, &e, records.last().map_or(0, |r| r.revision)).await
     {
         let why: Arc<str> = e.to_string().into();
-        for d in decided {
-            let _ = d.reply.send(Err(CommitError::Failed(why.clone())));
+        for (reply, _) in decided.into_iter().filter_map(|d| d.told) {
+            let _ = reply.send(Err(CommitError::Failed(why.clone())));
         }
         return;
     }
     publish(inner, &decided);
-    for d in decided {
-        let _ = d.reply.send(Ok(d.stored));
+    for Decided { stored, told, .. } in decided {
+        let Some((reply, hold)) = told else { continue };
+        if let Some(hold) = hold {
+            hold.keep();
+        }
+        // Whoever asked may be gone: it has happened all the same.
+        let _ = reply.send(Ok(stored));
     }
 }
 
@@ -94,31 +100,50 @@ async fn settle(inner: &Inner, failure: &BackendError, last: u64) -> bool {
     }
 }
 
-/// Checks each write against the world and the writes before it in the batch; answers those that cannot happen.
-fn decide(head: u64, batch: impl Iterator<Item = Write>) -> Vec<Decided> {
+/// Checks each write, and those that go with it, against the world and the writes before it in the batch; answers those that
+/// cannot happen.
+fn decide(head: u64, batch: impl Iterator<Item = Queued>) -> Vec<Decided> {
     let mut decided: Vec<Decided> = vec![];
     // What earlier writes of this batch leave under a key.
     let mut ahead: HashMap<Place, Option<Arc<Stored>>> = HashMap::new();
     let mut revision = head;
-    for write in batch {
-        let place = (write.shelf.name.clone(), write.key.clone());
-        let current = ahead.get(&place).cloned().unwrap_or_else(|| write.shelf.get(&write.key));
-        let found = current.as_ref().map_or(Expect::Absent, |s| Expect::Revision(s.revision));
-        if found != write.expect {
-            let _ = write.reply.send(Err(CommitError::Conflict(current)));
+    for Queued { write, with, hold, reply } in batch {
+        let conflict = |w: &Placed| {
+            let current = ahead.get(&w.place()).cloned().unwrap_or_else(|| w.shelf.get(&w.key));
+            let found = current.as_ref().map_or(Expect::Absent, |s| Expect::Revision(s.revision));
+            (found != w.expect).then_some(current)
+        };
+        if let Some(current) = conflict(&write) {
+            let _ = reply.send(Err(CommitError::Conflict(current)));
             continue;
         }
-        revision += 1;
-        let (draft, deleted) = match write.change {
-            Change::Put(draft) => (draft, false),
-            Change::Delete(draft) => (draft, true),
-        };
-        let value = draft.encode(revision);
-        let stored = Stored::new(revision, write.key, value, draft.into_index());
-        ahead.insert(place, (!deleted).then(|| stored.clone()));
-        decided.push(Decided { shelf: write.shelf, stored, deleted, reply: write.reply });
+        if with.iter().any(|w| conflict(w).is_some()) {
+            let _ = reply.send(Err(CommitError::Stale));
+            continue;
+        }
+        let told = Some((reply, hold));
+        for (w, told) in with.into_iter().map(|w| (w, None)).chain([(write, told)]) {
+            revision += 1;
+            let place = w.place();
+            let (draft, deleted) = match w.change {
+                Change::Put(draft) => (draft, false),
+                Change::Delete(draft) => (draft, true),
+            };
+            let value = draft.encode(revision);
+            let stored = Stored::new(revision, w.key, value, draft.into_index());
+            ahead.insert(place, (!deleted).then(|| stored.clone()));
+            decided.push(Decided { shelf: w.shelf, stored, deleted, told });
+        }
     }
     decided
+}
+
+// === impl Placed ===
+
+impl Placed {
+    fn place(&self) -> Place {
+        (self.shelf.name.clone(), self.key.clone())
+    }
 }
 
 /// Shelf by shelf, then the head: who reads the head first finds everything up to it on the shelves.
@@ -144,10 +169,12 @@ mod tests {
 
     use async_trait::async_trait;
     use coracle_api::Object;
+    use futures::FutureExt;
+    use parking_lot::Mutex;
     use serde_json::json;
 
     use super::super::backend::{Backend, Head, Result, Step};
-    use super::super::{History, Options, Store, sqlite::Sqlite};
+    use super::super::{History, Hold, Options, Store, Write, sqlite::Sqlite};
     use super::*;
 
     const SOUND: u8 = 0;
@@ -229,5 +256,65 @@ mod tests {
         let keys: Vec<_> =
             store.list(&resource, "").items.iter().map(|s| (s.revision, s.key.to_string())).collect();
         assert_eq!(keys, [(1, "a".to_owned()), (3, "b".to_owned()), (2, "c".to_owned())]);
+    }
+
+    /// Tells whether it was kept, and that it is gone.
+    struct Told(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Hold for Told {
+        fn keep(&self) {
+            self.0.lock().push("kept");
+        }
+    }
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.lock().push("dropped");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_and_what_goes_with_it_happen_or_do_not_whoever_waits_for_them() {
+        let backend =
+            Arc::new(Faulty { inner: Sqlite::open(None).await.unwrap(), fault: AtomicU8::new(SOUND) });
+        let options = Options { dir: None, history: History::default(), fields: HashMap::new() };
+        let store = Store::with_backend(backend.clone(), options, None).await.unwrap();
+        let (maps, books): (Arc<str>, Arc<str>) = ("/configmaps".into(), "/books".into());
+        let write = |resource: &Arc<str>, key: &str, expect| {
+            let draft = store.draft(resource, &Object(json!({"metadata": {"name": key}})));
+            Write { resource: resource.clone(), key: key.into(), expect, change: Change::Put(draft) }
+        };
+        let told = Arc::new(Mutex::new(vec![]));
+        let commit = |key: &str, book| {
+            let hold: Arc<dyn Hold> = Arc::new(Told(told.clone()));
+            store.commit_with(write(&maps, key, Expect::Absent), vec![write(&books, "b", book)], Some(hold))
+        };
+        let seen = || {
+            let mut seen = std::mem::take(&mut *told.lock());
+            seen.sort_unstable();
+            seen
+        };
+        let all = || (store.count("/configmaps"), store.count("/books"), store.revision());
+
+        assert_eq!(commit("a", Expect::Absent).await.unwrap().revision, 2, "what goes with it comes first");
+        assert_eq!((seen(), all()), (vec!["dropped", "kept"], (1, 1, 2)));
+        assert!(matches!(commit("a", Expect::Revision(1)).await, Err(CommitError::Conflict(Some(_)))));
+        assert!(matches!(commit("c", Expect::Revision(7)).await, Err(CommitError::Stale)));
+        backend.fault.store(LOSES, Ordering::SeqCst);
+        assert!(matches!(commit("c", Expect::Revision(1)).await, Err(CommitError::Failed(_))));
+        assert_eq!((seen(), all()), (vec!["dropped"; 3], (1, 1, 2)), "nothing of them is there");
+        // Nobody waits for the first one any more: the second is decided after it.
+        assert!(commit("c", Expect::Revision(1)).now_or_never().is_none());
+        assert!(matches!(commit("c", Expect::Revision(1)).await, Err(CommitError::Conflict(Some(_)))));
+        // Writes happen in their order: once this one has, those have.
+        let other: Arc<str> = "/others".into();
+        store.commit_with(write(&other, "x", Expect::Absent), vec![], None).await.unwrap();
+        assert_eq!((seen(), all()), (vec!["dropped", "dropped", "kept"], (2, 1, 5)));
+        // Never polled, never queued.
+        drop(commit("d", Expect::Revision(3)));
+        assert_eq!((seen(), all()), (vec!["dropped"], (2, 1, 5)));
+        store.close().await;
+        assert!(matches!(commit("d", Expect::Revision(3)).await, Err(CommitError::Closed)));
+        assert_eq!(seen(), ["dropped"]);
     }
 }

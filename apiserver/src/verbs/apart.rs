@@ -5,6 +5,7 @@ use axum::body::Body;
 use http::Response;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::serve::Request;
 use crate::limits;
@@ -22,16 +23,19 @@ pub async fn serve(request: Request<'_>) -> Result<Response<Body>> {
     let place = PLACES.acquire().await.map_err(closed)?;
     let Request { server, user, info, headers, body, resource, now } = request;
     let (server, user, info, headers) = (server.clone(), user.clone(), info.clone(), headers.clone());
-    let runtime = Handle::current();
+    let (runtime, tasks) = (Handle::current(), server.tasks.clone());
+    // Nobody waits any more: what has not been committed is not.
+    let gone = CancellationToken::new();
+    let _waits = gone.clone().drop_guard();
     let work = move || {
         let request =
             Request { server: &server, user: &user, info: &info, headers: &headers, body, resource, now };
-        let answer = runtime.block_on(request.serve());
+        let answer = runtime.block_on(gone.run_until_cancelled(request.serve()));
         drop(place);
         answer
     };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(answer) => answer,
+    match tasks.spawn_blocking(work).await {
+        Ok(answer) => answer.unwrap_or_else(|| Err(Status::unavailable("the client has gone"))),
         Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
         Err(_) => Err(Status::unavailable("apiserver is shutting down")),
     }

@@ -7,17 +7,20 @@ use coracle_api::Object;
 use super::versions;
 use super::write::Ask;
 use crate::Server;
+use crate::admission::Attributes;
 use crate::codec::{self, depth};
 use crate::limits;
 use crate::patch::apply::MANAGED_FIELDS;
 use crate::resource::Resource;
 use crate::status::{Result, Status};
-use crate::store::{Change, CommitError, Draft, Expect, Stored};
+use crate::store::{Change, CommitError, Draft, Expect, Holding, Stored, Write};
 
 /// Why nothing was written.
 pub(super) enum Unwritten {
     /// Another write came first.
     Raced,
+    /// One came before what was to be written with this.
+    Stale,
     /// The object is larger than one may be.
     TooLarge,
     Failed(Status),
@@ -29,7 +32,7 @@ impl Unwritten {
     /// The failure; `None` where another write came first.
     pub(super) fn status(self) -> Option<Status> {
         match self {
-            Unwritten::Raced => None,
+            Unwritten::Raced | Unwritten::Stale => None,
             // Upstream passes on the words of its store, without a reason.
             Unwritten::TooLarge => Some(Status::new(500, "", "etcdserver: request is too large")),
             Unwritten::Failed(status) => Some(status),
@@ -41,21 +44,58 @@ impl From<CommitError> for Unwritten {
     fn from(e: CommitError) -> Self {
         match e {
             CommitError::Conflict(_) => Unwritten::Raced,
+            CommitError::Stale => Unwritten::Stale,
             CommitError::Closed => Unwritten::Failed(Status::unavailable("apiserver is shutting down")),
             other @ CommitError::Failed(_) => Unwritten::Failed(Status::internal(other)),
         }
     }
 }
 
-/// Writes an object in its stored version. `before`: what it replaces, stored and as it was read. An object that is too
-/// large with the record of its owners is stored without it, as upstream does, but for server-side apply.
+/// What a write takes along: it happens with the write, or not at all, whatever becomes of the request.
+#[derive(Default)]
+pub(super) struct Along<'a> {
+    /// Set aside in memory.
+    pub(super) hold: Holding,
+    /// The books of quotas; made anew, for what is asked, where somebody else has written one of them meanwhile.
+    pub(super) charges: Vec<Write>,
+    pub(super) what: Option<&'a Attributes<'a>>,
+}
+
+/// Writes an object in its stored version. `before`: what it replaces, stored and as it was read.
 pub(super) async fn put(
     server: &Server,
     ask: &Ask<'_>,
     key: &str,
     before: Option<(&Arc<Stored>, &Object)>,
     new: &mut Object,
+    along: Along<'_>,
 ) -> Result<Arc<Stored>, Unwritten> {
+    let Along { hold, mut charges, what } = along;
+    let write = write(server, ask, key, before, new).await?;
+    let Some(what) = what.filter(|_| !charges.is_empty()) else {
+        return Ok(server.store.commit_with(write, charges, hold).await?);
+    };
+    loop {
+        match server.store.commit_with(write.clone(), charges, hold.clone()).await {
+            Err(CommitError::Stale) => {
+                let old = before.map(|(_, old)| old);
+                let anew = server.access.admission.charge(server, what, new, old).await;
+                charges = anew.map_err(Unwritten::Failed)?;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// The write of an object, encoded. One that is too large with the record of its owners is stored without it, as upstream
+/// does, but for server-side apply.
+pub(super) async fn write(
+    server: &Server,
+    ask: &Ask<'_>,
+    key: &str,
+    before: Option<(&Arc<Stored>, &Object)>,
+    new: &mut Object,
+) -> Result<Write, Unwritten> {
     let resource = ask.resource;
     let draft = match draft(server, resource, new, before).await {
         Err(Unwritten::TooLarge) if ask.manager.is_some() && new.remove(&MANAGED_FIELDS).is_some() => {
@@ -64,23 +104,25 @@ pub(super) async fn put(
         other => other,
     }?;
     let expect = before.map_or(Expect::Absent, |(stored, _)| Expect::Revision(stored.revision));
-    Ok(server.store.commit(&resource.storage, key, expect, Change::Put(draft)).await?)
+    Ok(Write { resource: resource.storage.clone(), key: key.into(), expect, change: Change::Put(draft) })
 }
 
-/// Removes an object; watchers see this last state.
+/// Removes an object, which gives up what it holds; watchers see this last state.
 pub(super) async fn remove(
     server: &Server,
     resource: &Resource,
     key: &str,
-    stored: &Stored,
+    (stored, old): (&Stored, &Object),
     last: &Object,
 ) -> Result<Arc<Stored>, Unwritten> {
     let made = in_store(server, resource, last).await?;
     let draft = server.store.draft(&resource.storage, made.as_ref().unwrap_or(last));
     let expect = Expect::Revision(stored.revision);
-    let stored = server.store.commit(&resource.storage, key, expect, Change::Delete(draft)).await?;
-    resource.strategy.deleted(server, last);
-    Ok(stored)
+    let change = Change::Delete(draft);
+    let write = Write { resource: resource.storage.clone(), key: key.into(), expect, change };
+    // What is stored is what it holds.
+    let hold = resource.strategy.give_up(server, old);
+    Ok(server.store.commit_with(write, vec![], hold).await?)
 }
 
 /// An object encoded, if it may be stored. What was stored before there were limits may be changed as long as it does not

@@ -6,7 +6,7 @@ use coracle_api::{Gvk, Gvr, Object, query};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::commit::{put, remove};
+use super::commit::{Along, put, remove};
 use super::inner::Deletion;
 use super::metadata;
 use super::versions;
@@ -152,8 +152,13 @@ async fn perform(
             let last = Object(done(&unsaved(&last))?);
             return Ok(Some((answer(ask, &last), true)));
         }
-        Step::Mark(mut new) => put(server, ask, key, Some((stored, old)), &mut new).await.map(|s| (s, false)),
-        Step::Remove(last) => remove(server, ask.resource, key, stored, &last).await.map(|s| (s, true)),
+        Step::Mark(mut new) => {
+            let along = Along::default();
+            put(server, ask, key, Some((stored, old)), &mut new, along).await.map(|s| (s, false))
+        }
+        Step::Remove(last) => {
+            remove(server, ask.resource, key, (stored, old), &last).await.map(|s| (s, true))
+        }
     };
     match outcome {
         Ok((stored, gone)) => {

@@ -15,6 +15,7 @@ use crate::Server;
 use crate::authn::User;
 use crate::resource::Resource;
 use crate::status::{Result, Status};
+use crate::store::Write;
 
 /// A `DELETE` inside the server.
 #[derive(Clone, Debug, Default)]
@@ -80,13 +81,23 @@ impl Server {
     ) -> Result<Object> {
         let resource = self.resource(gvr)?;
         let ask = ask(user, &resource, subresource, namespace, name, dry_run);
-        let mut edit = |old: &Object| {
-            let mut new = old.clone();
-            change(&mut new)?;
-            resource.schema.normalize(&mut new)?;
-            Ok(new)
-        };
+        let mut edit = |old: &Object| changed(&resource, old, change);
         object(&resource, &write::update(self, &ask, UpdateRules::default(), &mut edit).await?)
+    }
+
+    /// The write that [`Server::modify`] would make, not made, for another to take along; `None` where it would change nothing.
+    pub(crate) async fn stage(
+        &self,
+        user: &User,
+        gvr: &Gvr,
+        subresource: &str,
+        namespace: &str,
+        name: &str,
+        change: &(dyn Fn(&mut Object) -> Result<()> + Send + Sync),
+    ) -> Result<Option<Write>> {
+        let resource = self.resource(gvr)?;
+        let ask = ask(user, &resource, subresource, namespace, name, false);
+        write::stage(self, &ask, &mut |old| changed(&resource, old, change)).await
     }
 
     /// Deletes as a client would; answers the object as it stands afterwards, or a `Status` object.
@@ -119,6 +130,18 @@ fn ask<'a>(
     // What the server does within a client's request has no owner; the client's own write has one.
     let manager = (user.name == names::USER_APISERVER).then_some(super::tracking::SERVER);
     Ask { user, resource, subresource, namespace, name, now: Timestamp::now(), dry_run, manager }
+}
+
+/// The object with a change made to it.
+fn changed(
+    resource: &Resource,
+    old: &Object,
+    change: &(dyn Fn(&mut Object) -> Result<()> + Send + Sync),
+) -> Result<Object> {
+    let mut new = old.clone();
+    change(&mut new)?;
+    resource.schema.normalize(&mut new)?;
+    Ok(new)
 }
 
 fn object(resource: &Resource, written: &Written) -> Result<Object> {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::apply::authorize_create;
-use super::commit::{put, remove};
-use super::{metadata, tracking, versions};
+use super::commit::{Along, put, remove};
+use super::{commit, metadata, tracking, versions};
 use crate::Server;
 use crate::admission::{Attributes, Operation, warned};
 use crate::authn::User;
@@ -18,7 +18,7 @@ use crate::field::FieldError;
 use crate::patch::apply;
 use crate::resource::{Resource, SubresourceHandler, WriteContext};
 use crate::status::{Result, Status};
-use crate::store::Stored;
+use crate::store::{Stored, Write};
 
 /// Where and for whom a write happens.
 pub struct Ask<'a> {
@@ -147,9 +147,11 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     if revision.is_some() && !ask.dry_run {
         return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
-    resource.strategy.commit(server, &mut new, None)?;
+    let charges = server.access.admission.charge(server, &attributes, &new, None).await;
+    let charges = warned(charges, &mut warnings)?;
+    let hold = resource.strategy.reserve(server, &mut new, None)?;
     if ask.dry_run {
-        resource.strategy.rollback(server, &new, None);
+        drop(hold);
         versions::to_stored(server, resource, &new).await?;
         if let Some(revision) = revision {
             new.set(&["metadata", "resourceVersion"], revision);
@@ -159,17 +161,12 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
         }
         return Ok(Written { value: unsaved(&new), created: true, warnings });
     }
-    let committed = put(server, ask, &ask.key(new.name()), None, &mut new).await;
-    match committed {
-        Ok(stored) => {
-            let stored = versions::served(server, resource, stored).await?;
-            Ok(Written { value: stored.value.clone(), created: true, warnings })
-        }
-        Err(e) => {
-            resource.strategy.rollback(server, &new, None);
-            Err(e.status().unwrap_or_else(|| Status::already_exists(&resource.gvr, new.name())))
-        }
-    }
+    let along = Along { hold, charges, what: Some(&attributes) };
+    let committed = put(server, ask, &ask.key(new.name()), None, &mut new, along).await;
+    let taken = || Status::already_exists(&resource.gvr, new.name());
+    let stored = committed.map_err(|e| e.status().unwrap_or_else(taken))?;
+    let stored = versions::served(server, resource, stored).await?;
+    Ok(Written { value: stored.value.clone(), created: true, warnings })
 }
 
 /// Everything wrong with an object.
@@ -254,6 +251,17 @@ async fn absent(server: &Server, ask: &Ask<'_>, rules: UpdateRules, edit: &mut E
     create(server, ask, new).await
 }
 
+/// What an update makes of an object.
+struct Next {
+    /// As it is stored, in the version that is served.
+    present: Arc<Stored>,
+    old: Object,
+    new: Object,
+    /// Whether nothing keeps it any more.
+    ends: bool,
+    warnings: Vec<String>,
+}
+
 /// One try. `None`: somebody else wrote meanwhile.
 async fn update_once(
     server: &Server,
@@ -263,6 +271,55 @@ async fn update_once(
     rules: UpdateRules,
     edit: &mut Edit<'_>,
 ) -> Result<Option<Written>> {
+    let resource = ask.resource;
+    let Next { present, old, mut new, ends, mut warnings } = next(server, ask, stored, rules, edit).await?;
+    let attributes = ask.attributes(Operation::Update, ask.name);
+    let charges = server.access.admission.charge(server, &attributes, &new, Some(&old)).await;
+    let charges = warned(charges, &mut warnings)?;
+    if new == old && !ends {
+        return Ok(Some(Written { value: present.value.clone(), created: false, warnings }));
+    }
+    let hold = if ends { None } else { resource.strategy.reserve(server, &mut new, Some(&old))? };
+    if ask.dry_run {
+        drop(hold);
+        versions::to_stored(server, resource, &new).await?;
+        return Ok(Some(Written { value: unsaved(&new), created: false, warnings }));
+    }
+    let along = Along { hold, charges, what: Some(&attributes) };
+    let committed = match ends {
+        true => remove(server, resource, key, (stored, &old), &new).await,
+        false => put(server, ask, key, Some((stored, &old)), &mut new, along).await,
+    };
+    match committed {
+        Ok(stored) => {
+            let stored = versions::served(server, resource, stored).await?;
+            Ok(Some(Written { value: stored.value.clone(), created: false, warnings }))
+        }
+        Err(e) => e.status().map_or(Ok(None), Err),
+    }
+}
+
+/// The write that an update of what is there would be, not made; `None` where it would change nothing.
+pub(super) async fn stage(server: &Server, ask: &Ask<'_>, edit: &mut Edit<'_>) -> Result<Option<Write>> {
+    let key = ask.key(ask.name);
+    let stored = server.store.get(&ask.resource.storage, &key);
+    let stored = stored.ok_or_else(|| Status::not_found(&ask.resource.gvr, ask.name))?;
+    let Next { old, mut new, .. } = next(server, ask, &stored, UpdateRules::default(), edit).await?;
+    if new == old {
+        return Ok(None);
+    }
+    let write = commit::write(server, ask, &key, Some((&stored, &old)), &mut new).await;
+    write.map(Some).map_err(|e| e.status().unwrap_or_else(|| Status::modified(&ask.resource.gvr, ask.name)))
+}
+
+/// The new object, changed, checked and admitted.
+async fn next(
+    server: &Server,
+    ask: &Ask<'_>,
+    stored: &Arc<Stored>,
+    rules: UpdateRules,
+    edit: &mut Edit<'_>,
+) -> Result<Next> {
     let resource = ask.resource;
     let present = versions::served(server, resource, stored.clone()).await?;
     let old = converted(resource, present.object());
@@ -300,29 +357,7 @@ async fn update_once(
         && new.finalizers().next().is_none()
         && !resource.strategy.held(&new);
     apply::settle_times(&mut new, &old);
-    if new == old && !ends {
-        return Ok(Some(Written { value: present.value.clone(), created: false, warnings }));
-    }
-    resource.strategy.commit(server, &mut new, Some(&old))?;
-    if ask.dry_run {
-        resource.strategy.rollback(server, &new, Some(&old));
-        versions::to_stored(server, resource, &new).await?;
-        return Ok(Some(Written { value: unsaved(&new), created: false, warnings }));
-    }
-    let committed = match ends {
-        true => remove(server, resource, key, stored, &new).await,
-        false => put(server, ask, key, Some((stored, &old)), &mut new).await,
-    };
-    match committed {
-        Ok(stored) => {
-            let stored = versions::served(server, resource, stored).await?;
-            Ok(Some(Written { value: stored.value.clone(), created: false, warnings }))
-        }
-        Err(e) => {
-            resource.strategy.rollback(server, &new, Some(&old));
-            e.status().map_or(Ok(None), Err)
-        }
-    }
+    Ok(Next { present, old, new, ends, warnings })
 }
 
 fn match_name(new: &Object, ask: &Ask<'_>) -> Result<()> {

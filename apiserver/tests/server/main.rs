@@ -8,6 +8,7 @@ mod cluster;
 mod definitions;
 mod fairness;
 mod front_proxy;
+mod hangups;
 mod identities;
 mod impersonation;
 mod jobs;

@@ -1,6 +1,7 @@
 //! Services: their defaults, and the addresses and ports they hold.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use coracle_api::{Gvk, Object};
 use serde_json::{Value, json};
@@ -9,9 +10,10 @@ use super::super::defaulting::{each, fill, fill_zero, object};
 use super::{field, proxy};
 use crate::Server;
 use crate::field::FieldError;
-use crate::ip_allocator::{Claims, Ledger};
+use crate::ip_allocator::{Claims, Ledger, Reservation};
 use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
 use crate::status::{Result, Status};
+use crate::store::Holding;
 
 pub(super) const ROW: Row = Row {
     kind: "Service",
@@ -109,37 +111,27 @@ impl Strategy for Services {
         crate::field_names::dns1123_label(name)
     }
 
-    fn commit(&self, server: &Server, new: &mut Object, old: Option<&Object>) -> Result<(), Status> {
+    fn reserve(&self, server: &Server, new: &mut Object, old: Option<&Object>) -> Result<Holding> {
         let before = old.map(claims).unwrap_or_default();
-        let result = server.services.with(
-            || stored(server),
-            |ledger| match allocate(ledger, new, &before) {
-                Ok(()) => {
-                    ledger.release(&before.without(&claims(new)));
-                    Ok(())
-                }
-                Err((error, taken)) => {
-                    ledger.release(&taken);
-                    Err(error)
-                }
-            },
-        );
-        result.map_err(|e| Status::invalid(&Gvk::new("", "v1", "Service"), new.name(), &[e]))
-    }
-
-    fn rollback(&self, server: &Server, new: &Object, old: Option<&Object>) {
-        let (before, after) = (old.map(claims).unwrap_or_default(), claims(new));
-        server.services.with(
+        let reserved = server.services.with(
             || stored(server),
             |ledger| {
-                ledger.release(&after.without(&before));
-                ledger.restore(&before);
+                allocate(ledger, new, &before).map_err(|(error, taken)| {
+                    ledger.release(&taken);
+                    error
+                })
             },
         );
+        let taken =
+            reserved.map_err(|e| Status::invalid(&Gvk::new("", "v1", "Service"), new.name(), &[e]))?;
+        let given_up = before.without(&claims(new));
+        Ok(Some(Arc::new(Reservation::new(&server.services, taken, given_up))))
     }
 
-    fn deleted(&self, server: &Server, old: &Object) {
-        server.services.with(|| stored(server), |ledger| ledger.release(&claims(old)));
+    fn give_up(&self, server: &Server, last: &Object) -> Holding {
+        // What is stored is taken from now on, whoever asks first.
+        server.services.with(|| stored(server), |_| ());
+        Some(Arc::new(Reservation::new(&server.services, Claims::default(), claims(last))))
     }
 }
 
@@ -301,12 +293,19 @@ fn stored(server: &Server) -> Claims {
     all
 }
 
-/// Takes what the Service asks for by number, then finds what it leaves open. On failure answers what it took so far.
-fn allocate(ledger: &mut Ledger<'_>, new: &mut Object, before: &Claims) -> Result<(), (FieldError, Claims)> {
+/// Takes what the Service asks for by number, then finds what it leaves open. Answers what it took, on failure so far.
+fn allocate(
+    ledger: &mut Ledger<'_>,
+    new: &mut Object,
+    before: &Claims,
+) -> Result<Claims, (FieldError, Claims)> {
     let mut taken = Claims::default();
-    addresses(ledger, new, before, &mut taken)
-        .and_then(|()| ports(ledger, new, before, &mut taken))
-        .map_err(|error| (error, taken))
+    let done =
+        addresses(ledger, new, before, &mut taken).and_then(|()| ports(ledger, new, before, &mut taken));
+    match done {
+        Ok(()) => Ok(taken),
+        Err(error) => Err((error, taken)),
+    }
 }
 
 fn addresses(
