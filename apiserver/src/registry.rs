@@ -177,7 +177,8 @@ impl Group {
     }
 
     fn sort(&mut self) {
-        self.versions.sort_by_key(|v| std::cmp::Reverse((v.priority(), version_priority(&v.name))));
+        let order = |v: &Version| (v.priority(), version_priority(&v.name));
+        self.versions.sort_by(|a, b| order(b).cmp(&order(a)).then_with(|| a.name.cmp(&b.name)));
     }
 
     /// What its versions ask for; the group gets the highest.
@@ -217,16 +218,26 @@ fn add_remotes(groups: &mut Vec<Group>, first: usize, remotes: &[Arc<Remote>]) {
     groups[first..].sort_by(|a, b| (b.priority(), &a.name).cmp(&(a.priority(), &b.name)));
 }
 
-/// Upstream's order of versions: stable before beta before alpha, then the higher number.
-pub fn version_priority(version: &str) -> (u8, u32, u32) {
-    let digits = |s: &str| s.chars().take_while(char::is_ascii_digit).collect::<String>();
-    let Some(rest) = version.strip_prefix('v') else { return (0, 0, 0) };
-    let major = digits(rest);
-    let (stage, minor) = match &rest[major.len()..] {
-        "" => (3, 0),
-        beta if beta.starts_with("beta") => (2, beta[4..].parse().unwrap_or(0)),
-        alpha if alpha.starts_with("alpha") => (1, alpha[5..].parse().unwrap_or(0)),
-        _ => (0, 0),
-    };
-    (stage, major.parse().unwrap_or(0), minor)
+/// Upstream's order of versions: stable before beta before alpha, then the higher number; what is no such version is last.
+pub fn version_priority(version: &str) -> (u8, u64, u64) {
+    parsed(version).unwrap_or_default()
 }
+
+/// `v1`, `v1beta2`, `v1alpha3`, to the letter.
+fn parsed(version: &str) -> Option<(u8, u64, u64)> {
+    fn number(text: &str) -> Option<(u64, &str)> {
+        let (digits, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        Some((digits.parse().ok()?, rest))
+    }
+    let (major, rest) = number(version.strip_prefix('v')?)?;
+    let (stage, rest) = match (rest.strip_prefix("beta"), rest.strip_prefix("alpha")) {
+        (Some(beta), _) => (2, beta),
+        (_, Some(alpha)) => (1, alpha),
+        (None, None) => return rest.is_empty().then_some((3, major, 0)),
+    };
+    let (minor, rest) = number(rest)?;
+    rest.is_empty().then_some((stage, major, minor))
+}
+
+#[cfg(test)]
+mod tests;
