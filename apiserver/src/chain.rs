@@ -418,3 +418,6 @@ fn tagged(body: Bytes, media: &'static str, tag: &str, headers: &HeaderMap) -> R
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,3 +268,6 @@ fn answer(ask: &Ask<'_>, object: &Object) -> Value {
     }
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
+
+#[cfg(test)]
+mod tests;

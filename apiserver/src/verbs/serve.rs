@@ -449,3 +449,6 @@ fn check_gvk(object: &Object, expected: &Gvk) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -495,3 +495,6 @@ pub fn converted(resource: &Resource, mut object: Object) -> Object {
 pub(super) fn unsaved(object: &Object) -> Bytes {
     Ordered::of(&object.0).bytes().into()
 }
+
+#[cfg(test)]
+mod tests;
