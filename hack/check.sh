@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands: format, lints, scripts, all tests. Ends in one summary line.
+# Everything that must hold before a change lands: format, lints, scripts, all tests. Ends in one summary line. What machines
+# keep of the house rules, unused dependencies among them, is a test: conformance/tests/tidy.rs.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 hack/deps tests || exit 1
@@ -19,6 +20,8 @@ cargo test --workspace --no-fail-fast 2>&1 | tee "$log"
 while read -r p f i; do
   passed=$((passed + p)); failed=$((failed + f)); ignored=$((ignored + i))
 done < <(sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored.*/\1 \2 \3/p' "$log")
+
+sed -nE 's/^test (.*) \.\.\. ignored, (.*)/skipped: \1: \2/p' "$log"
 
 # Upstream's suite is built by conformance/upstream/build, which takes minutes: it is run where that was done.
 version=$(sed -nE 's/^\s*k8s.io\/kubernetes (v[0-9.]+).*/\1/p' conformance/upstream/go.mod | head -1)

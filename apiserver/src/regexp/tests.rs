@@ -55,11 +55,9 @@ fn expressions_are_taken_and_refused_and_found_as_by_go() {
 
 /// `GO_REGEXPS` names a larger table of the same form.
 #[test]
+#[ignore = "needs a table of one's own, which GO_REGEXPS names"]
 fn further_expressions_are_those_of_go() {
-    let Ok(path) = std::env::var("GO_REGEXPS") else {
-        println!("skipped: GO_REGEXPS is not set");
-        return;
-    };
+    let path = std::env::var("GO_REGEXPS").expect("GO_REGEXPS names a table");
     let wrong = differences(&std::fs::read_to_string(path).expect("the table"));
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -1,7 +1,7 @@
-//! The transcoder against hand-made messages, and against upstream's test vectors where they are at hand.
+//! The transcoder against hand-made messages; `tests/upstream.rs` holds it against upstream's test vectors.
 
 use coracle_api::Gvk;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{CLOSE, begin_list, decode, encode, encode_message, list_item};
 use crate::schema::Schema;
@@ -41,76 +41,6 @@ fn hostile_messages_are_refused() {
     assert_eq!(pod(&[0x08, 1]), Err("proto: wrong wireType".to_owned()));
     assert!(decode(b"{}", Some(&Gvk::new("", "v1", "Pod"))).is_err());
     assert!(decode(&envelope("v1", "Nothing", &[]), None).is_err());
-}
-
-/// `PROTOBUF_VECTORS` names a folder with `<name>.pb` beside `<name>.json`, as upstream's `k8s.io/api/testdata` has them.
-#[test]
-fn upstreams_vectors_decode_to_their_json() {
-    let Ok(folder) = std::env::var("PROTOBUF_VECTORS") else {
-        println!("skipped: PROTOBUF_VECTORS is not set");
-        return;
-    };
-    let (mut right, mut wrong) = (0, vec![]);
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|e| e != "pb") {
-            continue;
-        }
-        let wanted: Value =
-            serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
-        let gvk = coracle_api::Object(wanted.clone()).gvk();
-        let Some(schema) = Schema::builtin(&gvk) else { continue };
-        let mut object = match decode(&std::fs::read(&path).unwrap(), None) {
-            Ok(decoded) => decoded.object,
-            Err(e) => {
-                wrong.push(format!("{gvk}: {e}"));
-                continue;
-            }
-        };
-        let outcome = schema.normalize(&mut object);
-        let again = super::encode(&object.0).map(|body| decode(&body, None));
-        let Some(Ok(mut again)) = again else {
-            wrong.push(format!("{gvk}: not encoded: {again:?}"));
-            continue;
-        };
-        assert!(schema.normalize(&mut again.object).is_ok());
-        if again.object != object {
-            wrong.push(format!("{gvk}: round trip: {}", difference(&again.object.0, &object.0, "")));
-        }
-        if outcome.is_ok() && object.0 == wanted {
-            right += 1;
-        } else {
-            wrong.push(format!("{gvk}: {outcome:?} {}", difference(&object.0, &wanted, "")));
-        }
-    }
-    println!("{right} right");
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
-}
-
-fn difference(a: &Value, b: &Value, path: &str) -> String {
-    match (a, b) {
-        (Value::Object(x), Value::Object(y)) => {
-            let keys: std::collections::BTreeSet<_> = x.keys().chain(y.keys()).collect();
-            let parts = keys.into_iter().filter(|k| x.get(*k) != y.get(*k)).map(|k| {
-                difference(
-                    x.get(k).unwrap_or(&json!("<none>")),
-                    y.get(k).unwrap_or(&json!("<none>")),
-                    &format!("{path}.{k}"),
-                )
-            });
-            parts.collect::<Vec<_>>().join("; ")
-        }
-        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
-            let parts = x
-                .iter()
-                .zip(y)
-                .enumerate()
-                .filter(|(_, (p, q))| p != q)
-                .map(|(i, (p, q))| difference(p, q, &format!("{path}[{i}]")));
-            parts.collect::<Vec<_>>().join("; ")
-        }
-        _ => format!("{path}: {a} instead of {b}"),
-    }
 }
 
 #[test]
