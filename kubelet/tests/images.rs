@@ -23,27 +23,20 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// `None`, with a message, on machines without the registry.
-fn registry() -> Option<(Server, String)> {
-    let has = |program: &str| {
-        Command::new("which").arg(program).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    if !["docker-registry", "nginx", "redis-server", "busybox"].iter().all(|program| has(program)) {
-        println!("skipped: needs the packages of `hack/deps tests`");
-        return None;
-    }
+fn registry() -> (Server, String) {
     let address = format!("127.0.0.1:{}", free_port());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/images");
     let mut child = Command::new(script).args(["serve", &address]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.contains("ready"), "{line}");
-    Some((Server(child), address))
+    (Server(child), address)
 }
 
 #[tokio::test]
+#[cfg_attr(not(servers), ignore = "needs the packages of `hack/deps tests`")]
 async fn pulls_through_a_mirror_by_tag_and_digest() {
-    let Some((_server, address)) = registry() else { return };
+    let (_server, address) = registry();
     let dir = tempfile::tempdir().unwrap();
     let mirrors = dir.path().join("registries.yaml");
     std::fs::write(&mirrors, format!("mirrors:\n  docker.io: [\"http://{address}\"]\n")).unwrap();
@@ -90,11 +83,8 @@ async fn pulls_through_a_mirror_by_tag_and_digest() {
 }
 
 #[tokio::test]
+#[cfg_attr(not(servers), ignore = "needs the packages of `hack/deps tests`")]
 async fn credentials_reach_only_the_registry_they_name() {
-    if Command::new("docker-registry").arg("--version").stdout(Stdio::null()).status().is_err() {
-        println!("skipped: needs docker-registry");
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let address = format!("127.0.0.1:{}", free_port());
     // bcrypt of "secret", with the lowest cost

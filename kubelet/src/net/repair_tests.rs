@@ -54,11 +54,8 @@ async fn prints(command: &str, text: &str) {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn what_others_take_away_is_there_again() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: needs root");
-        return;
-    }
     let alone = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         run(

@@ -100,11 +100,8 @@ fn proxy_config() -> ProxyConfig {
 }
 
 #[test]
+#[cfg_attr(not(root), ignore = "needs root")]
 fn pods_host_ports_and_services_carry_real_connections() {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: needs root");
-        return;
-    }
     // A thread of its own: its namespace plays the node.
     let node = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();

@@ -177,11 +177,8 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(root), ignore = "needs root")]
     fn modes_and_sizes_are_upstreams() {
-        if !nix::unistd::geteuid().is_root() {
-            println!("skipped: needs root");
-            return;
-        }
         let dir = tempfile::tempdir().unwrap();
         let places =
             Places::of(dir.path(), &dir.path().join("logs"), &pod(serde_json::json!({"containers": []})))

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::super::digest::Digest;
 use super::super::{Images, ImagesConfig};
-use super::{FILE, Member, archive, configuration, entries_of, is_root};
+use super::{FILE, Member, archive, configuration, entries_of};
 use crate::cri::{RegistryCredential, SecretReference};
 
 /// What a request looked like.
@@ -184,10 +184,8 @@ fn basic(password: &str) -> String {
 }
 
 #[tokio::test]
+#[cfg_attr(not(root), ignore = "needs root")]
 async fn the_repo_digest_is_that_of_what_was_read() {
-    if !is_root() {
-        return;
-    }
     let image = Image::new(b"good");
     let server = Server::start(parts(image.parts())).await;
     let dir = tempfile::tempdir().unwrap();
@@ -203,10 +201,8 @@ async fn the_repo_digest_is_that_of_what_was_read() {
 }
 
 #[tokio::test]
+#[cfg_attr(not(root), ignore = "needs root")]
 async fn what_is_not_what_was_asked_for_is_refused() {
-    if !is_root() {
-        return;
-    }
     let image = Image::new(b"good");
     let (layer, config) = (blob(&image.layer), blob(&image.config));
     let pinned = format!("@{}", Digest::of(&image.manifest));
@@ -333,10 +329,8 @@ async fn a_pull_that_nobody_waits_for_is_forgotten() {
 }
 
 #[tokio::test]
+#[cfg_attr(not(root), ignore = "needs root")]
 async fn passwords_stay_with_their_registry() {
-    if !is_root() {
-        return;
-    }
     let image = Arc::new(Image::new(b"private"));
     let elsewhere = Server::start(|_| {
         Box::new(|_| {
@@ -395,10 +389,8 @@ async fn passwords_stay_with_their_registry() {
 }
 
 #[tokio::test]
+#[cfg_attr(not(root), ignore = "needs root")]
 async fn a_private_image_is_for_those_who_showed_the_password() {
-    if !is_root() {
-        return;
-    }
     let image = Arc::new(Image::new(b"private"));
     let all = image.parts();
     let server = Server::start(|_| {
