@@ -1,7 +1,11 @@
 //! House rules that a machine can check: size and heads of files, names, and what the generic paths must never say.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 /// Production lines a file may have; beyond it must be split by idea.
 const MAX_LINES: usize = 500;
@@ -52,6 +56,9 @@ const SHAPED: &[&str] = &[
 /// Words of code that work on paths. `fs` stands for the modules of std, tokio and other crates.
 const BY_PATH: &[&str] =
     &["fs", "OpenOptions", "canonicalize", "exists", "openat", "read_dir", "symlink_metadata"];
+
+/// Dependencies that no source names, each with its reason.
+const UNNAMED: &[(&str, &str)] = &[];
 
 struct Source {
     path: PathBuf,
@@ -190,6 +197,62 @@ fn every_fuzz_target_is_replayed() {
     }
     assert!(targets > 20, "{targets}");
     report(&offenders, "a target is one line, stands in fuzz/Cargo.toml, has a corpus and is replayed");
+}
+
+/// What a crate declares is compiled for it: it names it, or does not declare it.
+#[test]
+fn every_dependency_is_named() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(workspace())
+        .output()
+        .expect("cargo metadata runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let (mut offenders, mut declared) = (vec![], BTreeSet::new());
+    for package in metadata["packages"].as_array().expect("packages") {
+        let folder =
+            Path::new(package["manifest_path"].as_str().expect("a path")).parent().expect("a folder");
+        let mut own = vec![];
+        visit(folder, folder, &mut own);
+        let (shipped, tests): (Vec<_>, Vec<_>) = own.iter().partition(|s| s.name.starts_with("src/"));
+        let words = |sources: &[&Source]| -> BTreeSet<String> {
+            sources.iter().flat_map(|s| named(&s.text)).collect()
+        };
+        let (shipped, tests) = (words(&shipped), words(&tests));
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let name = dependency["rename"].as_str().or(dependency["name"].as_str()).expect("a name");
+            let word = name.replace('-', "_");
+            let is_named = shipped.contains(&word) || (dependency["kind"] == "dev" && tests.contains(&word));
+            if !is_named && !UNNAMED.iter().any(|(unnamed, _)| *unnamed == name) {
+                offenders.push(format!("{}: {name}", package["name"]));
+            }
+            declared.insert(name.to_owned());
+        }
+    }
+    let manifest = fs::read_to_string(workspace().join("Cargo.toml")).expect("the workspace's manifest");
+    let table = manifest.split("[workspace.dependencies]").nth(1).and_then(|t| t.split("\n[").next());
+    let lines = table.expect("the table of dependencies").lines().filter(|l| !l.starts_with('#'));
+    for name in lines.filter_map(|l| l.split_once(" = ")).map(|(name, _)| name) {
+        if !declared.contains(name) {
+            offenders.push(format!("the workspace: {name}"));
+        }
+    }
+    report(&offenders, "nobody names these dependencies");
+}
+
+/// The words of code that a path may begin with, or that an item brings in.
+fn named(text: &str) -> impl Iterator<Item = String> {
+    let code = text.lines().filter(|l| !l.trim_start().starts_with("//"));
+    code.flat_map(|line| {
+        let ends: Vec<usize> = line.match_indices("::").map(|(at, _)| at).collect();
+        let paths = ends.into_iter().map(|at| line[..at].to_owned());
+        let item = line.trim().strip_prefix("use ").or(line.trim().strip_prefix("pub use "));
+        paths.chain(item.map(|i| i.trim_end_matches(';').split(" as ").next().unwrap_or(i).to_owned()))
+    })
+    .map(|head| {
+        let last = head.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next();
+        last.unwrap_or_default().to_owned()
+    })
 }
 
 #[test]
