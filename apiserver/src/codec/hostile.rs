@@ -38,7 +38,7 @@ pub(crate) fn body(bytes: &[u8]) {
 
 fn normalized(mut object: Object, body: &[u8], duplicates: crate::schema::Noticed) {
     static OPEN: LazyLock<std::sync::Arc<Schema>> = LazyLock::new(|| {
-        Schema::custom(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}), 1)
+        Schema::of(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}), 1)
     });
     let schema = Schema::builtin(&object.gvk()).unwrap_or_else(|| OPEN.clone());
     let Ok(unknown) = schema.normalize(&mut object) else { return };

@@ -3,7 +3,6 @@
 use coracle_api::{Gvk, Object};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::{JsonPath, conversion, serving, validate};
 use crate::authn::User;
@@ -33,7 +32,7 @@ pub(crate) fn definition(bytes: &[u8]) {
         return;
     }
     super::unknown_formats(&crd);
-    for resource in serving::resources(&crd, &CancellationToken::new()) {
+    for resource in serving::resources_of(&crd) {
         let taken = |bytes: &[u8]| {
             let mut object = Object(read(bytes)?);
             object.set_gvk(&resource.gvk);

@@ -22,4 +22,6 @@ pub use conversion::VersionHook;
 pub use json_path::JsonPath;
 pub use rules::{escape_field, expression_type};
 pub use run::{Definitions, run};
+#[cfg(test)]
+pub(crate) use serving::resources_of;
 pub use validation::{unknown_formats, validate};

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::local_services::LocalServices;
+use super::serving::Source;
 use super::status::{self, Taken};
 use super::{FINALIZER, cleanup, serving};
 use crate::Server;
@@ -40,6 +41,8 @@ struct Known {
     accepted: Value,
     /// Whether another definition stands in the way of its names.
     conflicted: bool,
+    /// What the schemas of its resources are read from.
+    source: Arc<Source>,
     resources: Vec<Arc<Resource>>,
     /// Ends the watches of its resources.
     life: CancellationToken,
@@ -150,11 +153,14 @@ impl Definitions {
                 crd.items_at(&["status", "conditions"]),
                 "NamesAccepted",
             ),
+            source: Source::new(stored.value.clone()),
             resources: vec![],
             life: CancellationToken::new(),
         };
         match self.known.remove(&stored.key) {
             Some(old) if serves && old.fingerprint == fingerprint && !old.resources.is_empty() => {
+                old.source.follow(stored.value.clone());
+                known.source = old.source;
                 known.resources = old.resources;
                 known.life = old.life;
             }
@@ -162,7 +168,7 @@ impl Definitions {
                 ended.extend(old.map(|old| old.life));
                 known.life = server.stop.child_token();
                 if serves {
-                    known.resources = crate::cel::beside_workers(|| serving::resources(&crd, &known.life));
+                    known.resources = serving::resources(&crd, &known.source, &known.life);
                 }
             }
         }

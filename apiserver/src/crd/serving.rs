@@ -1,10 +1,15 @@
 //! From a definition to the resources it serves: one for each version.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use coracle_api::{Gvk, Gvr, Object, conditions};
+use parking_lot::RwLock;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +20,7 @@ use crate::resource::{
     Cell, Column, Convert, FieldPath, Hook, IndexedField, Persistence, Resource, Scale, Scope, Shown,
     TableColumn,
 };
-use crate::schema::Schema;
+use crate::schema::{Schema, Written, structural};
 
 /// Upstream's order in discovery.
 const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
@@ -37,8 +42,8 @@ pub(super) fn fingerprint(crd: &Object) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// The resources of all served versions. Each ends when `life` does.
-pub(super) fn resources(crd: &Object, life: &CancellationToken) -> Vec<Arc<Resource>> {
+/// The resources of all served versions of a definition, which is kept at `source`. Each ends when `life` does.
+pub(super) fn resources(crd: &Object, source: &Arc<Source>, life: &CancellationToken) -> Vec<Arc<Resource>> {
     let versions = crd.items_at(&["spec", "versions"]);
     let stored = versions.iter().find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));
     // Where all has been the same ever since, objects are served as they are stored.
@@ -48,12 +53,57 @@ pub(super) fn resources(crd: &Object, life: &CancellationToken) -> Vec<Arc<Resou
         .iter()
         .map(|v| {
             let gvk = Gvk::new(crd.str_at(&["spec", "group"]), text(v, "name"), "");
-            (gvk.api_version(), Schema::custom(&v["schema"]["openAPIV3Schema"], edition | 1))
+            let written = Version { source: source.clone(), name: text(v, "name").into() };
+            (gvk.api_version(), Schema::custom(Box::new(written), edition | 1))
         })
         .collect();
     let by_webhook = VersionHook::new(crd, schemas.clone(), edition).map(Arc::new);
     let made = Made { crd, stored, converts, schemas, by_webhook, life };
     versions.iter().filter(|v| v["served"] == true).map(|v| Arc::new(made.resource(v))).collect()
+}
+
+/// A definition as it is stored: the store's own bytes, so that schemas which nobody asks for take no room of their own.
+#[derive(Debug)]
+pub(super) struct Source(RwLock<Bytes>);
+
+/// One version of a definition.
+#[derive(Debug)]
+struct Version {
+    source: Arc<Source>,
+    name: Box<str>,
+}
+
+/// What of a stored definition tells the versions' schemas.
+#[derive(Deserialize)]
+struct Schemas<'a> {
+    #[serde(borrow)]
+    spec: SchemasOfSpec<'a>,
+}
+
+#[derive(Deserialize)]
+struct SchemasOfSpec<'a> {
+    #[serde(borrow)]
+    versions: Vec<SchemaOfVersion<'a>>,
+}
+
+#[derive(Deserialize)]
+struct SchemaOfVersion<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    schema: Option<SchemaInVersion<'a>>,
+}
+
+#[derive(Deserialize)]
+struct SchemaInVersion<'a> {
+    #[serde(borrow, rename = "openAPIV3Schema")]
+    written: Option<&'a RawValue>,
+}
+
+/// The resources of a definition that is not stored.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn resources_of(crd: &Object) -> Vec<Arc<Resource>> {
+    resources(crd, &Source::new(crd.0.to_string().into()), &CancellationToken::new())
 }
 
 struct Made<'a> {
@@ -64,6 +114,32 @@ struct Made<'a> {
     schemas: HashMap<String, Arc<Schema>>,
     by_webhook: Option<Arc<VersionHook>>,
     life: &'a CancellationToken,
+}
+
+// === impl Source ===
+
+impl Source {
+    pub(super) fn new(stored: Bytes) -> Arc<Self> {
+        Arc::new(Source(RwLock::new(stored)))
+    }
+
+    /// A later revision, whose schemas are the same: the bytes of the earlier one need not be kept.
+    pub(super) fn follow(&self, stored: Bytes) {
+        *self.0.write() = stored;
+    }
+}
+
+// === impl Version ===
+
+impl Written for Version {
+    fn read(&self) -> Value {
+        let stored = self.source.0.read().clone();
+        let definition: Option<Schemas<'_>> = serde_json::from_slice(&stored).ok();
+        let mut versions = definition.into_iter().flat_map(|d| d.spec.versions);
+        let own = versions.find(|v| *v.name == *self.name);
+        let written = own.and_then(|v| v.schema?.written);
+        written.and_then(|text| serde_json::from_str(text.get()).ok()).unwrap_or_default()
+    }
 }
 
 // === impl Made ===
@@ -82,7 +158,7 @@ impl Made<'_> {
         let scale =
             version["subresources"]["scale"].as_object().map(|_| scale(&version["subresources"]["scale"]));
         let status = version["subresources"]["status"].is_object();
-        let defaults = schema.definition().is_some_and(|d| d.structural.has_defaults());
+        let defaults = structural::has_defaults(&version["schema"]["openAPIV3Schema"]);
         let relabels = (self.converts || defaults) && self.by_webhook.is_none();
         let conversion = relabels.then(|| {
             let to = Relabel {

@@ -63,7 +63,7 @@ impl Strategy for CustomObjects {
 
     fn validate(&self, cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
         let Some(definition) = self.schema.definition() else { return vec![] };
-        let schema = &definition.structural;
+        let schema = definition.structural();
         let before = old.map(|o| &o.0);
         if cx.subresource == "status" {
             let mut errors = match (new.at(&["status"]), schema.properties.get("status")) {

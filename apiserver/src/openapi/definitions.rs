@@ -19,12 +19,19 @@ pub(super) struct Definitions {
     edition: Edition,
     /// Group and version of the document.
     own: (String, String),
+    /// Custom kinds are referred to and not defined.
+    names_only: bool,
 }
 
 impl Definitions {
     pub(super) fn new(edition: Edition, group: &str, version: &str) -> Self {
         let own = (group.to_owned(), version.to_owned());
-        Definitions { done: BTreeMap::new(), edition, own }
+        Definitions { done: BTreeMap::new(), edition, own, names_only: false }
+    }
+
+    /// For who wants the references: definitions of custom kinds, which may be large, are not made.
+    pub(super) fn names(edition: Edition, group: &str, version: &str) -> Self {
+        Definitions { names_only: true, ..Definitions::new(edition, group, version) }
     }
 
     /// References to the definitions of a resource's kind and of its list.
@@ -36,16 +43,19 @@ impl Definitions {
             return (object.clone(), list.unwrap_or(object));
         }
         let metadata = self.metadata("ConfigMap");
-        let object = self.custom(custom::name(gvk), custom::definition(resource, &metadata, self.edition));
+        let edition = self.edition;
+        let object = self.custom(custom::name(gvk), || custom::definition(resource, &metadata, edition));
         let metadata = self.metadata("ConfigMapList");
         let list = Gvk { kind: resource.list_kind.clone(), ..gvk.clone() };
-        let list = self.custom(custom::name(&list), custom::list(resource, &object, &metadata));
+        let list = self.custom(custom::name(&list), || custom::list(resource, &object, &metadata));
         (object, list)
     }
 
-    fn custom(&mut self, name: String, definition: Value) -> Value {
+    fn custom(&mut self, name: String, define: impl FnOnce() -> Value) -> Value {
         let reference = json!({"$ref": format!("{PREFIX}{name}")});
-        self.done.insert(name, definition);
+        if !self.names_only {
+            self.done.insert(name, define());
+        }
         reference
     }
 

@@ -24,7 +24,7 @@ use crate::resource::Resource;
 use custom::Edition;
 use definitions::Definitions;
 
-pub use documents::Documents;
+pub use documents::{Documents, forget};
 pub use serve::serve;
 pub use v2::Remote as RemoteSwagger;
 
@@ -62,7 +62,7 @@ pub fn hash(group: &str, version: &str, resources: &[Arc<Resource>]) -> String {
             digest.update(subresource.name.as_bytes());
             digest.update([0]);
         }
-        digest.update(resource.schema.root().edition().to_le_bytes());
+        digest.update(resource.schema.edition().to_le_bytes());
     }
     hex::encode_upper(digest.finalize())
 }

@@ -1,5 +1,6 @@
 //! Answers below `/openapi`: which document, in which form, and whether the client has it already.
 
+use std::io::Write;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -50,8 +51,9 @@ async fn swagger(server: &Server, catalog: Arc<Catalog>, headers: &HeaderMap) ->
     if has(headers, &tag) {
         return Ok(unchanged(&tag));
     }
-    let packed = document.packed(move || documents::swagger_bytes(&catalog, form)).await?;
-    send(packed, media, &tag, headers).await
+    let packed =
+        server.openapi.packed(&document, move |out| documents::write_swagger(&catalog, form, out)).await?;
+    Ok(send(packed, media, &tag, headers))
 }
 
 async fn group_version(
@@ -74,11 +76,11 @@ async fn group_version(
         unchanged(&tag)
     } else {
         let (catalog, group, version) = (catalog.clone(), group.to_owned(), version.to_owned());
-        let make = move || {
-            let version = catalog.version(&group, &version);
-            version.map(|v| documents::version_bytes(&group, v)).unwrap_or_default()
+        let write = move |out: &mut dyn Write| match catalog.version(&group, &version) {
+            Some(version) => documents::write_version(&group, version, out),
+            None => Ok(()),
         };
-        send(document.packed(make).await?, media, &tag, headers).await?
+        send(server.openapi.packed(&document, write).await?, media, &tag, headers)
     };
     if asked.is_some() {
         keep(response.headers_mut(), now);
@@ -128,22 +130,28 @@ fn negotiate(headers: &HeaderMap, offered: &[(&str, &'static str, Form)]) -> Opt
 }
 
 /// A document that the client does not have.
-async fn send(packed: Bytes, media: &'static str, tag: &str, headers: &HeaderMap) -> Result<Response<Body>> {
+fn send(packed: Bytes, media: &'static str, tag: &str, headers: &HeaderMap) -> Response<Body> {
     let taken = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let as_packed = taken.split(',').any(|coding| {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
         matches!(name.trim(), "gzip" | "*")
             && !matches!(weight.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000")
     });
-    let body = if as_packed { packed } else { documents::unpacked(packed).await? };
-    let mut response = answer::bytes(StatusCode::OK, media, body);
+    let mut response = match as_packed {
+        true => answer::bytes(StatusCode::OK, media, packed),
+        false => {
+            let mut response = Response::new(Body::from_stream(documents::unpacked(packed)));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+            response
+        }
+    };
     let headers = response.headers_mut();
     set(headers, header::ETAG, tag);
     headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
     if as_packed {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    Ok(response)
+    response
 }
 
 /// Whether the client has the document with this tag.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coracle_api::Object;
 use serde_json::Value;
 
 use super::*;
@@ -40,25 +41,116 @@ fn kubectl_finds_what_it_needs() {
     assert!(containers["description"].as_str().unwrap().starts_with("List of containers"));
 }
 
+fn references(value: &Value, prefix: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(target)) = map.get("$ref") {
+                found.push(target.trim_start_matches(prefix).to_owned());
+            }
+            map.values().for_each(|v| references(v, prefix, found));
+        }
+        Value::Array(items) => items.iter().for_each(|v| references(v, prefix, found)),
+        _ => {}
+    }
+}
+
 #[test]
 fn every_reference_has_its_definition() {
-    fn references(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::Object(map) => {
-                if let Some(Value::String(target)) = map.get("$ref") {
-                    found.push(target.trim_start_matches("#/components/schemas/").to_owned());
-                }
-                map.values().for_each(|v| references(v, found));
-            }
-            Value::Array(items) => items.iter().for_each(|v| references(v, found)),
-            _ => {}
-        }
-    }
     for (path, document) in documents() {
         let mut found = vec![];
-        references(&document, &mut found);
+        references(&document, "#/components/schemas/", &mut found);
         for name in found {
             assert!(document["components"]["schemas"][&name].is_object(), "{path}: {name}");
         }
     }
+}
+
+/// A catalog with custom kinds of two group versions, one of which refers to what every object has.
+fn with_custom_kinds() -> Arc<Catalog> {
+    let registry = Registry::new(crate::resources::builtins());
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "template": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true},
+        "size": {"type": "integer", "default": 1, "nullable": true}}}}});
+    let custom = ["a", "b"].into_iter().flat_map(|name| {
+        let names = json!({"plural": format!("{name}s"), "singular": name, "kind": name.to_uppercase(),
+                           "listKind": format!("{}List", name.to_uppercase())});
+        let version = |v: &str| json!({"name": v, "served": true, "storage": v == "v1", "schema": {"openAPIV3Schema": schema}});
+        crate::crd::resources_of(&Object(json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{name}s.example.com")}, "status": {"acceptedNames": names},
+            "spec": {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version("v1"), version("v2")]}})))
+    });
+    registry.replace_custom(custom);
+    registry.snapshot()
+}
+
+fn written(catalog: &Catalog, form: documents::Form) -> Vec<u8> {
+    let mut out = vec![];
+    documents::write_swagger(catalog, form, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn the_document_of_everything_is_whole_though_written_in_pieces() {
+    let catalog = with_custom_kinds();
+    let all: Value = serde_json::from_slice(&written(&catalog, documents::Form::Json)).unwrap();
+    assert_eq!(all["swagger"], "2.0");
+    assert_eq!(all["security"][0]["BearerToken"], json!([]));
+    assert!(all["paths"]["/apis/example.com/v2/namespaces/{namespace}/bs/{name}"]["get"].is_object());
+    let size = &all["definitions"]["com.example.v2.B"]["properties"]["spec"]["properties"]["size"];
+    assert_eq!(*size, json!({"default": 1}));
+    let mut refers = vec![];
+    references(&all, "#/definitions/", &mut refers);
+    assert!(refers.len() > 1_000);
+    for name in refers {
+        assert!(all["definitions"].get(&name).is_some(), "{name}");
+    }
+
+    // The same names in Protocol Buffers, where parts of one member come one after the other.
+    let binary = written(&catalog, documents::Form::Protobuf);
+    for (member, number) in [("paths", 2), ("definitions", 1)] {
+        let field = if member == "paths" { 8 } else { 9 };
+        let mut names: Vec<String> = fields(&binary)
+            .into_iter()
+            .filter(|(n, _)| *n == field)
+            .flat_map(|(_, part)| fields(part))
+            .filter(|(n, _)| *n == number)
+            .map(|(_, pair)| String::from_utf8(fields(pair)[0].1.to_vec()).unwrap())
+            .collect();
+        names.sort();
+        let mut expected: Vec<&String> = all[member].as_object().unwrap().keys().collect();
+        expected.sort();
+        assert!(names.iter().eq(expected), "{member}");
+    }
+}
+
+/// The fields of a message that have a length, by number.
+fn fields(mut message: &[u8]) -> Vec<(u64, &[u8])> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let byte = bytes[0];
+            *bytes = &bytes[1..];
+            value |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                return value;
+            }
+        }
+    }
+    let mut found = vec![];
+    while !message.is_empty() {
+        let tag = varint(&mut message);
+        match tag & 7 {
+            2 => {
+                let length = usize::try_from(varint(&mut message)).unwrap();
+                let (field, rest) = message.split_at(length);
+                found.push((tag >> 3, field));
+                message = rest;
+            }
+            0 => drop(varint(&mut message)),
+            1 => message = &message[8..],
+            other => panic!("wire type {other}"),
+        }
+    }
+    found
 }

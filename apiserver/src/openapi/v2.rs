@@ -1,6 +1,9 @@
-//! `/openapi/v2`: everything that is served in one Swagger document, made of the documents of the third version.
+//! `/openapi/v2`: everything that is served in one Swagger document, made of the documents of the third version and written
+//! piece by piece.
 
 use std::collections::HashSet;
+use std::io::{self, Write};
+use std::iter;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -8,8 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::custom::{self, Edition};
 use super::definitions::Definitions;
-use super::{descriptions, paths};
-use crate::registry::Catalog;
+use super::documents::Form;
+use super::{descriptions, paths, protobuf, swagger};
+use crate::registry::{Catalog, Version};
 
 const DEFINITIONS: &str = "#/definitions/";
 
@@ -22,24 +26,99 @@ pub struct Remote {
     pub hash: String,
 }
 
-/// The document of everything.
-pub(super) fn document(catalog: &Catalog) -> Value {
+/// Writes the document of everything. Of custom kinds, of which there may be many with large schemas, one at a time is there.
+pub(super) fn write(catalog: &Catalog, form: Form, out: &mut dyn Write) -> io::Result<()> {
+    let (paths, definitions) = common(catalog);
+    let known: HashSet<String> = definitions.keys().cloned().collect();
+    let more_paths = customs(catalog).map(|(group, version)| {
+        let mut names = Definitions::names(Edition::V2, group, &version.name);
+        paths_of(group, version, &mut names)
+    });
+    let more_definitions = customs(catalog).flat_map(|(group, version)| {
+        let known = &known;
+        version.resources.iter().map(move |resource| {
+            let mut definitions = Definitions::new(Edition::V2, group, &version.name);
+            definitions.resource(resource);
+            let own = custom::name(&resource.gvk);
+            let new = definitions.finish().into_iter().filter(|(name, _)| !known.contains(name));
+            new.map(|(name, schema)| {
+                let builtin = name != own;
+                (name, schema_of(schema, builtin))
+            })
+            .collect()
+        })
+    });
+    let head = json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": "1.36"},
+        "securityDefinitions": {"BearerToken": {"description": "Bearer Token authentication", "type": "apiKey",
+                                                "name": "authorization", "in": "header"}},
+        "security": [{"BearerToken": []}],
+    });
+    let parts: [(&str, Parts<'_>); 2] = [
+        ("paths", Box::new(iter::once(paths).chain(more_paths))),
+        ("definitions", Box::new(iter::once(definitions).chain(more_definitions))),
+    ];
+    match form {
+        Form::Json => write_json(&head, parts, out),
+        Form::Protobuf => write_protobuf(head, parts, out),
+    }
+}
+
+/// One member of the document, in pieces.
+type Parts<'a> = Box<dyn Iterator<Item = Map<String, Value>> + 'a>;
+
+fn write_json(head: &Value, parts: [(&str, Parts<'_>); 2], out: &mut dyn Write) -> io::Result<()> {
+    let head = head.to_string();
+    out.write_all(head.strip_suffix('}').unwrap_or(&head).as_bytes())?;
+    for (name, parts) in parts {
+        write!(out, ",{}:", Value::from(name))?;
+        let mut before = '{';
+        for (key, value) in parts.flatten() {
+            write!(out, "{before}{}:", Value::from(key))?;
+            serde_json::to_writer(&mut *out, &value)?;
+            before = ',';
+        }
+        out.write_all(b"}")?;
+    }
+    out.write_all(b"}")
+}
+
+/// A message that comes several times is one, of all that they hold: as Protocol Buffers have it.
+fn write_protobuf(head: Value, parts: [(&str, Parts<'_>); 2], out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(&protobuf::encode(&swagger::DOCUMENT, &head))?;
+    for (name, parts) in parts {
+        for part in parts {
+            out.write_all(&protobuf::encode(&swagger::DOCUMENT, &json!({name: part})))?;
+        }
+    }
+    Ok(())
+}
+
+/// The group versions that have no built-in kind.
+fn customs(catalog: &Catalog) -> impl Iterator<Item = (&str, &Version)> {
+    let all = catalog.groups().iter().flat_map(|g| g.versions.iter().map(move |v| (&*g.name, v)));
+    all.filter(|(_, version)| is_custom(version))
+}
+
+fn is_custom(version: &Version) -> bool {
+    version.remote.is_none() && version.resources.iter().all(|r| !r.typed)
+}
+
+/// The paths and definitions of all other group versions.
+fn common(catalog: &Catalog) -> (Map<String, Value>, Map<String, Value>) {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
     let mut custom = HashSet::new();
     let mut remotes = vec![];
     for group in catalog.groups() {
-        for version in &group.versions {
+        for version in group.versions.iter().filter(|v| !is_custom(v)) {
             if let Some(remote) = &version.remote {
                 remotes.extend(remote.discovered().swagger.clone());
                 continue;
             }
             let mut definitions = Definitions::new(Edition::V2, &group.name, &version.name);
-            let own =
-                paths::of_group_version(&group.name, &version.name, &version.resources, &mut definitions);
-            paths.extend(own.into_iter().map(|(path, endpoint)| (path, endpoint_of(endpoint))));
-            for resource in version.resources.iter().filter(|r| !r.typed) {
-                custom.insert(custom::name(&resource.gvk));
-            }
+            paths.extend(paths_of(&group.name, version, &mut definitions));
+            custom.extend(version.resources.iter().filter(|r| !r.typed).map(|r| custom::name(&r.gvk)));
             for (name, schema) in definitions.finish() {
                 schemas.entry(name).or_insert(schema);
             }
@@ -56,15 +135,12 @@ pub(super) fn document(catalog: &Catalog) -> Value {
     for remote in remotes {
         remote.merge(&mut paths, &mut definitions);
     }
-    json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": "1.36"},
-        "paths": paths,
-        "definitions": definitions,
-        "securityDefinitions": {"BearerToken": {"description": "Bearer Token authentication", "type": "apiKey",
-                                                "name": "authorization", "in": "header"}},
-        "security": [{"BearerToken": []}],
-    })
+    (paths, definitions)
+}
+
+fn paths_of(group: &str, version: &Version, definitions: &mut Definitions) -> Map<String, Value> {
+    let own = paths::of_group_version(group, &version.name, &version.resources, definitions);
+    own.into_iter().map(|(path, endpoint)| (path, endpoint_of(endpoint))).collect()
 }
 
 // === impl Remote ===

@@ -13,7 +13,7 @@ use crate::schema::Schema;
 
 static CUSTOM: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     let kept = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    Schema::custom(&kept, 1)
+    Schema::of(&kept, 1)
 });
 
 /// A line `media-type apiVersion Kind`, the object, and after a NUL the patch.

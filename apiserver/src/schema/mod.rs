@@ -1,6 +1,7 @@
 //! One schema tree type for every kind, built-in or custom: it drives decoding rules, pruning, strict validation, static
 //! defaults, strategic-merge keys, list types, OpenAPI and the protobuf transcoder.
 
+mod custom;
 mod leaf;
 mod normalize;
 pub(crate) mod structural;
@@ -11,14 +12,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use coracle_api::{Gvk, Object};
-use serde_json::Value;
 
-use crate::limits;
 use crate::status::Status;
+pub use custom::{Custom, Written};
 pub(crate) use leaf::{parse_duration, print_duration, print_instant};
 use normalize::{Mismatch, Normalizer};
 pub(crate) use normalize::{Path, describe};
-use structural::{Nulls, Structural};
+use structural::Nulls;
 pub use types::{Field, Leaf, LeafKind, List, ListKind, MapOf, Merge, Struct, Type, Types};
 pub(crate) use types::{Numbered, TypeId};
 
@@ -30,33 +30,21 @@ type KindsByName = HashMap<String, Vec<(String, Arc<Schema>)>>;
 static BUILTIN_KINDS: LazyLock<KindsByName> = LazyLock::new(|| {
     let mut kinds = KindsByName::new();
     for ((group_version, kind), root) in &BUILTIN.kinds {
-        let schema = Arc::new(Schema { types: Arc::clone(&BUILTIN), root: *root, custom: None });
+        let schema = Arc::new(Schema(Form::Builtin(*root)));
         kinds.entry(kind.clone()).or_default().push((group_version.clone(), schema));
     }
     kinds
 });
 
-/// The schema of one kind: a root in a shared tree of types.
+/// The schema of one kind.
 #[derive(Debug)]
-pub struct Schema {
-    types: Arc<Types>,
-    root: TypeId,
-    custom: Option<Custom>,
-}
+pub struct Schema(Form);
 
-/// What a custom resource definition says of one version.
 #[derive(Debug)]
-pub struct Custom {
-    pub structural: Structural,
-    /// `openAPIV3Schema`, as it is written, in JSON: as a tree it would take many times the room, and few ask for it.
-    written: Box<str>,
-}
-
-impl Custom {
-    /// `openAPIV3Schema`, as it is written; null where there is none.
-    pub fn written(&self) -> Value {
-        serde_json::from_str(&self.written).unwrap_or_default()
-    }
+enum Form {
+    /// A root in the tree that all built-in kinds share.
+    Builtin(TypeId),
+    Custom(Custom),
 }
 
 /// One place in a schema, for walking an object beside it.
@@ -107,26 +95,35 @@ impl Schema {
 
     /// The root of a built-in kind, for as long as the program runs.
     pub(crate) fn builtin_root(gvk: &Gvk) -> Option<Node<'static>> {
-        let id = Schema::builtin(gvk)?.root;
-        Some(Node { types: &BUILTIN, id })
+        match Schema::builtin(gvk)?.0 {
+            Form::Builtin(id) => Some(Node { types: &BUILTIN, id }),
+            Form::Custom(_) => None,
+        }
     }
 
     /// The schema of a custom kind from its `openAPIV3Schema`; without one, every field is kept. `edition` tells it from
-    /// the schemas that the kind had before.
-    pub fn custom(written: &Value, edition: u64) -> Arc<Schema> {
-        let mut structural = Structural::parse(written);
-        if written.is_null() {
-            structural.kind = "object".into();
-            structural.preserve_unknown = true;
-        }
-        let (types, root) = structural::types(&structural, edition);
-        let custom = Custom { structural, written: written.to_string().into() };
-        Arc::new(Schema { types: Arc::new(types), root, custom: Some(custom) })
+    /// the schemas that the kind had before, and is not 0.
+    pub fn custom(written: Box<dyn Written>, edition: u64) -> Arc<Schema> {
+        Arc::new(Schema(Form::Custom(Custom::new(written, edition))))
+    }
+
+    /// The same of a schema that is at hand.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of(written: &serde_json::Value, edition: u64) -> Arc<Schema> {
+        Schema::custom(Box::new(written.to_string().into_boxed_str()), edition)
     }
 
     /// What a custom kind's definition says; `None` for built-in kinds.
     pub fn definition(&self) -> Option<&Custom> {
-        self.custom.as_ref()
+        match &self.0 {
+            Form::Builtin(_) => None,
+            Form::Custom(custom) => Some(custom),
+        }
+    }
+
+    /// Tells schemas of the same name apart; 0 for built-in kinds.
+    pub(crate) fn edition(&self) -> u64 {
+        self.definition().map_or(0, |custom| custom.edition)
     }
 
     /// The types of all built-in kinds.
@@ -135,7 +132,10 @@ impl Schema {
     }
 
     pub fn root(&self) -> Node<'_> {
-        Node { types: &self.types, id: self.root }
+        match &self.0 {
+            Form::Builtin(id) => Node { types: &BUILTIN, id: *id },
+            Form::Custom(custom) => custom.root(),
+        }
     }
 
     /// Brings an object into the form upstream's typed round trip gives it: unknown fields go (and are noticed), nulls and
@@ -161,11 +161,12 @@ impl Schema {
         words: fn(&Mismatch) -> String,
         nulls: Nulls,
     ) -> Result<Noticed, String> {
-        if let Some(custom) = &self.custom {
-            return custom.round_trip(object, nulls);
-        }
-        let mut normalizer = Normalizer::new(&self.types);
-        match normalizer.value(self.root, &mut object.0, Path::Root) {
+        let root = match &self.0 {
+            Form::Custom(custom) => return custom.round_trip(object, nulls),
+            Form::Builtin(root) => *root,
+        };
+        let mut normalizer = Normalizer::new(&BUILTIN);
+        match normalizer.value(root, &mut object.0, Path::Root) {
             Ok(()) => Ok(Noticed::unknown(&normalizer.noticed.list)),
             Err(mismatch) => Err(words(&mismatch)),
         }
@@ -176,34 +177,6 @@ impl Schema {
 pub(crate) fn unhandled(gvk: &Gvk, why: &str) -> Status {
     let (kind, version) = (&gvk.kind, &gvk.version);
     Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
-}
-
-// === impl Custom ===
-
-impl Custom {
-    /// Metadata becomes typed, unknown fields go, defaults are filled in.
-    fn round_trip(&self, object: &mut Object, nulls: Nulls) -> Result<Noticed, String> {
-        let schema = &self.structural;
-        structural::numbers::settle(&mut object.0);
-        if !structural::fill(&mut object.0, schema, nulls) {
-            return Err(normalize::too_large().message());
-        }
-        let mut unknown = structural::coerce(&mut object.0, schema)?;
-        unknown.extend(structural::prune(&mut object.0, schema));
-        unknown.truncate(limits::NOTICES);
-        Ok(Noticed::unknown(&unknown))
-    }
-
-    /// What an object that was stored under an earlier schema lacks or has too much of by this one.
-    pub fn catch_up(&self, object: &mut Object) {
-        self.prune(object);
-        structural::fill(&mut object.0, &self.structural, Nulls::Go);
-    }
-
-    /// Takes away what the kind does not have.
-    pub fn prune(&self, object: &mut Object) {
-        structural::prune(&mut object.0, &self.structural);
-    }
 }
 
 // === impl Node ===
@@ -269,11 +242,6 @@ impl<'a> Node<'a> {
     /// The type of schemas in custom resource definitions.
     pub(crate) fn schema_props(self) -> Node<'a> {
         self.at(self.types.schema_props)
-    }
-
-    /// Tells schemas of the same name apart.
-    pub(crate) fn edition(self) -> u64 {
-        self.types.edition
     }
 
     pub(crate) fn at(self, id: TypeId) -> Node<'a> {

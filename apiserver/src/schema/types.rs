@@ -15,8 +15,6 @@ pub struct Types {
     pub(crate) kinds: HashMap<(String, String), TypeId>,
     /// What the `SchemaOr...` leaves hold.
     pub(crate) schema_props: TypeId,
-    /// 0 for the built-in types; changes with a custom resource definition's schema.
-    pub(crate) edition: u64,
 }
 
 #[derive(Clone, Debug)]

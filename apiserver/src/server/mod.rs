@@ -173,6 +173,7 @@ impl Server {
         let mut services = aggregation::Services::default();
         services.settle(&server).await;
         tasks.spawn(aggregation::run(server.clone(), services, server.stop.clone()));
+        tasks.spawn(crate::openapi::forget(server.clone(), server.stop.clone()));
         tasks.spawn(admission::follow_policies(server.clone(), server.stop.clone()));
         expiry::spawn(&server, &tasks);
         server.ready.store(true, Ordering::Release);

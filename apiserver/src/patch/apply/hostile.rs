@@ -27,7 +27,7 @@ pub(crate) fn steps(bytes: &[u8]) {
             "x-kubernetes-list-map-keys": ["name"]});
         let set = json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"});
         let spec = json!({"type": "object", "properties": {"map": map, "list": list, "set": set}});
-        Schema::custom(&json!({"type": "object", "properties": {"spec": spec}}), 1)
+        Schema::of(&json!({"type": "object", "properties": {"spec": spec}}), 1)
     });
     let mut live: Option<Object> = None;
     for step in rest.split(|b| *b == 0).take(8) {

@@ -156,14 +156,6 @@ impl Structural {
         }
     }
 
-    /// Whether anything in the tree has a default, so that objects stored without it must be given it when read.
-    pub(crate) fn has_defaults(&self) -> bool {
-        self.default.is_some()
-            || self.properties.values().any(|p| p.has_defaults())
-            || self.items.as_ref().is_some_and(|i| i.has_defaults())
-            || matches!(&self.additional, Additional::Of(schema) if schema.has_defaults())
-    }
-
     fn refuses_null(&self) -> bool {
         !self.nullable
     }
@@ -196,6 +188,15 @@ impl Limits {
             multiple_of: schema["multipleOf"].as_f64(),
         }
     }
+}
+
+/// Whether anything in a schema, as it is written, has a default, so that objects stored without it must be given it when
+/// read.
+pub(crate) fn has_defaults(written: &Value) -> bool {
+    let Value::Object(schema) = written else { return false };
+    schema.get("default").is_some_and(|d| !d.is_null())
+        || ["items", "additionalProperties"].iter().filter_map(|key| schema.get(*key)).any(has_defaults)
+        || schema.get("properties").and_then(Value::as_object).is_some_and(|p| p.values().any(has_defaults))
 }
 
 fn strings(list: &Value) -> Vec<Box<str>> {

@@ -11,9 +11,8 @@ use super::embedded::metadata_type;
 use super::{Additional, Structural};
 
 /// The tree of one custom kind, and its root.
-pub(crate) fn types(schema: &Structural, edition: u64) -> (Types, TypeId) {
-    let types = Types { edition, ..Types::default() };
-    let mut builder = Builder { types, imported: HashMap::new() };
+pub(crate) fn types(schema: &Structural) -> (Types, TypeId) {
+    let mut builder = Builder { types: Types::default(), imported: HashMap::new() };
     let root = builder.object(schema, true);
     (builder.types, root)
 }
