@@ -52,8 +52,9 @@ pub const SUBRESOURCE_BYTES: usize = 256;
 /// From how many bytes on, of body and stored object together, a request is worked on apart from the async workers.
 pub const APART_BYTES: usize = 64 << 10;
 
-/// How many such requests are worked on at once.
-pub const APART_AT_ONCE: usize = 16;
+/// How many such requests are worked on at once, and of one user.
+pub const APART_AT_ONCE: usize = 8;
+pub const APART_OF_USER: usize = 2;
 
 /// Up to how many bytes answers are not compressed (upstream's `defaultGzipThresholdBytes`).
 pub const GZIP_BYTES: u64 = 128 << 10;
