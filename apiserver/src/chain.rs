@@ -190,7 +190,7 @@ async fn answer(
             let page = zpages::serve(server, &info.path, request.headers(), now);
             return page.unwrap_or_else(|| non_resource(server, info, request.headers()));
         }
-        Route::Nowhere => return Ok(nowhere()),
+        Route::Nowhere => return nowhere(server.is_ready()),
         Route::Resource(resource) => resource,
     };
     if let Some(SubresourceHandler::Connect(kind)) =
@@ -338,7 +338,7 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
             let address = server.config.advertise.to_string();
             let document = discovery::document(&catalog, path, accept, &address);
             let Some(document) = document else {
-                return Ok(nowhere());
+                return nowhere(server.is_ready());
             };
             let body = serde_json::to_vec(&document.body).map_err(Status::internal)?;
             let tag = discovery::etag(&body);
@@ -348,9 +348,13 @@ fn non_resource(server: &Arc<Server>, info: &RequestInfo, headers: &HeaderMap) -
     Ok(answer::json(StatusCode::OK, &value))
 }
 
-/// What Go's HTTP server says where nothing is served.
-fn nowhere() -> Response<Body> {
-    answer::bytes(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".into())
+/// Nothing is served here: what Go's HTTP server says of that. While the server starts it does not know yet what it will
+/// serve, and a 404 would tell clients that their kinds are gone.
+fn nowhere(is_ready: bool) -> Result<Response<Body>> {
+    if !is_ready {
+        return Err(Status::starting());
+    }
+    Ok(answer::bytes(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".into()))
 }
 
 fn checks(server: &Server) -> Vec<Check> {

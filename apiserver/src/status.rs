@@ -168,6 +168,13 @@ impl Status {
             .with_details(json!({"causes": [{"message": message.to_string()}]}))
     }
 
+    /// What a path is cannot be told yet.
+    pub fn starting() -> Self {
+        let why =
+            "the request has been made before all known HTTP paths have been installed, please try again";
+        Status::unavailable(why).with_details(json!({"retryAfterSeconds": 5}))
+    }
+
     pub fn unavailable(message: impl Into<String>) -> Self {
         Status::new(503, "ServiceUnavailable", message)
     }

@@ -121,3 +121,11 @@ fn the_root_names_every_group_and_version_once() {
         assert_eq!(paths.iter().filter(|p| **p == path).count(), 1, "{path}");
     }
 }
+
+#[test]
+fn a_kind_that_is_not_known_yet_is_not_gone() {
+    let early = nowhere(false).unwrap_err().to_json();
+    assert_eq!((&early["code"], &early["reason"]), (&json!(503), &json!("ServiceUnavailable")));
+    assert_eq!(early["details"], json!({"retryAfterSeconds": 5}));
+    assert_eq!(nowhere(true).unwrap().status(), StatusCode::NOT_FOUND);
+}
