@@ -61,7 +61,7 @@ pub(super) fn write(catalog: &Catalog, form: Form, out: &mut dyn Write) -> io::R
     ];
     match form {
         Form::Json => write_json(&head, parts, out),
-        Form::Protobuf => write_protobuf(head, parts, out),
+        Form::Protobuf => write_protobuf(&head, parts, out),
     }
 }
 
@@ -85,8 +85,8 @@ fn write_json(head: &Value, parts: [(&str, Parts<'_>); 2], out: &mut dyn Write) 
 }
 
 /// A message that comes several times is one, of all that they hold: as Protocol Buffers have it.
-fn write_protobuf(head: Value, parts: [(&str, Parts<'_>); 2], out: &mut dyn Write) -> io::Result<()> {
-    out.write_all(&protobuf::encode(&swagger::DOCUMENT, &head))?;
+fn write_protobuf(head: &Value, parts: [(&str, Parts<'_>); 2], out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(&protobuf::encode(&swagger::DOCUMENT, head))?;
     for (name, parts) in parts {
         for part in parts {
             out.write_all(&protobuf::encode(&swagger::DOCUMENT, &json!({name: part})))?;
