@@ -6,6 +6,7 @@ mod ruleset;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tracing::{error, warn};
 
 use crate::net::{Cidr, NetError, apply_rules};
 use catalog::{Catalog, Key};
+use render::Guarded;
 use ruleset::Ruleset;
 
 pub const TABLE: &str = "coracle";
@@ -39,7 +41,7 @@ pub async fn run(
     damaged: Arc<Notify>,
     shutdown: CancellationToken,
 ) -> Result<(), NetError> {
-    let mut proxy = Proxy { config, applied: HashMap::new(), whole: true };
+    let mut proxy = Proxy { config, guarded: Guarded::new(), applied: HashMap::new(), whole: true };
     loop {
         let changed = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -62,6 +64,7 @@ pub async fn run(
 
 struct Proxy {
     config: ProxyConfig,
+    guarded: Guarded,
     /// What each Service has in the kernel.
     applied: HashMap<Key, Ruleset>,
     /// Whether the table must be made anew.
@@ -72,12 +75,19 @@ struct Proxy {
 
 impl Proxy {
     async fn apply(&mut self, catalog: &Catalog, changed: &BTreeSet<Key>) -> Result<(), NetError> {
+        let guarded = api_servers(catalog);
+        let mut changed = Cow::Borrowed(changed);
+        if guarded != self.guarded {
+            self.guarded = guarded;
+            self.whole = true;
+            changed.to_mut().extend(self.applied.keys().cloned());
+        }
         let (mut old, mut new) = (Ruleset::default(), Ruleset::default());
         let mut fresh = Vec::new();
-        for key in changed {
+        for key in changed.iter() {
             let rules = catalog
                 .service(key)
-                .map(|service| render::render(&self.config, key, &service, &catalog.endpoints(key)));
+                .map(|s| render::render(&self.config, &self.guarded, key, &s, &catalog.endpoints(key)));
             if let Some(before) = self.applied.get(key) {
                 old.merge(before.clone());
             }
@@ -103,6 +113,13 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// Where the cluster's API servers listen: the endpoints of `default/kubernetes`.
+fn api_servers(catalog: &Catalog) -> Guarded {
+    let service = ("default".to_owned(), "kubernetes".to_owned());
+    let endpoints = catalog.endpoints(&service).into_iter();
+    endpoints.flat_map(|e| e.ports.into_iter().map(move |(_, _, port)| (e.ip, port))).collect()
 }
 
 /// UDP has no end of a connection: flows to endpoints that are gone must be forgotten, or clients with a fixed source

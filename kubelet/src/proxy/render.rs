@@ -1,5 +1,6 @@
 //! From a Service and its endpoints to chains and verdicts. Pure.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -15,6 +16,11 @@ pub(super) const IPS: &str = "service_ips";
 pub(super) const PORTS: &str = "service_ports";
 pub(super) const REFUSED_IPS: &str = "refused_ips";
 pub(super) const REFUSED_PORTS: &str = "refused_ports";
+
+/// Addresses and TCP ports where API servers listen.
+pub(super) type Guarded = BTreeSet<(Ipv4Addr, u16)>;
+
+const KUBELET_PORT: u16 = 10250;
 
 /// TCP is refused by a reset: the kernel sends no ICMP for its own packets on the loopback route.
 /// The constant frame, replacing whatever an earlier run left.
@@ -57,14 +63,23 @@ table ip {TABLE} {{
 }
 
 /// What one Service needs in the table.
-pub(super) fn render(config: &ProxyConfig, key: &Key, service: &Service, endpoints: &[Endpoint]) -> Ruleset {
+///
+/// External addresses are of the user's choosing: none takes what clients of the cluster or of its nodes rely on
+/// ([`Guarded`]; upstream takes whatever it is given, CVE-2020-8554).
+pub(super) fn render(
+    config: &ProxyConfig,
+    guarded: &Guarded,
+    key: &Key,
+    service: &Service,
+    endpoints: &[Endpoint],
+) -> Ruleset {
     let mut out = Ruleset::default();
     let Some(spec) = &service.spec else { return out };
     if spec.type_.as_deref() == Some("ExternalName") || cluster_ips(service).is_empty() {
         return out;
     }
     for port in spec.ports.iter().flatten() {
-        if let Some(rules) = PortRules::new(config, key, service, port, endpoints) {
+        if let Some(rules) = PortRules::new(config, guarded, key, service, port, endpoints) {
             out.merge(rules.render());
         }
     }
@@ -74,6 +89,7 @@ pub(super) fn render(config: &ProxyConfig, key: &Key, service: &Service, endpoin
 /// One port of one Service, ready to be written down.
 struct PortRules<'a> {
     config: &'a ProxyConfig,
+    guarded: &'a Guarded,
     service: &'a Service,
     protocol: Protocol,
     port: u16,
@@ -89,6 +105,7 @@ struct PortRules<'a> {
 impl<'a> PortRules<'a> {
     fn new(
         config: &'a ProxyConfig,
+        guarded: &'a Guarded,
         key: &Key,
         service: &'a Service,
         port: &ServicePort,
@@ -101,6 +118,7 @@ impl<'a> PortRules<'a> {
         let local: Vec<&Endpoint> = endpoints.iter().filter(here).collect();
         Some(PortRules {
             config,
+            guarded,
             service,
             protocol,
             port: u16::try_from(port.port).ok()?,
@@ -196,7 +214,17 @@ impl<'a> PortRules<'a> {
         let status = self.service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).filter(|_| open);
         let ingress = status.into_iter().flat_map(|l| l.ingress.iter().flatten());
         let ingress = ingress.filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
-        external.chain(ingress.filter_map(|i| i.ip.as_ref()?.parse().ok())).collect()
+        let asked = external.chain(ingress.filter_map(|i| i.ip.as_ref()?.parse().ok()));
+        asked.filter(|ip| self.may_take(*ip)).collect()
+    }
+
+    /// Whether an external address may be the Service's: addresses of pods and of Services, the port of every kubelet, and
+    /// where API servers listen are others'.
+    fn may_take(&self, ip: Ipv4Addr) -> bool {
+        let of_the_cluster = self.config.cluster_cidr.contains(ip) || self.config.service_cidr.contains(ip);
+        let of_a_kubelet = self.port == KUBELET_PORT;
+        let tcp = self.protocol == Protocol::Tcp;
+        !of_the_cluster && !(tcp && (of_a_kubelet || self.guarded.contains(&(ip, self.port))))
     }
 
     /// A chain that picks one of the endpoints, and a chain for each.

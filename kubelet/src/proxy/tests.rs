@@ -1,5 +1,6 @@
 //! Real packets through real rules, in network namespaces made for the test: pods, host ports, Services.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,40 @@ fn proxy_config() -> ProxyConfig {
     }
 }
 
+/// CVE-2020-8554: what an external address takes from others.
+#[test]
+fn external_addresses_take_nothing_that_others_rely_on() {
+    let api = Ipv4Addr::new(192, 0, 2, 1);
+    let guarded = BTreeSet::from([(api, 6443)]);
+    for (ip, port, protocol, taken) in [
+        ("192.0.2.1", 80, "TCP", true),
+        ("192.0.2.7", 6443, "TCP", true),
+        ("203.0.113.1", 443, "TCP", true),
+        ("192.0.2.1", 6443, "UDP", true),
+        ("192.0.2.1", 6443, "TCP", false),
+        ("192.0.2.1", 10250, "TCP", false),
+        ("192.0.2.7", 10250, "TCP", false),
+        ("10.96.0.1", 443, "TCP", false),
+        ("10.96.0.10", 53, "UDP", false),
+        ("10.244.9.3", 80, "TCP", false),
+    ] {
+        let ports = json!([{"port": port, "protocol": protocol, "targetPort": 8080}]);
+        let by_spec = json!({"clusterIP": "10.96.3.3", "externalIPs": [ip], "ports": ports});
+        let mut by_status =
+            service(json!({"clusterIP": "10.96.3.3", "type": "LoadBalancer", "ports": ports}));
+        by_status.status =
+            serde_json::from_value(json!({"loadBalancer": {"ingress": [{"ip": ip}]}})).unwrap();
+        for service in [service(by_spec), by_status] {
+            for endpoints in [vec![], vec![endpoint(Ipv4Addr::new(10, 244, 9, 2))]] {
+                let key = ("n".to_owned(), "s".to_owned());
+                let rules = render::render(&proxy_config(), &guarded, &key, &service, &endpoints);
+                let found = rules.elements.keys().any(|(_, key)| key.starts_with(&format!("{ip} . ")));
+                assert_eq!(found, taken, "{ip}:{port}/{protocol} {endpoints:?}");
+            }
+        }
+    }
+}
+
 #[test]
 #[cfg_attr(not(root), ignore = "needs root")]
 fn pods_host_ports_and_services_carry_real_connections() {
@@ -171,7 +206,13 @@ async fn services(a_path: &Path, b_path: &Path, a_ip: Ipv4Addr, b_ip: Ipv4Addr) 
     let (config, key): (_, Key) = (proxy_config(), ("n".to_owned(), "s".to_owned()));
     let spec = json!({"clusterIP": "10.96.0.20", "type": "NodePort", "externalIPs": ["198.51.100.7"],
         "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]});
-    let both = render::render(&config, &key, &service(spec.clone()), &[endpoint(a_ip), endpoint(b_ip)]);
+    let both = render::render(
+        &config,
+        &BTreeSet::new(),
+        &key,
+        &service(spec.clone()),
+        &[endpoint(a_ip), endpoint(b_ip)],
+    );
     let frame = render::frame(&config);
     apply_rules(&(frame + &ruleset::diff(&Ruleset::default(), &both))).await.unwrap();
     let mut seen = std::collections::BTreeSet::new();
@@ -186,13 +227,13 @@ async fn services(a_path: &Path, b_path: &Path, a_ip: Ipv4Addr, b_ip: Ipv4Addr) 
     let refused = Err(std::io::ErrorKind::ConnectionRefused);
     assert_eq!(inside(a_path, || ask("10.96.0.77:80")), refused, "an address of no Service");
 
-    let only_b = render::render(&config, &key, &service(spec.clone()), &[endpoint(b_ip)]);
+    let only_b = render::render(&config, &BTreeSet::new(), &key, &service(spec.clone()), &[endpoint(b_ip)]);
     apply_rules(&ruleset::diff(&both, &only_b)).await.unwrap();
     apply_rules(&ruleset::sweep(&both, &only_b)).await.unwrap();
     for _ in 0..10 {
         assert!(ask("10.96.0.20:80").unwrap().starts_with('b'), "a removed endpoint gets nothing");
     }
-    let none = render::render(&config, &key, &service(spec.clone()), &[]);
+    let none = render::render(&config, &BTreeSet::new(), &key, &service(spec.clone()), &[]);
     apply_rules(&ruleset::diff(&only_b, &none)).await.unwrap();
     apply_rules(&ruleset::sweep(&only_b, &none)).await.unwrap();
     for address in ["10.96.0.20:80", "192.0.2.1:30080"] {
@@ -202,7 +243,8 @@ async fn services(a_path: &Path, b_path: &Path, a_ip: Ipv4Addr, b_ip: Ipv4Addr) 
 
     let mut sticky = spec;
     sticky["sessionAffinity"] = json!("ClientIP");
-    let sticky = render::render(&config, &key, &service(sticky), &[endpoint(a_ip), endpoint(b_ip)]);
+    let sticky =
+        render::render(&config, &BTreeSet::new(), &key, &service(sticky), &[endpoint(a_ip), endpoint(b_ip)]);
     apply_rules(&ruleset::diff(&none, &sticky)).await.unwrap();
     let first = inside(b_path, || ask("10.96.0.20:80")).unwrap();
     for _ in 0..15 {
@@ -219,7 +261,10 @@ fn endpoints_that_terminate_serve_only_when_no_other_does() {
     let (config, key) = (proxy_config(), ("n".to_owned(), "s".to_owned()));
     let service = service(json!({"clusterIP": "10.96.0.20", "ports": [{"port": 80}]}));
     let text = |endpoints: &[Endpoint]| {
-        ruleset::diff(&Ruleset::default(), &render::render(&config, &key, &service, endpoints))
+        ruleset::diff(
+            &Ruleset::default(),
+            &render::render(&config, &BTreeSet::new(), &key, &service, endpoints),
+        )
     };
     let both = text(&[endpoint(ready), leaving.clone()]);
     assert!(both.contains("10.244.0.2:8080") && !both.contains("10.244.0.3"), "{both}");
