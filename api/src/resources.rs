@@ -74,10 +74,10 @@ pub fn is_sidecar(init_container: &Value) -> bool {
 }
 
 /// The class of a pod spec: over CPU and memory, `Guaranteed` where every limit is set and equals its request,
-/// `BestEffort` where nothing is asked at all.
+/// `BestEffort` where nothing is asked at all. A pod that has resources as a whole is judged by them alone, be they empty.
 pub fn qos_class(spec: &Value) -> QosClass {
     let pod_level = &spec["resources"];
-    if ["requests", "limits"].iter().any(|k| pod_level[k].as_object().is_some_and(|m| !m.is_empty())) {
+    if pod_level.is_object() {
         return qos_of(std::iter::once(pod_level));
     }
     let all = ["containers", "initContainers"].into_iter().flat_map(|key| items(spec, key));
@@ -195,6 +195,9 @@ mod tests {
             (json!({"containers": [full]}), QosClass::Guaranteed),
             (json!({"containers": [half]}), QosClass::Burstable),
             (json!({"containers": [full, {}]}), QosClass::Burstable),
+            (json!({"containers": [full], "resources": {}}), QosClass::BestEffort),
+            (json!({"containers": [full], "resources": null}), QosClass::Guaranteed),
+            (json!({"containers": [{}], "resources": {"limits": {"cpu": "1"}}}), QosClass::Burstable),
             (
                 json!({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]}),
                 QosClass::BestEffort,
