@@ -1,6 +1,6 @@
 //! What is wrong with a pod's wishes where to run: affinity, tolerations, spreading, gates.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -169,6 +169,11 @@ pub(in super::super) fn toleration(at: &str, t: &Value, errors: &mut Errors) {
 }
 
 pub(super) fn spread(at: &str, spec: &Value, errors: &mut Errors) {
+    fn pair(c: &Value) -> (Option<&str>, Option<&str>) {
+        (c["topologyKey"].as_str(), c["whenUnsatisfiable"].as_str())
+    }
+    let all = items(spec, "topologySpreadConstraints").enumerate();
+    let last: HashMap<_, usize> = all.map(|(i, c)| (pair(c), i)).collect();
     for (i, c) in items(spec, "topologySpreadConstraints").enumerate() {
         let at = format!("{at}[{i}]");
         let skew = c["maxSkew"].as_i64().unwrap_or(0);
@@ -181,8 +186,7 @@ pub(super) fn spread(at: &str, spec: &Value, errors: &mut Errors) {
         }
         let action = c["whenUnsatisfiable"].as_str().unwrap_or_default();
         errors.supported(format!("{at}.whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
-        let pair = |c: &Value| (c["topologyKey"].clone(), c["whenUnsatisfiable"].clone());
-        if items(spec, "topologySpreadConstraints").skip(i + 1).any(|later| pair(later) == pair(c)) {
+        if last.get(&pair(c)).is_some_and(|last| *last > i) {
             let at = format!("{at}.{{topologyKey, whenUnsatisfiable}}");
             errors.duplicate_text(at, format!("\"{{{key}, {action}}}\""));
         }

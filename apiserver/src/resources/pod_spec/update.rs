@@ -1,5 +1,7 @@
 //! What may change in a pod after its creation: images, deadlines that shrink, tolerations that grow, gates that open.
 
+use std::collections::{HashMap, HashSet};
+
 use coracle_api::Object;
 use serde_json::{Value, json};
 
@@ -55,11 +57,15 @@ pub(in super::super) fn validate_ephemeral_update(new: &Object, old: &Object) ->
         errors.forbidden("", "static pods do not support ephemeral containers");
         return errors.0;
     }
+    fn name(container: &Value) -> &str {
+        container["name"].as_str().unwrap_or_default()
+    }
+    let there: HashMap<&str, &Value> = items(is, "ephemeralContainers").map(|c| (name(c), c)).collect();
     for known in items(was, "ephemeralContainers") {
-        let name = known["name"].as_str().unwrap_or_default();
-        let done = match items(is, "ephemeralContainers").find(|c| c["name"] == name) {
+        let name = name(known);
+        let done = match there.get(name) {
             None => "removed",
-            Some(same) if same == known => continue,
+            Some(same) if *same == known => continue,
             Some(_) => "changed",
         };
         errors.forbidden(AT, format!("existing ephemeral containers {name:?} may not be {done}\n"));
@@ -89,9 +95,11 @@ fn deadline(is: &Value, was: &Value, errors: &mut Errors) -> bool {
 }
 
 fn tolerations(is: &Value, was: &Value, errors: &mut Errors) {
-    let same = |a: &Value, b: &Value| ["key", "operator", "value", "effect"].iter().all(|k| a[*k] == b[*k]);
-    let kept = items(was, "tolerations").all(|old| items(is, "tolerations").any(|new| same(old, new)));
-    if !kept {
+    fn parts(t: &Value) -> [Option<&str>; 4] {
+        ["key", "operator", "value", "effect"].map(|part| t[part].as_str())
+    }
+    let there: HashSet<_> = items(is, "tolerations").map(parts).collect();
+    if !items(was, "tolerations").all(|old| there.contains(&parts(old))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         return errors.forbidden("spec.tolerations", detail);
     }
@@ -102,9 +110,11 @@ fn tolerations(is: &Value, was: &Value, errors: &mut Errors) {
 
 /// Gates only go.
 fn gates(is: &Value, was: &Value, errors: &mut Errors) {
-    let before: Vec<&Value> = items(was, "schedulingGates").collect();
-    for gate in items(is, "schedulingGates").filter(|g| !before.contains(g)) {
-        let name = gate["name"].as_str().unwrap_or_default();
+    fn name(gate: &Value) -> &str {
+        gate["name"].as_str().unwrap_or_default()
+    }
+    let before: HashSet<&str> = items(was, "schedulingGates").map(name).collect();
+    for name in items(is, "schedulingGates").map(name).filter(|name| !before.contains(name)) {
         let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
         errors.forbidden("spec.schedulingGates", detail);
     }
