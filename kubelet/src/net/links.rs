@@ -289,6 +289,14 @@ impl Links {
         Ok(link.filter(|index| !router && *index != LOOPBACK_INDEX))
     }
 
+    /// The name of a link, unless it is gone.
+    pub(super) async fn name(&self, index: u32) -> Result<Option<String>, NetError> {
+        let mut found = self.handle.link().get().match_index(index).execute();
+        let link = ignoring_to_none(libc::ENODEV, found.try_next().await);
+        let link = link.map_err(NetError::netlink("look up a link"))?;
+        Ok(link.as_ref().and_then(name_of).map(str::to_owned))
+    }
+
     pub(super) async fn add_node_route(&self, route: NodeRoute) -> Result<(), NetError> {
         let request = self.handle.route().add(message_of(route)).replace();
         request.execute().await.map_err(NetError::netlink("route to another node"))
@@ -370,6 +378,12 @@ fn destination(route: &RouteMessage) -> Option<Cidr> {
 /// Whether a change of this route may change the way to another node: those to this node's pods do not.
 fn of_nodes(route: &RouteMessage) -> bool {
     route.header.protocol != ROUTE_PROTOCOL || node_route(route).is_some()
+}
+
+/// Whether programs of the node reach pods behind this link by way of 127.0.0.1: node ports and host ports. The rules of the
+/// pod network keep others from the node's loopback.
+pub(super) fn route_loopback(link: &str, may: bool) -> Result<(), NetError> {
+    super::sysctl(&format!("net/ipv4/conf/{link}/route_localnet"), if may { "1" } else { "0" })
 }
 
 /// A pod speaks for its own address alone (strict reverse path), and tells this node of no way out (no IPv6, whose router

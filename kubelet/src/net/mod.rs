@@ -138,6 +138,8 @@ impl PodNetwork {
         };
         let network = PodNetwork { inner: Arc::new(inner) };
         network.replace_rules().await?;
+        // An earlier version did so for pods with host ports alone.
+        present.iter().try_for_each(|link| links::route_loopback(link, true))?;
         Ok(network)
     }
 
@@ -172,7 +174,7 @@ impl PodNetwork {
         ports: &[HostPort],
     ) -> Result<(), NetError> {
         let (inner, name) = (&self.inner, link_name(uid));
-        self.link(&name, netns, addr, ports).await?;
+        self.link(&name, netns, addr).await?;
         inner
             .records
             .put(uid, &PodRecord { ip: addr, ports: ports.to_vec(), netns: Some(netns.to_owned()) })?;
@@ -183,23 +185,13 @@ impl PodNetwork {
         Ok(())
     }
 
-    async fn link(
-        &self,
-        name: &str,
-        netns: &Path,
-        addr: Ipv4Addr,
-        ports: &[HostPort],
-    ) -> Result<(), NetError> {
+    async fn link(&self, name: &str, netns: &Path, addr: Ipv4Addr) -> Result<(), NetError> {
         let Inner { links, config, .. } = &*self.inner;
         // A link without a record is left over from a set-up that was interrupted.
         links.remove(name).await?;
         let (node_ip, mtu) = (config.node_ip, config.mtu);
         links.connect_pod(&PodLink { name, netns, addr, node_ip, mtu }).await?;
-        if !ports.is_empty() {
-            // Lets programs of the node use a host port by 127.0.0.1; the input chain guards loopback on this link.
-            sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
-        }
-        Ok(())
+        links::route_loopback(name, true)
     }
 
     /// Makes again what is missing of addresses, routes and links; says how many pods that concerned.
@@ -223,9 +215,9 @@ impl PodNetwork {
             if links.mend_pod(name, *ip, config.node_ip).await? {
                 continue;
             }
-            let Some(PodRecord { netns: Some(netns), ports, .. }) = inner.records.get(uid)? else { continue };
+            let Some(PodRecord { netns: Some(netns), .. }) = inner.records.get(uid)? else { continue };
             // One pod whose namespace is going must not keep the others from their links.
-            if let Err(error) = self.link(name, &netns, *ip, &ports).await {
+            if let Err(error) = self.link(name, &netns, *ip).await {
                 tracing::warn!(uid, ?error, "a pod cannot be connected again");
             }
         }
@@ -292,6 +284,12 @@ pub async fn purge(local_addresses: &[Ipv4Addr]) -> Result<(), NetError> {
     let links = Links::host()?;
     for name in links.pod_links().await? {
         links.remove(&name).await?;
+    }
+    for route in links.node_routes().await? {
+        // Without the rules nothing would guard the node's loopback; a link that is gone needs no guard.
+        if let Some(link) = links.name(route.link).await? {
+            links::route_loopback(&link, false)?;
+        }
     }
     links.remove_our_routes().await?;
     for addr in local_addresses.iter().chain([&GATEWAY]) {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::links::{Links, NodeRoute};
+use super::links::{Links, NodeRoute, route_loopback};
 use super::{Cidr, NetError};
 
 /// How long the kernel is left alone after it could not tell or take routes.
@@ -128,6 +128,12 @@ async fn reconcile(
         match links.direct_link(node).await? {
             Some(link) => want.extend(peer.pods.iter().map(|pods| NodeRoute { pods: *pods, node, link })),
             None => missing.push(name.clone()),
+        }
+    }
+    for link in want.iter().map(|route| route.link).collect::<HashSet<_>>() {
+        let done = links.name(link).await?.map_or(Ok(()), |name| route_loopback(&name, true));
+        if let Err(error) = done {
+            warn!(?error, "node ports of pods on other nodes cannot be used by way of 127.0.0.1");
         }
     }
     for route in want.difference(&have) {

@@ -93,7 +93,9 @@ fn map(out: &mut String, name: &str, key: &str, elements: &BTreeMap<String, Stri
 }
 
 /// Host ports are for new connections to the node's own addresses. A pod of this node, and a program of the node
-/// that speaks from loopback, must get the answer through the node: those are marked for a source change.
+/// that speaks from loopback, must get the answer through the node: those are marked for a source change. Links by which
+/// pods are reached route loopback addresses (`route_localnet`) for such programs alone: nothing that comes in from outside is from
+/// there, or begins anything there (CVE-2020-8558).
 fn host_port_chains(out: &mut String, config: &NetConfig) -> std::fmt::Result {
     write!(
         out,
@@ -112,9 +114,13 @@ fn host_port_chains(out: &mut String, config: &NetConfig) -> std::fmt::Result {
     type nat hook output priority -101; policy accept
     fib daddr type local jump host_ports
   }}
+  chain raw {{
+    type filter hook prerouting priority -300; policy accept
+    iifname != \"lo\" ip saddr 127.0.0.0/8 drop
+  }}
   chain input {{
     type filter hook input priority 0; policy accept
-    iifname != \"lo\" ip daddr 127.0.0.0/8 ct state new drop
+    iifname != \"lo\" ip daddr 127.0.0.0/8 ct state {{ invalid, new, untracked }} drop
   }}
 ",
         pods = config.pod_cidr

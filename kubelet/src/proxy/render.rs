@@ -22,8 +22,9 @@ pub(super) type Guarded = BTreeSet<(Ipv4Addr, u16)>;
 
 const KUBELET_PORT: u16 = 10250;
 
-/// TCP is refused by a reset: the kernel sends no ICMP for its own packets on the loopback route.
-/// The constant frame, replacing whatever an earlier run left.
+/// The constant frame, replacing whatever an earlier run left. TCP is refused by a reset: the kernel sends no ICMP for its
+/// own packets on the loopback route. Node ports are on all of the node's addresses, 127.0.0.1 too, as with upstream's
+/// default mode; of what comes from outside nothing is for loopback.
 pub(super) fn frame(config: &ProxyConfig) -> String {
     let services = config.service_cidr;
     format!(
@@ -41,14 +42,14 @@ table ip {TABLE} {{
   chain mark_masq {{ meta mark set meta mark or 0x8000; }}
   chain services {{
     ip daddr . meta l4proto . th dport vmap @{IPS}
-    fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @{PORTS}
+    fib daddr type local meta l4proto . th dport vmap @{PORTS}
   }}
   chain refusals {{
     ip daddr . meta l4proto . th dport vmap @{REFUSED_IPS}
     fib daddr type local meta l4proto . th dport vmap @{REFUSED_PORTS}
     ip daddr {services} fib daddr type != local goto refuse
   }}
-  chain prerouting {{ type nat hook prerouting priority -100; policy accept; jump services; }}
+  chain prerouting {{ type nat hook prerouting priority -100; policy accept; ip daddr != 127.0.0.0/8 jump services; }}
   chain output_nat {{ type nat hook output priority -100; policy accept; jump services; }}
   chain input {{ type filter hook input priority 0; policy accept; ct state new jump refusals; }}
   chain forward {{ type filter hook forward priority 0; policy accept; ct state new jump refusals; }}

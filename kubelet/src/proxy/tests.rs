@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -186,6 +186,7 @@ async fn node() {
     assert!(inside(&b_path, || ask("192.0.2.1:8088")).is_ok(), "host port from a pod");
     assert!(inside(&a_path, || ask("192.0.2.1:8088")).is_ok(), "host port from its own pod");
     services(&a_path, &b_path, a_ip, b_ip).await;
+    loopback_is_the_nodes_own(&b_path);
 
     // A new start takes the pods over.
     drop(network);
@@ -200,6 +201,33 @@ async fn node() {
     assert!(!String::from_utf8_lossy(&links.stdout).contains("cor"), "purge leaves no link");
     let rules = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&rules.stdout), "", "purge leaves no rule");
+}
+
+/// A pod that sends what is for 127.0.0.1, or says that it is from there, out of its own link (CVE-2020-8558).
+fn loopback_is_the_nodes_own(pod: &Path) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let datagrams = UdpSocket::bind("0.0.0.0:0").unwrap();
+    datagrams.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (port, open) = (listener.local_addr().unwrap().port(), datagrams.local_addr().unwrap().port());
+    inside(pod, || {
+        for command in [
+            "ip route del local 127.0.0.0/8 dev lo table local",
+            "ip route del local 127.0.0.1 dev lo table local",
+            "ip route add 127.0.0.1 via 169.254.1.1 dev eth0",
+            "sysctl -qw net.ipv4.conf.all.route_localnet=1",
+        ] {
+            let mut words = command.split(' ');
+            let done = Command::new(words.next().unwrap()).args(words).status().unwrap();
+            assert!(done.success(), "{command}");
+        }
+        let target = SocketAddr::from(([127, 0, 0, 1], port));
+        let refused = TcpStream::connect_timeout(&target, Duration::from_millis(500)).map_err(|e| e.kind());
+        assert_eq!(refused.err(), Some(std::io::ErrorKind::TimedOut), "a way to the node's loopback");
+        Command::new("ip").args("addr add 127.0.0.1/32 dev eth0".split(' ')).status().unwrap();
+        let liar = UdpSocket::bind("127.0.0.1:0").unwrap();
+        liar.send_to(b"lie", (NODE, open)).unwrap();
+    });
+    assert!(datagrams.recv(&mut [0; 8]).is_err(), "a datagram that says it is from the node's loopback");
 }
 
 async fn services(a_path: &Path, b_path: &Path, a_ip: Ipv4Addr, b_ip: Ipv4Addr) {
@@ -222,6 +250,7 @@ async fn services(a_path: &Path, b_path: &Path, a_ip: Ipv4Addr, b_ip: Ipv4Addr) 
     assert_eq!(seen.len(), 2, "a Service is spread over its endpoints, the client's own pod among them");
     assert!(ask("10.96.0.20:80").is_ok(), "cluster address from the node");
     assert!(ask("192.0.2.1:30080").is_ok(), "node port from the node");
+    assert_eq!(ask("127.0.0.1:30080").map(|text| text[2..].to_owned()), Ok(NODE.to_string()), "by loopback");
     assert!(inside(a_path, || ask("192.0.2.1:30080")).is_ok(), "node port from a pod");
     assert!(inside(a_path, || ask("198.51.100.7:80")).is_ok(), "external address from a pod");
     let refused = Err(std::io::ErrorKind::ConnectionRefused);
@@ -236,6 +265,7 @@ async fn services(a_path: &Path, b_path: &Path, a_ip: Ipv4Addr, b_ip: Ipv4Addr) 
     let none = render::render(&config, &BTreeSet::new(), &key, &service(spec.clone()), &[]);
     apply_rules(&ruleset::diff(&only_b, &none)).await.unwrap();
     apply_rules(&ruleset::sweep(&only_b, &none)).await.unwrap();
+    assert_eq!(ask("127.0.0.1:30080"), refused, "no endpoint, by loopback");
     for address in ["10.96.0.20:80", "192.0.2.1:30080"] {
         assert_eq!(ask(address), refused, "no endpoint, from the node: {address}");
         assert_eq!(inside(a_path, || ask(address)), refused, "no endpoint, from a pod: {address}");
