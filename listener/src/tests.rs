@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::{http1, http2};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
 
-/// A listener whose answers to `/endless` never end and to `/` say how many were asked.
+/// A listener whose answers to `/endless` never end, nor what it says after `/upgraded`, and to `/` say how many were asked.
 struct Trial {
     address: SocketAddr,
     client: TlsConnector,
@@ -54,7 +54,7 @@ impl Trial {
         let tell = ended.clone();
         let service = move |_: &[CertificateDer<'static>]| {
             let (asked, tell) = (asked.clone(), tell.clone());
-            tower::service_fn(move |request: Request<Incoming>| {
+            tower::service_fn(move |mut request: Request<Incoming>| {
                 let count = asked.fetch_add(1, Ordering::Relaxed) + 1;
                 let body = match request.uri().path() {
                     "/endless" => {
@@ -67,8 +67,21 @@ impl Trial {
                     _ => Body::from(count.to_string()),
                 };
                 let mut response = Response::new(body);
-                if request.uri().path() == "/unauthorized" {
-                    *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+                match request.uri().path() {
+                    "/unauthorized" => *response.status_mut() = http::StatusCode::UNAUTHORIZED,
+                    "/upgraded" => {
+                        *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+                        *response.body_mut() = Body::empty();
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                        response.headers_mut().insert("upgrade", HeaderValue::from_static("endless"));
+                        let (upgraded, tell) = (hyper::upgrade::on(&mut request), tell.clone().drop_guard());
+                        tokio::spawn(async move {
+                            let mut io = TokioIo::new(upgraded.await.unwrap());
+                            while io.write_all(&[b'x'; 16 << 10]).await.is_ok() {}
+                            drop(tell);
+                        });
+                    }
+                    _ => {}
                 }
                 async move { Ok::<_, Infallible>(response) }
             })
@@ -185,6 +198,24 @@ async fn an_answer_that_is_not_read_ends() {
         drop((body, connection));
         trial.end().await;
     }
+}
+
+/// WebSockets and SPDY: logs that are followed, exec, attach, port-forward.
+#[tokio::test]
+async fn what_is_said_after_an_upgrade_and_not_read_ends() {
+    let trial = Trial::start(only(|l| l.stalled = SOON)).await;
+    let io = TokioIo::new(trial.tls("http/1.1").await);
+    let (mut sender, connection) = http1::handshake(io).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::get("/upgraded").header("host", "localhost").header("connection", "upgrade");
+    let request = request.header("upgrade", "endless").body(Empty::<Bytes>::new()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 101);
+    let mut io = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+    io.read_exact(&mut [0; 64]).await.unwrap();
+    tokio::time::timeout(PATIENCE, trial.ended.cancelled()).await.expect("it ends though the peer stays");
+    drop(io);
+    trial.end().await;
 }
 
 /// Asks until the connection is closed, at most so often; the codes of the answers.

@@ -7,7 +7,7 @@ use hickory_proto::op::{Message, MessageType};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 
-use super::shares::Shares;
+use super::places::Places;
 use super::{Server, Zone};
 use crate::fuzz::block_on;
 use crate::proxy::catalog::Catalog;
@@ -27,7 +27,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
         "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         "endpoints": [{"addresses": ["10.244.0.2"], "hostname": "db-0"}, {"addresses": ["10.244.0.3"]}]});
     catalog.put_slice(&serde_json::from_value(slice).expect("a slice"));
-    Server { zone: Zone::new(catalog, "cluster.local"), upstream: vec![], forwarded: Shares::new(1, 1) }
+    Server { zone: Zone::new(catalog, "cluster.local"), upstream: vec![], forwarded: Places::new(1, 1) }
 });
 
 /// A message, as it came by UDP and by TCP. There is nobody to ask further.

@@ -4,7 +4,6 @@ mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod hostile;
 mod places;
-mod shares;
 #[cfg(test)]
 mod tests;
 mod zone;
@@ -25,13 +24,15 @@ use tracing::{debug, warn};
 use crate::proxy::catalog::Catalog;
 pub use forward::servers_of;
 use places::{Place, Places};
-use shares::Shares;
 use zone::{Answer, Zone};
 
-/// Questions that may be on the way to other servers, and TCP connections that may be open.
+/// Questions by UDP that may be under way, those of them and of others that may be on the way to other servers, and TCP
+/// connections that may be open.
+const QUESTIONS: usize = 1024;
 const FORWARDED: usize = 512;
 const CONNECTIONS: usize = 256;
 /// How many of them one client may have.
+const QUESTIONS_OF_CLIENT: usize = 256;
 const FORWARDED_OF_CLIENT: usize = 128;
 const CONNECTIONS_OF_CLIENT: usize = 32;
 const IDLE: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ pub struct DnsConfig {
 struct Server {
     zone: Zone,
     upstream: Vec<SocketAddr>,
-    forwarded: Shares,
+    forwarded: Places,
 }
 
 /// Answers on UDP and TCP until `shutdown`. Nothing that clients do, and no want of descriptors, ends it.
@@ -61,17 +62,17 @@ pub async fn run(config: DnsConfig, catalog: Catalog, shutdown: CancellationToke
     let server = Arc::new(Server {
         zone: Zone::new(catalog, &config.domain),
         upstream: config.upstream,
-        forwarded: Shares::new(FORWARDED, FORWARDED_OF_CLIENT),
+        forwarded: Places::new(FORWARDED, FORWARDED_OF_CLIENT),
     });
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = serve_udp(udp, server.clone()) => {}
+        () = serve_udp(udp, server.clone(), Places::new(QUESTIONS, QUESTIONS_OF_CLIENT)) => {}
         () = serve_tcp(tcp, server, Places::new(CONNECTIONS, CONNECTIONS_OF_CLIENT)) => {}
     }
     Ok(())
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
+async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>, places: Places) {
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; 4096];
     loop {
@@ -88,17 +89,24 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
             },
             Some(_) = tasks.join_next() => continue,
         };
-        let query = buffer[..length].to_vec();
-        // Beyond the bound, questions are dropped: clients ask again.
-        if tasks.len() >= 2 * FORWARDED {
+        // Those that gave up their place may not have ended yet.
+        if tasks.len() >= 2 * QUESTIONS {
             continue;
         }
-        let (socket, server) = (socket.clone(), server.clone());
+        // Beyond the bounds, questions are dropped: clients ask again.
+        let Some(place) = places.take_answering(client.ip()) else { continue };
+        let (query, socket, server) = (buffer[..length].to_vec(), socket.clone(), server.clone());
         tasks.spawn(async move {
-            if let Some(answer) = server.respond(&query, client.ip(), false).await
-                && let Err(error) = socket.send_to(&answer, client).await
-            {
-                debug!(%error, %client, "cannot answer a DNS question");
+            let answering = async {
+                if let Some(answer) = server.respond(&query, client.ip(), false).await
+                    && let Err(error) = socket.send_to(&answer, client).await
+                {
+                    debug!(%error, %client, "cannot answer a DNS question");
+                }
+            };
+            tokio::select! {
+                () = answering => {}
+                () = place.evicted().cancelled() => {}
             }
         });
     }
@@ -214,8 +222,11 @@ impl Server {
     }
 
     async fn forward(&self, query: &[u8], client: IpAddr, tcp: bool) -> Option<Vec<u8>> {
-        let _slot = self.forwarded.take(client)?;
-        forward::ask(&self.upstream, query, tcp).await
+        let place = self.forwarded.take_answering(client)?;
+        tokio::select! {
+            answer = forward::ask(&self.upstream, query, tcp) => answer,
+            () = place.evicted().cancelled() => None,
+        }
     }
 }
 

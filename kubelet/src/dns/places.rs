@@ -1,4 +1,5 @@
-//! Who is connected over TCP, and who gives up a place when there are none left: a few who hold all they may keep nobody out.
+//! Who is connected or has a question under way, and who gives up a place when there are none left: a few who hold all they may
+//! keep nobody out.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// Places for all clients together, and how many of them one may have.
+#[derive(Clone)]
 pub(super) struct Places {
     all: usize,
     each: usize,
@@ -20,7 +22,14 @@ struct Open {
     /// Numbers of places, and of the times at which they became idle.
     next: u64,
     held: HashMap<u64, Held>,
-    clients: HashMap<IpAddr, usize>,
+    clients: HashMap<IpAddr, Count>,
+}
+
+/// A client's places.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    all: usize,
+    idle: usize,
 }
 
 struct Held {
@@ -31,7 +40,7 @@ struct Held {
     evicted: CancellationToken,
 }
 
-/// A connection's place, until it is dropped or evicted.
+/// A place, until it is dropped or evicted.
 pub(super) struct Place {
     id: u64,
     evicted: CancellationToken,
@@ -48,22 +57,31 @@ impl Places {
     /// A place for one more connection of this client. If it has all it may, its own that has been idle for longest makes room;
     /// if all are taken, one of the client with most does.
     pub(super) fn take(&self, client: IpAddr) -> Option<Place> {
+        self.take_as(client, false)
+    }
+
+    /// A place for one more question of this client, which is being answered from the beginning.
+    pub(super) fn take_answering(&self, client: IpAddr) -> Option<Place> {
+        self.take_as(client, true)
+    }
+
+    fn take_as(&self, client: IpAddr, answering: bool) -> Option<Place> {
         let mut open = self.open.lock();
         let room = match open.count(client) {
-            own if own >= self.each => open.evict(|held, _| held.client == client && !held.answering),
-            own if open.held.len() >= self.all => open.evict(|held, count| match held.answering {
-                false => count >= own,
-                // What is being answered ends only where its client keeps more than the newcomer will have.
-                true => count > own + 1,
-            }),
+            own if own.all >= self.each => {
+                own.idle > 0 && open.evict(|held, _| held.client == client && !held.answering)
+            }
+            own if open.held.len() >= self.all => open.make_room(own.all),
             _ => true,
         };
         if !room {
             return None;
         }
         let (id, evicted) = (open.tick(), CancellationToken::new());
-        *open.clients.entry(client).or_default() += 1;
-        open.held.insert(id, Held { client, answering: false, since: id, evicted: evicted.clone() });
+        open.held.insert(id, Held { client, answering, since: id, evicted: evicted.clone() });
+        let count = open.clients.entry(client).or_default();
+        count.all += 1;
+        count.idle += usize::from(!answering);
         Some(Place { id, evicted, open: self.open.clone() })
     }
 }
@@ -76,13 +94,22 @@ impl Open {
         self.next
     }
 
-    fn count(&self, client: IpAddr) -> usize {
+    fn count(&self, client: IpAddr) -> Count {
         self.clients.get(&client).copied().unwrap_or_default()
+    }
+
+    /// Ends what another client holds, for one that has `own`.
+    fn make_room(&mut self, own: usize) -> bool {
+        // What is being answered ends only where its client keeps more than the newcomer will have.
+        let may = |held: usize, answering: bool| if answering { held > own + 1 } else { held >= own };
+        // Asked of the clients first: those who come in vain shall not cost a look at every place.
+        let anyone = self.clients.values().any(|c| may(c.all, true) || c.idle > 0 && may(c.all, false));
+        anyone && self.evict(|held, count| may(count, held.answering))
     }
 
     /// Ends one of those that may be ended: of the client with most, the idle before the answered, the oldest first.
     fn evict(&mut self, may: impl Fn(&Held, usize) -> bool) -> bool {
-        let candidates = self.held.iter().map(|(id, held)| (*id, held, self.count(held.client)));
+        let candidates = self.held.iter().map(|(id, held)| (*id, held, self.count(held.client).all));
         let chosen = candidates
             .filter(|(_, held, count)| may(held, *count))
             .min_by_key(|(_, held, count)| (Reverse(*count), held.answering, held.since))
@@ -95,8 +122,9 @@ impl Open {
         let Some(held) = self.held.remove(&id) else { return false };
         held.evicted.cancel();
         if let Some(count) = self.clients.get_mut(&held.client) {
-            *count -= 1;
-            if *count == 0 {
+            count.all -= 1;
+            count.idle -= usize::from(!held.answering);
+            if count.all == 0 {
                 self.clients.remove(&held.client);
             }
         }
@@ -114,10 +142,13 @@ impl Place {
 
     /// Whether a whole question has come and has no answer yet.
     pub(super) fn set_answering(&self, answering: bool) {
-        let mut open = self.open.lock();
+        let open = &mut *self.open.lock();
         let now = open.tick();
-        if let Some(held) = open.held.get_mut(&self.id) {
-            (held.answering, held.since) = (answering, now);
+        let Some(held) = open.held.get_mut(&self.id) else { return };
+        let was = std::mem::replace(&mut held.answering, answering);
+        held.since = now;
+        if let Some(count) = open.clients.get_mut(&held.client) {
+            count.idle = count.idle + usize::from(was) - usize::from(answering);
         }
     }
 }
@@ -182,5 +213,20 @@ mod tests {
             (ended(&one), ended(&two), ended(&three), ended(&four)),
             (vec![0, 1], vec![0], vec![], vec![])
         );
+    }
+
+    #[test]
+    fn questions_of_few_keep_nobody_out_and_one_client_has_its_part_only() {
+        let places = Places::new(8, 4);
+        let take = |n: u8| places.take_answering(client(n));
+        let one: Vec<_> = (0..4).filter_map(|_| take(1)).collect();
+        assert!(take(1).is_none(), "all it may have");
+        let two: Vec<_> = (0..4).filter_map(|_| take(2)).collect();
+        let three: Vec<_> = (0..4).filter_map(|_| take(3)).collect();
+        assert_eq!(three.len(), 2, "nobody gets more than those keep from whom it is taken");
+        assert_eq!((ended(&one), ended(&two), ended(&three)), (vec![0], vec![0], vec![]));
+        drop((one, two, three));
+        let open = places.open.lock();
+        assert!(open.held.is_empty() && open.clients.is_empty());
     }
 }

@@ -114,7 +114,7 @@ async fn clients_with_all_places_over_tcp_make_room_for_who_asks() {
     let server = Server {
         zone: Zone::new(catalog(), "cluster.local"),
         upstream: vec![],
-        forwarded: Shares::new(1, 1),
+        forwarded: Places::new(1, 1),
     };
     let serving = tokio::spawn(serve_tcp(listener, Arc::new(server), Places::new(8, 2)));
     let connect = |client: u8| async move {
@@ -141,5 +141,49 @@ async fn clients_with_all_places_over_tcp_make_room_for_who_asks() {
     assert!(ask(silent.remove(0)).await.is_err());
     let last = silent.pop().unwrap();
     assert!(ask(last).await.is_ok());
+    serving.abort();
+}
+
+/// A socket of one of the clients of 127.0.0.0/8, connected to the server.
+async fn client(number: u8, server: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, number], 0))).await.unwrap();
+    socket.connect(server).await.unwrap();
+    socket
+}
+
+/// Questions for a server that never answers last for seconds; nobody else waits for that.
+#[tokio::test]
+async fn clients_with_all_places_over_udp_make_room_for_who_asks() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let address = socket.local_addr().unwrap();
+    let server = Server {
+        zone: Zone::new(catalog(), "cluster.local"),
+        upstream: vec![silent.local_addr().unwrap()],
+        forwarded: Places::new(4, 2),
+    };
+    let serving = tokio::spawn(serve_udp(socket, Arc::new(server), Places::new(8, 4)));
+    let elsewhere = || question("example.com.", RecordType::A);
+    let mut buffer = [0; 4096];
+    let mut flooding = vec![];
+    for number in [2, 3] {
+        let socket = client(number, address).await;
+        for _ in 0..50 {
+            socket.send(&elsewhere()).await.unwrap();
+        }
+        // Two of its questions are on their way; the next are answered by a refusal, not held.
+        for _ in 0..2 {
+            silent.recv(&mut buffer).await.unwrap();
+        }
+        socket.recv(&mut buffer).await.unwrap();
+        flooding.push(socket);
+    }
+    let other = client(4, address).await;
+    other.send(&question("web.ns.svc.cluster.local.", RecordType::A)).await.unwrap();
+    let length = other.recv(&mut buffer).await.unwrap();
+    assert_eq!(Message::from_vec(&buffer[..length]).unwrap().answers.len(), 1);
+    // One of those on the way gives its place up.
+    other.send(&elsewhere()).await.unwrap();
+    silent.recv(&mut buffer).await.unwrap();
     serving.abort();
 }

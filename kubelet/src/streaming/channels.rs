@@ -6,7 +6,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, Stream, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -212,53 +212,63 @@ fn size(text: &[u8]) -> Option<(u16, u16)> {
     Some((side("Width")?, side("Height")?))
 }
 
-/// Moves messages between the socket and the session until both are done.
+/// Moves messages between the socket and the session until the session is done or the client is gone. Both ways at once: a
+/// process that waits for its output to be taken takes no input.
 async fn pump(
     socket: WebSocket,
     mut outgoing: mpsc::Receiver<(u8, Bytes)>,
     base64: bool,
+    stdin: Option<mpsc::Sender<std::io::Result<Bytes>>>,
+    sizes: mpsc::Sender<(u16, u16)>,
+) {
+    let (mut sink, source) = socket.split();
+    let sent = async {
+        while let Some((channel, data)) = outgoing.recv().await {
+            if sink.send(encode(channel, &data, base64)).await.is_err() {
+                return;
+            }
+        }
+        // Without a normal close clients report an error even after a good outcome.
+        let _ = sink.send(Message::Close(Some(CloseFrame { code: 1000, reason: "".into() }))).await;
+        let _ = sink.close().await;
+    };
+    tokio::select! {
+        () = sent => {}
+        // The client is gone: what the process still says goes nowhere.
+        () = receive(source, base64, stdin, sizes) => {}
+    }
+}
+
+/// Takes in what the client says, until it is gone.
+async fn receive(
+    mut source: impl Stream<Item = Result<Message, axum::Error>> + Unpin,
+    base64: bool,
     mut stdin: Option<mpsc::Sender<std::io::Result<Bytes>>>,
     sizes: mpsc::Sender<(u16, u16)>,
 ) {
-    let (mut sink, mut source) = socket.split();
-    loop {
-        tokio::select! {
-            message = outgoing.recv() => match message {
-                Some((channel, data)) => {
-                    if sink.send(encode(channel, &data, base64)).await.is_err() {
-                        return;
-                    }
-                }
-                None => break,
-            },
-            message = source.next() => {
-                // Clients send what they hold as text in a text message, whatever the protocol.
-                let data = match message {
-                    Some(Ok(Message::Binary(data))) => decode(data, base64),
-                    Some(Ok(Message::Text(text))) => decode(Bytes::copy_from_slice(text.as_bytes()), base64),
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => {
-                        // The client is gone: what the process still says goes nowhere.
-                        outgoing.close();
-                        return;
-                    }
-                };
-                match data.first() {
-                    Some(&STDIN) if data.len() > 1 => if let Some(to) = &stdin {
-                        let _ = to.send(Ok(data.slice(1..))).await;
-                    },
-                    Some(&RESIZE) => if let Some(size) = size(&data[1..]) {
-                        let _ = sizes.send(size).await;
-                    },
-                    Some(&CLOSE) if data.get(1) == Some(&STDIN) => stdin = None,
-                    _ => {}
+    while let Some(Ok(message)) = source.next().await {
+        // Clients send what they hold as text in a text message, whatever the protocol.
+        let data = match message {
+            Message::Binary(data) => decode(data, base64),
+            Message::Text(text) => decode(Bytes::copy_from_slice(text.as_bytes()), base64),
+            Message::Ping(_) | Message::Pong(_) => continue,
+            Message::Close(_) => return,
+        };
+        match data.first() {
+            Some(&STDIN) if data.len() > 1 => {
+                if let Some(to) = &stdin {
+                    let _ = to.send(Ok(data.slice(1..))).await;
                 }
             }
+            Some(&RESIZE) => {
+                if let Some(size) = size(&data[1..]) {
+                    let _ = sizes.send(size).await;
+                }
+            }
+            Some(&CLOSE) if data.get(1) == Some(&STDIN) => stdin = None,
+            _ => {}
         }
     }
-    // Without a normal close clients report an error even after a good outcome.
-    let _ = sink.send(Message::Close(Some(CloseFrame { code: 1000, reason: "".into() }))).await;
-    let _ = sink.close().await;
 }
 
 fn encode(channel: u8, data: &Bytes, base64: bool) -> Message {
@@ -328,6 +338,58 @@ mod tests {
         assert_eq!(decoded(b"0aGk="), Bytes::from_static(b"\0hi"));
         assert_eq!(decoded(b""), Bytes::new());
         assert_eq!(decode(Bytes::from_static(b"\0hi"), false), Bytes::from_static(b"\0hi"));
+    }
+
+    /// As `kubectl exec -i POD -- cat`, with more than any buffer on the way holds.
+    #[tokio::test]
+    async fn a_process_that_says_what_it_hears_is_heard_while_it_is_told() {
+        const PIECES: usize = 1000;
+        let handler = async |upgrade: axum::extract::WebSocketUpgrade| {
+            upgrade.protocols(["v5.channel.k8s.io"]).on_upgrade(|socket| async move {
+                let wanted = Wanted { stdin: true, stdout: true, ..Wanted::default() };
+                let mut channels = Channels::over_websocket(socket, "v5.channel.k8s.io", wanted);
+                // A pipe's capacity.
+                let (process, ours) = tokio::io::duplex(64 << 10);
+                let (from, to) = tokio::io::split(ours);
+                let (mut input, mut output) = tokio::io::split(process);
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy(&mut input, &mut output).await;
+                    let _ = output.shutdown().await;
+                });
+                let _feeding = feed(&mut channels, Some(Box::new(to)));
+                copy(&mut channels, Some(Box::new(from)), None).await;
+                channels.finish(outcome(0)).await;
+            })
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/", listener.local_addr().unwrap());
+        let router = axum::Router::new().route("/", axum::routing::get(handler));
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+        let (client, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let (mut say, mut hear) = client.split();
+        let piece = [&[STDIN][..], &[b'x'; 32 << 10]].concat();
+        let (mut heard, mut closed) = (0, false);
+        let talk = async {
+            for _ in 0..PIECES {
+                say.send(tokio_tungstenite::tungstenite::Message::Binary(piece.clone().into()))
+                    .await
+                    .unwrap();
+            }
+            say.send(tokio_tungstenite::tungstenite::Message::Binary(vec![CLOSE, STDIN].into()))
+                .await
+                .unwrap();
+        };
+        let listen = async {
+            while let Some(Ok(message)) = hear.next().await {
+                closed |= message.is_close();
+                let data = message.into_data();
+                heard += data.strip_prefix(&[STDOUT]).map_or(0, <[u8]>::len);
+            }
+        };
+        let both = async { tokio::join!(talk, listen) };
+        tokio::time::timeout(Duration::from_secs(60), both).await.expect("neither waits for the other");
+        assert_eq!((heard, closed), (PIECES * (32 << 10), true));
+        serving.abort();
     }
 
     #[test]
