@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
+use crate::beneath;
 use crate::cri::{ImageError, ImageInfo, RegistryCredential, with_causes};
 
 mod access;
@@ -26,6 +27,7 @@ mod reference;
 mod registry;
 mod room;
 mod store;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -38,6 +40,7 @@ pub use garbage::{Collected, GarbagePolicy, Wanted};
 pub(crate) use manifest::ImageConfig;
 use reference::ImageName;
 use store::Store;
+use taken::Taken;
 
 /// Layers that are unpacked at the same time.
 const UNPACKING: usize = 4;
@@ -112,6 +115,7 @@ pub struct Images {
     pulls: Arc<Pulls>,
     unpacking: Arc<Semaphore>,
     ledger: Arc<Mutex<Ledger>>,
+    taken: Arc<Taken>,
 }
 
 impl std::fmt::Debug for Images {
@@ -136,6 +140,7 @@ impl Images {
             pulls: Arc::default(),
             unpacking: Arc::new(Semaphore::new(UNPACKING)),
             ledger: Arc::default(),
+            taken: Arc::default(),
         })
     }
 
@@ -319,6 +324,11 @@ impl Images {
         let in_use: HashSet<Digest> = in_use.iter().filter_map(|id| id.parse().ok()).collect();
         let images = self.list().into_iter().filter_map(|i| Some((i.id.parse().ok()?, i.size_bytes)));
         self.ledger.lock().look(Instant::now(), images, &in_use);
+    }
+
+    /// What the images' files take of the disk; `None` while that is being found out for somebody else.
+    pub(crate) async fn taken(&self) -> Option<beneath::Usage> {
+        self.taken.all(self.store.clone()).await
     }
 
     /// The image's configuration.

@@ -126,9 +126,7 @@ impl Store {
     /// Gives the layers of a former version, which had a part of their digest as name, their whole one.
     fn take_over(&self) -> io::Result<()> {
         const FORMER: usize = 16;
-        let known: BTreeSet<Digest> =
-            self.current().entries.values().flat_map(|entry| entry.layers.iter().copied()).collect();
-        for layer in known.iter().filter(|layer| !self.has_layer(layer)) {
+        for layer in self.layers().iter().filter(|layer| !self.has_layer(layer)) {
             let hex = layer.hex();
             if self.layers.kind_of(&hex[..FORMER])? == Some(FileType::Directory) {
                 self.layers.rename(&hex[..FORMER], &self.layers, &hex)?;
@@ -306,6 +304,11 @@ impl Store {
 
     pub(super) fn list(&self) -> Vec<ImageInfo> {
         self.current().entries.iter().map(|(id, entry)| entry.info(id)).collect()
+    }
+
+    /// The layers of all images, each once.
+    pub(super) fn layers(&self) -> BTreeSet<Digest> {
+        self.current().entries.values().flat_map(|entry| entry.layers.iter().copied()).collect()
     }
 
     /// Removes an image and the layers that no other image has.

@@ -109,3 +109,32 @@ async fn unused_images_are_collected() {
     assert!(id("a").is_none() && id("b").is_some() && id("c").is_none());
     assert_eq!(entries_of(&dir.path().join("images/layers")), 1);
 }
+
+#[tokio::test]
+async fn what_images_take_is_what_their_layers_take_each_once() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(dir.path()).await;
+    assert_eq!(images.taken().await, Some(crate::beneath::Usage::default()));
+    let path = dir.path().join("archive.tar");
+    let data = vec![7; 1 << 20];
+    let layer = |name: &str| archive(&[Member { name: name.as_bytes(), data: &data, ..FILE }]);
+    let import = async |name: &str, layer: &[u8]| {
+        fs::write(&path, docker_archive(name, &Digest::of(layer).to_string(), layer)).unwrap();
+        images.import(&path, None).await.unwrap();
+    };
+    import("a", &layer("x")).await;
+    let one = images.taken().await.unwrap();
+    assert!(one.bytes >= 1 << 20 && one.bytes < 2 << 20 && one.inodes == 2, "{one:?}");
+    import("same", &layer("x")).await;
+    assert_eq!(images.taken().await, Some(one), "a layer is there once");
+    // What others write there is no image's.
+    fs::write(dir.path().join("images/layers/foreign"), &data).unwrap();
+    import("b", &layer("y")).await;
+    let two = images.taken().await.unwrap();
+    assert_eq!((two.bytes, two.inodes), (2 * one.bytes, 2 * one.inodes));
+    images.remove("b").await.unwrap();
+    assert_eq!(images.taken().await, Some(one));
+}
