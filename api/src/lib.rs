@@ -12,6 +12,7 @@ pub mod gvk;
 pub mod names;
 pub mod node_affinity;
 pub mod object;
+pub mod panics;
 pub mod pod;
 pub mod quantity;
 pub mod query;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::names::GROUP_MASTERS;
+use coracle_api::panics;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -77,8 +78,9 @@ pub async fn handle(
             }
             refusal
         }
-        Err(_) => {
-            tracing::error!(verb = info.verb, path = info.path, "a request panicked");
+        Err(panic) => {
+            let why = panics::count("request", &*panic);
+            tracing::error!(verb = info.verb, path = info.path, panic = why, "a request panicked");
             answer::status(&Status::internal("a handler failed; this request was logged"))
         }
     };

@@ -1,8 +1,10 @@
 //! `/metrics`: what dashboards for upstream's API server read first, under upstream's names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use coracle_api::panics;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -92,6 +94,7 @@ pub struct Metrics {
     /// What is left of the client certificates that requests come with.
     client_certificates: Histogram,
     certificates: Certificates,
+    panics: Family<PanicLabels, Counter>,
     pub flows: Flows,
 }
 
@@ -100,6 +103,11 @@ pub struct Metrics {
 struct Certificates {
     ends: Family<CertificateLabels, Gauge>,
     errors: Family<CertificateLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PanicLabels {
+    task: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -190,6 +198,8 @@ impl Default for Metrics {
             "Renewals of a certificate that failed since the start",
             certificates.errors.clone(),
         );
+        let panics = Family::default();
+        registry.register("coracle_task_panics", "Panics that were contained, by task", panics.clone());
         let counted = Mutex::default();
         let flows = Flows::default();
         flows.register(registry.sub_registry_with_prefix("apiserver_flowcontrol"));
@@ -204,6 +214,7 @@ impl Default for Metrics {
             watchers,
             client_certificates,
             certificates,
+            panics,
             flows,
         }
     }
@@ -338,6 +349,10 @@ impl Metrics {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.objects.get_or_create(&ResourceLabels { resource }).set(count);
         }
+        for (task, count) in panics::counts() {
+            let counter = self.panics.get_or_create(&PanicLabels { task });
+            counter.inner().fetch_max(count, Ordering::Relaxed);
+        }
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -410,6 +425,18 @@ mod tests {
         let text = metrics.text(1, none());
         assert_eq!(text.lines().count(), before, "{text}");
         assert!(text.contains("flow_schema=\"kept\"") && !text.contains("gone"), "{text}");
+    }
+
+    #[test]
+    fn panics_of_the_whole_program_are_told() {
+        let metrics = Metrics::default();
+        let panic = std::panic::catch_unwind(|| panic!("a test")).unwrap_err();
+        for count in 1..=2 {
+            panics::count("test of metrics", &*panic);
+            let text = metrics.text(1, std::iter::empty());
+            let line = format!("coracle_task_panics_total{{task=\"test of metrics\"}} {count}");
+            assert!(text.lines().any(|l| l == line), "{text}");
+        }
     }
 
     #[test]

@@ -1,14 +1,11 @@
 //! Tasks that outlive their own faults: a panic is told, counted and contained, and what must go on is begun anew after a
 //! back-off.
 
-use std::{any::Any, collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use coracle_api::panics;
 use futures::FutureExt as _;
-use parking_lot::Mutex;
 use tokio::time::Instant;
-
-/// Panics by task since the start of the program.
-static PANICS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
 /// The first pause, the longest, and how long a task must have run to begin with the first again.
 const FIRST: Duration = Duration::from_secs(1);
@@ -40,15 +37,14 @@ impl BackOff {
 pub(crate) async fn contained<F: Future>(task: &'static str, work: F) -> Result<F::Output, String> {
     // What the task shared is behind locks that do not poison, or is dropped with it.
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| {
-        *PANICS.lock().entry(task).or_default() += 1;
-        let why = words(&*panic);
+        let why = panics::count(task, &*panic);
         tracing::error!(task, panic = why, "a task panicked");
         format!("internal error: {why}")
     })
 }
 
-/// Runs what `begin` makes until it ends by itself. One that panics is begun anew. The panics are on the kubelet's
-/// `/metrics`, those of the program's other components too.
+/// Runs what `begin` makes until it ends by itself. One that panics is begun anew. The panics are on the `/metrics` of the
+/// kubelet and of the API server, where they run in the same program.
 pub async fn supervised<F: Future>(task: &'static str, mut begin: impl FnMut() -> F) -> F::Output {
     let mut back_off = BackOff::default();
     loop {
@@ -60,11 +56,6 @@ pub async fn supervised<F: Future>(task: &'static str, mut begin: impl FnMut() -
     }
 }
 
-/// The panics so far, by task.
-pub(crate) fn panics() -> Vec<(&'static str, u64)> {
-    PANICS.lock().iter().map(|(task, count)| (*task, *count)).collect()
-}
-
 /// A task that ends with its owner, also when the owner panics.
 pub(crate) struct AbortOnDrop(pub(crate) tokio::task::JoinHandle<()>);
 
@@ -74,11 +65,6 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn words(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -86,7 +72,7 @@ mod tests {
     use super::*;
 
     fn count(task: &str) -> u64 {
-        panics().into_iter().find(|(name, _)| *name == task).map_or(0, |(_, count)| count)
+        panics::counts().into_iter().find(|(name, _)| *name == task).map_or(0, |(_, count)| count)
     }
 
     #[tokio::test(start_paused = true)]

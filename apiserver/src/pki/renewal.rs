@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use coracle_api::panics;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use jiff::{SignedDuration, Timestamp};
@@ -164,11 +165,13 @@ impl Renewed {
             }
             // Also one that panics is tried again.
             let tried = AssertUnwindSafe(self.renew(now)).catch_unwind().await;
-            let outcome = tried.unwrap_or_else(|_| Err(anyhow!("it panicked"))).and_then(|()| {
-                // What signs has another clock; asking again at once would not help.
-                let due = self.due(now);
-                (due > now).then_some(()).context("the new certificate is to be renewed already")
-            });
+            let outcome = tried
+                .unwrap_or_else(|panic| Err(anyhow!("it panicked: {}", panics::count("renewal", &*panic))))
+                .and_then(|()| {
+                    // What signs has another clock; asking again at once would not help.
+                    let due = self.due(now);
+                    (due > now).then_some(()).context("the new certificate is to be renewed already")
+                });
             let validity = self.state.lock().validity;
             self.source.note(outcome.as_ref().map(|()| &validity));
             match outcome {

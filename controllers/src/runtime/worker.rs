@@ -1,11 +1,11 @@
 //! Takes keys from a queue and reconciles them, several at a time, one run per key.
 
-use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_api::panics;
 use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -39,12 +39,6 @@ pub(super) struct Worker {
 #[error("a reconciler panicked: {0}")]
 struct Panicked(String);
 
-fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
-    let text = panic.downcast_ref::<&str>().copied();
-    let words = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Panicked(words.unwrap_or("a panic without words").to_owned()).into()
-}
-
 // === impl Next ===
 
 impl From<Option<Duration>> for Next {
@@ -75,7 +69,9 @@ impl Worker {
                 let api = Writer::new(worker.client.clone(), worker.caches.clone());
                 let run = AssertUnwindSafe(reconciler.reconcile(&key, &api)).catch_unwind();
                 // One that panics is tried again like one that fails; its key must not stay taken.
-                let result = run.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
+                let result = run
+                    .await
+                    .unwrap_or_else(|panic| Err(Panicked(panics::count(worker.name, &*panic)).into()));
                 drop(slot);
                 // The fence: until the caches show what we wrote, another run would decide on old facts.
                 api.settled().await;

@@ -18,7 +18,6 @@ use crate::{
         resources::{container_resources, cpu_shares},
         view::{find_container, name_of, namespace_of, spec_of, uid_of},
     },
-    tasks::panics,
 };
 
 /// What the kubelet is at.
@@ -54,7 +53,7 @@ pub(crate) fn kubelet(node: &NodeContext) -> String {
     let help = "Cumulative number of errors when starting pods with user namespaces. This metric will only be collected on Linux.";
     let name = "kubelet_started_user_namespaced_pods_errors_total";
     page.family(name, "counter", help, std::iter::once(("", failed.to_string())));
-    let counts = panics();
+    let counts = coracle_api::panics::counts();
     let rows: Vec<_> = counts.iter().map(|(task, n)| (labels(&[("task", task)]), n)).collect();
     let help = "Cumulative number of panics by the task that was begun anew after them";
     counted(&mut page, "coracle_kubelet_task_panics_total", "counter", help, &rows);
