@@ -195,6 +195,14 @@ pub struct Node {
     #[command(flatten)]
     pub eviction: Eviction,
 
+    /// How long the machine's end is put off (by logind) so that pods can end before it; 0 for not at all
+    #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration)]
+    pub shutdown_grace_period: Duration,
+
+    /// The last part of it, for critical pods
+    #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration)]
+    pub shutdown_grace_period_critical_pods: Duration,
+
     /// Time after which a streaming connection (exec, attach, port-forward) that is idle is closed; 0 for never
     #[arg(long, default_value = "4h0m0s", value_name = "DURATION", value_parser = duration)]
     pub streaming_connection_idle_timeout: Duration,
@@ -414,6 +422,12 @@ mod tests {
         Cli::command().debug_assert();
         assert_eq!(Up::default().port, 6443);
         assert_eq!(Up::default().access.options(), access::Options::default());
+        for words in
+            [["image", "ls", ""], ["image", "list", ""], ["image", "remove", "x"], ["image", "rmi", "x"]]
+        {
+            let given = words.into_iter().filter(|word| !word.is_empty());
+            assert!(Cli::try_parse_from(std::iter::once("coracle").chain(given)).is_ok(), "{words:?}");
+        }
         let (bounds, config) = (Up::default().bounds, coracle_apiserver::Config::default());
         assert_eq!(bounds.max_watches_per_user, config.max_watches_per_user);
         assert_eq!(bounds.max_sessions_per_user, config.max_sessions_per_user);

@@ -1,6 +1,7 @@
 //! One component alone, against whatever API server a kubeconfig names.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -12,6 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::cli::{Client as ClientOptions, Component};
+use crate::service_manager::ServiceManager;
 use crate::{flags, preflight, shutdown};
 
 pub async fn run(component: Component) -> Result<()> {
@@ -24,7 +26,7 @@ pub async fn run(component: Component) -> Result<()> {
             );
             let stop = shutdown::on_signal()?;
             let run = supervised("scheduler", || coracle_scheduler::run(config.clone(), stop.clone()));
-            run.await.context("scheduler")
+            announced("Scheduling", run).await.context("scheduler")
         }
         Component::Controllers(options) => {
             let (service, cluster) = (options.service_cidr.to_string(), options.cluster_cidr.to_string());
@@ -51,9 +53,23 @@ pub async fn run(component: Component) -> Result<()> {
             };
             let stop = shutdown::on_signal()?;
             let run = supervised("controllers", || coracle_controllers::run(config.clone(), stop.clone()));
-            run.await.context("controllers")
+            announced("Controllers work", run).await.context("controllers")
         }
         Component::Kubelet(options) => crate::node::alone(*options).await,
+    }
+}
+
+/// Runs a component, of which the service manager is told.
+async fn announced<T>(status: &str, run: impl Future<Output = T>) -> T {
+    let manager = ServiceManager::of_environment();
+    let telling = async {
+        manager.ready(status).await;
+        manager.watch(|| async { true }).await;
+    };
+    let mut run = pin!(run);
+    tokio::select! {
+        ended = &mut run => ended,
+        () = telling => run.await,
     }
 }
 
@@ -64,7 +80,27 @@ fn sign_token(file: &Path) -> Result<coracle_controllers::SignToken> {
 }
 
 async fn client(options: &ClientOptions, program: &str) -> Result<Client> {
-    Ok(Client::try_from(configured(kubeconfig(&options.kubeconfig)?, None, program).await?)?)
+    told(configured(kubeconfig(&options.kubeconfig)?, None, program).await?)
+}
+
+/// A client that says of a server that it cannot reach where that would be, and all the reasons.
+pub(crate) fn told(config: Config) -> Result<Client> {
+    let (url, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
+    let client = Client::try_from(config)?;
+    let send = move |request| {
+        let (client, url) = (client.clone(), url.clone());
+        async move { client.send(request).await.map_err(|error| unreachable(&url, error)) }
+    };
+    Ok(Client::new(tower::service_fn(send), namespace))
+}
+
+fn unreachable(url: &str, error: kube::Error) -> kube::Error {
+    let why = match error {
+        kube::Error::Service(why) => format!("{:#}", anyhow::Error::from_boxed(why)),
+        kube::Error::HyperError(why) => format!("{:#}", anyhow::Error::from(why)),
+        other => return other,
+    };
+    kube::Error::Service(anyhow::anyhow!("{}: {why}", url.trim_end_matches('/')).into())
 }
 
 pub(crate) fn kubeconfig(file: &Path) -> Result<Kubeconfig> {
@@ -89,4 +125,23 @@ pub(crate) async fn configured(
 
 pub(crate) fn read(file: &Path) -> Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Node;
+    use kube::Api;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn errors_name_the_address() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = nobody.local_addr().unwrap();
+        drop(nobody);
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = told(Config::new(format!("https://{address}").parse().unwrap())).unwrap();
+        let error = Api::<Node>::all(client).get("a").await.unwrap_err().to_string();
+        assert!(error.contains(&format!("https://{address}: ")) && error.contains("refused"), "{error}");
+    }
 }

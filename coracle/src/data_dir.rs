@@ -1,6 +1,7 @@
 //! The data directory: where everything of one cluster lies, and which format it is in.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 /// Raised when an older program could not read what a newer one wrote.
 const FORMAT: &str = "1";
+const ADVERTISED: &str = "advertised";
 
 /// Paths of one cluster on this machine.
 #[derive(Clone, Debug)]
@@ -64,6 +66,17 @@ impl Layout {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.data.join("kubeconfig")
+    }
+
+    /// Notes where others reach the API server of the cluster in this directory.
+    pub fn advertise(&self, server: SocketAddr) -> Result<()> {
+        let file = self.data.join(ADVERTISED);
+        fs::write(&file, server.to_string()).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// Where others reach the API server, by its last start; `None` where that is not known.
+    pub fn advertised(&self) -> Option<SocketAddr> {
+        fs::read_to_string(self.data.join(ADVERTISED)).ok()?.trim().parse().ok()
     }
 
     /// Holds this directory for a program that has no store of its own, until the value is dropped.

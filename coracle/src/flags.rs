@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use coracle_api::Cidr;
 use coracle_apiserver::field_names;
-use coracle_kubelet::EvictionConfig;
+use coracle_kubelet::{EvictionConfig, ShutdownPeriods};
 use nix::unistd::{AccessFlags, access};
 
 use crate::cli::Node;
@@ -44,7 +44,18 @@ pub(crate) fn check(options: &Node) -> Result<()> {
         images.image_gc_low_threshold,
         images.image_gc_high_threshold
     );
+    shutdown_periods(options)?;
     eviction(options).map(drop)
+}
+
+/// How long pods have at the machine's end.
+pub(crate) fn shutdown_periods(options: &Node) -> Result<ShutdownPeriods> {
+    let periods = ShutdownPeriods {
+        all: options.shutdown_grace_period,
+        critical: options.shutdown_grace_period_critical_pods,
+    };
+    let flags = "--shutdown-grace-period and --shutdown-grace-period-critical-pods";
+    periods.check().map(|()| periods).map_err(|why| anyhow::anyhow!("{flags}: {why}"))
 }
 
 /// The thresholds of the eviction flags.
@@ -196,6 +207,22 @@ mod tests {
             let shown = flag == "--eviction-hard" || message.contains(value.trim_end_matches('/'));
             assert!(message.starts_with(flag) && shown && message.contains(why), "{message}");
             assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_time_at_the_machines_end_is_judged_as_a_whole() {
+        let given = |all: &str, critical: &str| {
+            refusal(&[
+                format!("--shutdown-grace-period={all}"),
+                format!("--shutdown-grace-period-critical-pods={critical}"),
+            ])
+        };
+        assert_eq!(given("30s", "10s"), None);
+        assert_eq!(given("0s", "0s"), None);
+        for (all, critical, why) in [("10s", "30s", "must be <="), ("500ms", "0s", ">= 1 sec")] {
+            let refused = given(all, critical).expect("refused");
+            assert!(refused.starts_with("--shutdown-grace-period") && refused.contains(why), "{refused}");
         }
     }
 

@@ -30,7 +30,7 @@ pub fn print(options: &Kubeconfig) -> Result<()> {
         .with_context(|| format!("{} cannot be read: has the cluster been up once?", admin.display()))?;
     let text = match (&options.node, options.node_ip) {
         (Some(node), Some(ip)) => {
-            let server = options.server.clone().map_or_else(|| server(&admin), Ok)?;
+            let server = options.server.clone().map_or_else(|| server(&layout, &admin), Ok)?;
             of_node(&layout, node, ip, &server)?
         }
         _ => text,
@@ -57,15 +57,16 @@ fn of_node(layout: &Layout, node: &str, ip: IpAddr, server: &str) -> Result<Stri
     Ok(pki::kubeconfig(&cluster, &[(KUBELET, &kubelet?), (PROXY, &proxy?), (SERVING, &serving?)]))
 }
 
-/// The administrator's URL, with an address that others can reach.
-fn server(admin: &Path) -> Result<String> {
+/// The administrator's URL, with an address that others can reach: the one of `--node-ip`, unless that is loopback, too.
+fn server(layout: &Layout, admin: &Path) -> Result<String> {
     let known = component::kubeconfig(admin)?;
     let url = known.clusters.first().and_then(|c| c.cluster.as_ref()?.server.clone());
     let url: Uri = url.context("no cluster in the kubeconfig")?.parse()?;
     let host: Option<IpAddr> = url.host().and_then(|host| host.parse().ok());
-    let ip = match host {
-        Some(ip) if !ip.is_loopback() => ip,
-        _ => preflight::node_ip().context("give the API server's URL with --server")?,
+    let known = [host, layout.advertised().map(|server| server.ip())];
+    let ip = match known.into_iter().flatten().find(|ip| !ip.is_loopback()) {
+        Some(ip) => ip,
+        None => preflight::node_ip().context("give the API server's URL with --server")?,
     };
     Ok(format!("https://{}", SocketAddr::new(ip, url.port_u16().unwrap_or(443))))
 }
@@ -74,10 +75,33 @@ fn server(admin: &Path) -> Result<String> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use coracle_apiserver::pki::KubeconfigFile;
+    use coracle_apiserver::pki::{Identity, KubeconfigFile};
 
     use super::*;
     use crate::cli::DataDir;
+
+    #[test]
+    fn further_nodes_are_told_the_address_that_the_cluster_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout { data: dir.path().to_owned(), run: dir.path().join("run") };
+        let admin = |url: &str| {
+            let cluster = ClusterEntry { name: "coracle", server: url, ca: "", extension: None };
+            let nobody = Identity { certificate: String::new(), key: String::new() };
+            let text = pki::kubeconfig(&cluster, &[("coracle", &nobody)]);
+            std::fs::write(layout.kubeconfig(), text).unwrap();
+            server(&layout, &layout.kubeconfig())
+        };
+        layout.advertise("192.0.2.7:7443".parse().unwrap()).unwrap();
+        for (url, told) in [
+            ("https://127.0.0.1:6443", "https://192.0.2.7:6443"),
+            ("https://192.0.2.9:6443", "https://192.0.2.9:6443"),
+            ("https://[::1]:6443", "https://192.0.2.7:6443"),
+        ] {
+            assert_eq!(admin(url).unwrap(), told);
+        }
+        std::fs::write(dir.path().join("advertised"), "nonsense").unwrap();
+        assert!(admin("https://127.0.0.1:6443").is_ok_and(|url| !url.contains("192.0.2.7")));
+    }
 
     #[test]
     fn each_further_node_gets_keys_of_its_own_that_are_kept_nowhere() {

@@ -15,6 +15,7 @@ mod place;
 pub mod preflight;
 pub mod progress;
 pub mod rotation;
+pub mod service_manager;
 mod shutdown;
 pub mod testing;
 pub mod up;

@@ -1,6 +1,7 @@
 //! The node, as part of `coracle up` or alone: the kubelet with this machine's directories and certificates.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use crate::kubeconfig::{FACTS, PROXY, SERVING};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::rotation::{self, LiveClient, Wanted};
+use crate::service_manager::ServiceManager;
 use crate::up::{in_process, keep_valid};
 use crate::{flags, shutdown};
 
@@ -96,15 +98,30 @@ pub(crate) async fn alone(mut options: Kubelet) -> Result<()> {
     let renewing = renewal::run(joined.renewed, Arc::new(SystemClock), stop.child_token());
     let file = file.display();
     progress.step(format_args!("node {} works for the API server of {file}", place.node_name));
+    let manager = ServiceManager::of_environment();
     let announce = async {
-        if ready(client, &place.node_name).await.is_ok() {
+        let mut ready = pin!(ready(client, &place.node_name));
+        // An API server that is away is no reason to be begun anew.
+        let soon = tokio::time::timeout(READY_WITHIN, &mut ready).await;
+        let told = match &soon {
+            Ok(Ok(())) => format!("Node {} is Ready", place.node_name),
+            Ok(Err(_)) | Err(_) => format!("Node {} waits for the API server of {file}", place.node_name),
+        };
+        manager.ready(&told).await;
+        let now = match soon {
+            Ok(now) => now,
+            Err(_) => ready.await,
+        };
+        if now.is_ok() {
             progress.step(format_args!("node {} is Ready", place.node_name));
+            manager.ready(&format!("Node {} is Ready", place.node_name)).await;
         }
         std::future::pending().await
     };
     tokio::select! {
         ended = coracle_kubelet::run(config, stop) => ended.context("node"),
         () = announce => Ok(()),
+        () = manager.watch(|| async { true }) => Ok(()),
         // Ends when it is told to, as the kubelet does, which has more to end.
         () = async { renewing.await; std::future::pending().await } => Ok(()),
     }
@@ -223,6 +240,7 @@ fn config(
             ..Serving::default()
         },
         eviction: flags::eviction(options)?,
+        shutdown_periods: flags::shutdown_periods(options)?,
         images_dir: layout.images(),
         registries: options.registries.clone(),
         pod_max_pids: (options.pod_max_pids > 0).then_some(options.pod_max_pids),

@@ -25,6 +25,8 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 
+use crate::component;
+
 /// How long a request may wait for its certificate; upstream's.
 const ISSUED_WITHIN: Duration = Duration::from_secs(15 * 60);
 const CLIENT: &str = "client auth";
@@ -242,7 +244,7 @@ impl Source for Requested {
 
 impl LiveClient {
     pub fn new(config: kube::Config) -> Result<Arc<Self>> {
-        let current = ArcSwap::from_pointee(Client::try_from(config.clone())?);
+        let current = ArcSwap::from_pointee(component::told(config.clone())?);
         Ok(Arc::new(LiveClient { config, current }))
     }
 
@@ -264,7 +266,7 @@ impl Uses for LiveClient {
         (user.client_certificate, user.client_key) = (None, None);
         user.client_certificate_data = Some(STANDARD.encode(&identity.certificate));
         user.client_key_data = Some(STANDARD.encode(&identity.key).into());
-        self.current.store(Arc::new(Client::try_from(config)?));
+        self.current.store(Arc::new(component::told(config)?));
         Ok(())
     }
 }

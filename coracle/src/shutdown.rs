@@ -4,6 +4,8 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::service_manager::ServiceManager;
+
 /// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the program at once.
 pub(crate) fn on_signal() -> Result<CancellationToken> {
     let token = CancellationToken::new();
@@ -19,6 +21,8 @@ pub(crate) fn on_signal() -> Result<CancellationToken> {
                 std::process::exit(130);
             }
             cancelled.cancel();
+            // In its own time: a second signal must be heard meanwhile.
+            tokio::spawn(async { ServiceManager::of_environment().stopping().await });
         }
     });
     Ok(token)

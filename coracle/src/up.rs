@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{Part, Up};
 use crate::place::Place;
 use crate::progress::Progress;
+use crate::service_manager::ServiceManager;
 use crate::{admin, flags, node, preflight, shutdown};
 
 /// Everything decided before the first step: what the user asked for, with the gaps filled in and checked.
@@ -60,6 +61,7 @@ pub async fn run(options: Up) -> Result<()> {
         Some(why) => progress.step(format_args!("no node: {why}; this is the control plane alone")),
     }
     advise(&plan, &progress);
+    announce(&mut parts, &running, &plan.server_url(), &stop).await;
     wait(&mut parts, &stop).await?;
     progress.step("stopping; pods go on running");
     finish(parts, running).await;
@@ -76,6 +78,7 @@ pub(crate) async fn control_plane_without_loops(mut options: Up) -> Result<()> {
     let mut parts = JoinSet::new();
     keep_valid(&mut parts, &pki, renewed, &stop);
     advise(&plan, &progress);
+    announce(&mut parts, &running, &plan.server_url(), &stop).await;
     stop.cancelled().await;
     finish(parts, running).await;
     Ok(())
@@ -111,6 +114,8 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
     let mut addresses = plan.options.tls_san.clone();
     addresses.extend([*node_ip, options.bind_address, IpAddr::V4(service_address(plan.service_cidr))]);
     let leaf = Leaf::api_server(node_name, &addresses, &options.cluster_domain);
+    let advertise = SocketAddr::new(*node_ip, plan.options.port);
+    layout.advertise(advertise)?;
     let certificate = ServingCertificate::new(&pki.issue(&leaf, now)?)?;
     let config = coracle_apiserver::Config {
         data_dir: Some(layout.data.clone()),
@@ -120,7 +125,7 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
             tls: pki::server_config(&pki, certificate.clone())?,
         }),
         service_cidr: plan.service_cidr,
-        advertise: SocketAddr::new(*node_ip, plan.options.port),
+        advertise,
         access: plan.options.access.options(),
         max_watches_per_user: plan.options.bounds.max_watches_per_user,
         max_sessions_per_user: plan.options.bounds.max_sessions_per_user,
@@ -218,6 +223,24 @@ pub(crate) fn in_process(running: &Running, program: &'static str, user: &str, g
     let groups = groups.iter().chain(&[names::GROUP_AUTHENTICATED]).map(|&g| g.to_owned()).collect();
     let user = User { name: user.to_owned(), groups, ..User::default() };
     Client::new(running.router(user).as_program(program), names::NAMESPACE_DEFAULT)
+}
+
+/// Tells the service manager that all is up, and from then on, where it asks for it, that the API server answers.
+async fn announce(parts: &mut JoinSet<Result<()>>, running: &Running, url: &str, stop: &CancellationToken) {
+    let (manager, stop) = (ServiceManager::of_environment(), stop.child_token());
+    manager.ready(&format!("Serving {url}")).await;
+    let client = in_process(running, "coracle", names::USER_APISERVER, &[]);
+    parts.spawn(async move {
+        let lives = || {
+            let client = client.clone();
+            async move {
+                let question = http::Request::get("/livez").body(vec![]).expect("the path is one");
+                client.request_text(question).await.is_ok()
+            }
+        };
+        stop.run_until_cancelled(manager.watch(lives)).await;
+        Ok(())
+    });
 }
 
 /// What the user needs next.

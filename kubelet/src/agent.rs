@@ -20,7 +20,7 @@ use crate::{
     eviction::{self, Shortages},
     images::{Images, ImagesConfig},
     net::{Cidr, NetConfig, NetworkState, PodNetwork, ServicesConfig, run_repair, run_services},
-    node,
+    node, node_shutdown,
     pods::{
         self,
         allocation::Allocations,
@@ -69,6 +69,7 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         shim_arguments: vec!["shim".into()],
         seccomp_dir: config.state_dir.join("seccomp"),
         images: images.clone(),
+        max_pods: config.max_pods,
     })
     .await
     .context("cannot open the container runtime")?;
@@ -83,6 +84,7 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
     let (state, network_state) = watch::channel(NetworkState::default());
     let capacity = node::capacity(&config);
     let (shortages, told) = watch::channel(Shortages::new());
+    let (end_is_near, ending) = watch::channel(false);
     let node = Arc::new(NodeContext {
         recorder: Recorder::start(config.client.clone(), &config.node_name),
         sources: Sources::new(config.client.clone()),
@@ -90,6 +92,7 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         allocations: Allocations::new(node::allocatable(&config, capacity)),
         roster: Roster::default(),
         shortages: told,
+        ending,
         abilities,
         runtime,
         images,
@@ -120,9 +123,11 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
         Ok(())
     };
     let evicting = eviction::run(node.clone(), shortages, shutdown.clone());
+    let waiting_for_the_end = node_shutdown::run(node.clone(), end_is_near, shutdown.clone());
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = evicting => {}
+        () = waiting_for_the_end => {}
         () = services_task => {}
         () = streaming => {}
         () = images_collected => {}

@@ -9,6 +9,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use crate::certificates::Certificates;
 use crate::eviction::EvictionConfig;
 use crate::images::{GarbagePolicy, VerificationPolicy};
+use crate::node_shutdown::ShutdownPeriods;
 
 /// Everything `run` needs. The client may be in-process or reach the API server over TLS; nothing here can tell.
 #[derive(Clone)]
@@ -62,6 +63,8 @@ pub struct Config {
     pub certificates: Arc<Certificates>,
     /// When the node ends pods to keep itself alive.
     pub eviction: EvictionConfig,
+    /// How long the machine's end is put off for its pods.
+    pub shutdown_periods: ShutdownPeriods,
     /// `v1.36.x+coracle`, printed by `kubectl get nodes`.
     pub version: String,
 }
@@ -125,6 +128,7 @@ impl Config {
             serving: Serving::default(),
             certificates: Arc::default(),
             eviction: EvictionConfig::default(),
+            shutdown_periods: ShutdownPeriods::default(),
             version: "v1.36.0+coracle".to_owned(),
         }
     }

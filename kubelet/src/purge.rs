@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::{net, runtime, volumes};
+use crate::{net, node_shutdown, runtime, volumes};
 
 /// Removes what a node with these directories has left. No node may be running on them.
 pub async fn purge(
@@ -23,5 +23,6 @@ pub async fn purge(
         Some(IpAddr::V4(ip)) => vec![ip],
         Some(IpAddr::V6(_)) | None => vec![],
     };
+    node_shutdown::forget_settings().context("settings of logind")?;
     net::purge(&local).await.context("pod network")
 }

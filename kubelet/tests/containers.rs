@@ -146,6 +146,7 @@ impl Node {
             shim_arguments: vec!["shim".into()],
             seccomp_dir: dir.join("seccomp"),
             images,
+            max_pods: 110,
         };
         let runtime = Runtime::open(config.clone()).await.expect("runtime");
         Node { dir: dir.to_owned(), config, runtime, image_id: imported[0].id.clone() }

@@ -67,6 +67,9 @@ pub(crate) fn configz(config: &Config) -> Value {
         "evictionPressureTransitionPeriod": go_duration(eviction.transition),
         "evictionMaxPodGracePeriod": eviction.max_pod_grace,
     }});
+    let periods = config.shutdown_periods;
+    configured["kubeletconfig"]["shutdownGracePeriod"] = go_duration(periods.all).into();
+    configured["kubeletconfig"]["shutdownGracePeriodCriticalPods"] = go_duration(periods.critical).into();
     configured["kubeletconfig"]["rotateCertificates"] = true.into();
     configured["kubeletconfig"]["serverTLSBootstrap"] = config.serving.certificate.is_some().into();
     configured

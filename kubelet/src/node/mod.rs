@@ -98,12 +98,14 @@ pub(crate) async fn run(node: Arc<NodeContext>, port: u16, shutdown: Cancellatio
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut written = Timestamp::now();
     let (mut network, mut shortages) = (node.network_state.clone(), node.shortages.clone());
+    let mut ending = node.ending.clone();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = beat.tick() => {}
             Ok(()) = network.changed() => {}
             Ok(()) = shortages.changed() => {}
+            Ok(()) = ending.changed() => {}
         }
         if let Err(error) = renew_lease(&node.config, &uid).await {
             tracing::warn!(%error, "lease not renewed");
@@ -238,6 +240,7 @@ pub(crate) async fn admit(
     others: &[Arc<Pod>],
 ) -> Result<(), admission::Rejection> {
     crate::eviction::admit(pod, &node.shortages.borrow().clone())?;
+    crate::node_shutdown::admit(*node.ending.borrow())?;
     let api: Api<Node> = Api::all(node.config.client.clone());
     enforceable(pod, &node.abilities)?;
     match api.get(&node.config.node_name).await {

@@ -12,6 +12,7 @@ use super::{
     pressure::{Supply, disk, inodes, kib, memory, processes},
 };
 use crate::{
+    beneath,
     cri::{ContainerState, Stats},
     eviction::{Disk, Usage as DiskUse},
     pods::{
@@ -62,6 +63,9 @@ pub(crate) async fn summary(node: &NodeContext, disks: &Disks, pods: Vec<Arc<Pod
     let now = time(Timestamp::now());
     let taken = disks.of(node, &pods).await;
     let device = Device::of(&config.state_dir);
+    let images = Device::of(&config.images_dir).runtime(node.images.taken().await.map(of_images), &now);
+    let layers: Disk = taken.values().flat_map(|disk| disk.containers.iter().map(|c| c.rootfs)).sum();
+    let containers = device.runtime(Some(layers), &now);
     let of_disk = |u: &Usage| taken.get(uid_of(&u.pod)).map(|disk| (&**disk, device));
     let pods: Vec<Value> = usage(node, pods).await.iter().map(|u| pod_summary(u, of_disk(u), &now)).collect();
     let (left, tasks) = (memory(), processes());
@@ -79,7 +83,7 @@ pub(crate) async fn summary(node: &NodeContext, disks: &Disks, pods: Vec<Arc<Pod
                 "rssBytes": kib(&meminfo, "AnonPages:"),
             },
             "fs": filesystem(&config.state_dir, &now),
-            "runtime": {"imageFs": filesystem(&config.images_dir, &now), "containerFs": filesystem(&config.state_dir, &now)},
+            "runtime": {"imageFs": images, "containerFs": containers},
             "rlimit": {"time": now, "maxpid": tasks.total, "curproc": tasks.total.saturating_sub(tasks.available)},
         },
         "pods": pods,
@@ -140,6 +144,16 @@ impl Device {
         Device { space: disk(dir), files: inodes(dir) }
     }
 
+    /// What images, or the layers that containers write to, take of it; the numbers of that are left out where they are not
+    /// known yet.
+    fn runtime(&self, taken: Option<Disk>, now: &str) -> Value {
+        let mut part = self.part(taken.unwrap_or_default(), now);
+        if let (None, Value::Object(fields)) = (taken, &mut part) {
+            fields.retain(|name, _| !matches!(name.as_str(), "usedBytes" | "inodesUsed"));
+        }
+        part
+    }
+
     /// What one takes of it, beside what is left for all.
     fn part(&self, taken: Disk, now: &str) -> Value {
         json!({
@@ -152,6 +166,11 @@ impl Device {
             "inodesUsed": taken.inodes,
         })
     }
+}
+
+fn of_images(usage: beneath::Usage) -> Disk {
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    Disk { bytes: whole(usage.bytes), inodes: whole(usage.inodes) }
 }
 
 fn cpu(s: &Stats, now: &str) -> Value {
@@ -261,6 +280,18 @@ pub(crate) async fn resource_metrics(node: &NodeContext, pods: Vec<Arc<Pod>>) ->
 mod tests {
     use super::*;
     use crate::eviction::ContainerUsage;
+
+    #[test]
+    fn what_the_runtime_takes_is_its_own_and_not_the_whole_disks() {
+        let device =
+            Device { space: Supply { available: 60, total: 100 }, files: Supply { available: 6, total: 10 } };
+        let images = of_images(beneath::Usage { bytes: 7, inodes: 3, incomplete: false });
+        let told = device.runtime(Some(images), "now");
+        assert_eq!((told["usedBytes"].as_i64(), told["inodesUsed"].as_i64()), (Some(7), Some(3)), "{told}");
+        assert_eq!((told["availableBytes"].as_i64(), told["capacityBytes"].as_i64()), (Some(60), Some(100)));
+        let unknown = device.runtime(None, "now");
+        assert!(unknown.get("usedBytes").is_none() && unknown["inodes"] == json!(10), "{unknown}");
+    }
 
     #[test]
     fn a_pods_summary_tells_what_it_takes_of_the_disk() {

@@ -20,6 +20,7 @@ use crate::{
     },
     images::Images,
     net::NetworkState,
+    node_shutdown::NOT_READY,
     pods::{node_context::NodeContext, set_up::OWN_HANDLERS},
 };
 
@@ -33,10 +34,9 @@ pub(super) fn status(node: &NodeContext, port: u16, old: Option<&NodeStatus>) ->
     let (capacity, allocatable) = resources(config, node.capacity);
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let shortages = node.shortages.borrow().clone();
-    let mut conditions = conditions(&shortages, &node.network_state.borrow(), old, Timestamp::now());
-    if let Some(why) = node.runtime.trouble() {
-        not_ready(&mut conditions, why);
-    }
+    let network = node.network_state.borrow().clone();
+    let ready = readiness(node.runtime.trouble(), network.open, *node.ending.borrow());
+    let conditions = conditions(&shortages, &network, ready, old, Timestamp::now());
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", config.node_ip.to_string()),
@@ -67,12 +67,16 @@ fn handlers(user_namespaces: bool) -> Vec<NodeRuntimeHandler> {
     std::iter::once("").chain(OWN_HANDLERS).map(handler).collect()
 }
 
-/// Pods cannot be run here, and no one is to send any.
-fn not_ready(conditions: &mut [NodeCondition], why: &str) {
-    for ready in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
-        ready.status = "False".to_owned();
-        ready.reason = Some("KubeletNotReady".to_owned());
-        ready.message = Some(format!("container runtime is not ready: {why}"));
+/// Why no one is to send any pods, each reason in upstream's words; ready where there is none.
+fn readiness(trouble: Option<&str>, network_is_open: bool, ending: bool) -> Result<(), String> {
+    let mut reasons: Vec<String> =
+        trouble.map(|why| format!("container runtime is not ready: {why}")).into_iter().collect();
+    reasons.extend((!network_is_open).then(|| NO_RANGE.to_owned()));
+    reasons.extend(ending.then(|| NOT_READY.to_owned()));
+    match reasons.as_slice() {
+        [] => Ok(()),
+        [one] => Err(one.clone()),
+        many => Err(format!("[{}]", many.join(", "))),
     }
 }
 
@@ -141,8 +145,7 @@ type Row = (&'static str, bool, &'static str, &'static str);
 const NO_RANGE: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady \
                         message:Network plugin returns error: the Node has no podCIDR yet";
 
-/// Ready as soon as there is a pod network: this code runs only where the runtime has been opened.
-fn rows(short: &Shortages, network_is_open: bool) -> [Row; 4] {
+fn rows(short: &Shortages) -> [Row; 3] {
     [
         match short.contains(&Condition::Memory) {
             false => (
@@ -170,10 +173,6 @@ fn rows(short: &Shortages, network_is_open: bool) -> [Row; 4] {
                 ("PIDPressure", true, "KubeletHasInsufficientPID", "kubelet has insufficient PID available")
             }
         },
-        match network_is_open {
-            true => ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
-            false => ("Ready", false, "KubeletNotReady", NO_RANGE),
-        },
     ]
 }
 
@@ -190,6 +189,7 @@ fn network_row(network: &NetworkState) -> (&'static str, bool, &'static str, Str
 fn conditions(
     shortages: &Shortages,
     network: &NetworkState,
+    ready: Result<(), String>,
     old: Option<&NodeStatus>,
     now: Timestamp,
 ) -> Vec<NodeCondition> {
@@ -207,9 +207,13 @@ fn conditions(
             last_transition_time: since.or_else(|| Some(at.clone())),
         }
     };
-    let rows = rows(shortages, network.open).into_iter();
+    let rows = rows(shortages).into_iter();
     let rows = rows.map(|(kind, status, reason, message)| (kind, status, reason, message.to_owned()));
-    std::iter::once(network_row(network)).chain(rows).map(condition).collect()
+    let ready = match ready {
+        Ok(()) => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+        Err(why) => ("Ready", false, "KubeletNotReady", why),
+    };
+    std::iter::once(network_row(network)).chain(rows).chain([ready]).map(condition).collect()
 }
 
 /// The reasons of upstream's events for conditions that are new or have changed.
@@ -314,18 +318,33 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_cannot_hold_pods_to_limits_is_not_ready() {
-        let network = NetworkState { open: true, ..NetworkState::default() };
-        let mut conditions = conditions(&Shortages::new(), &network, None, Timestamp::UNIX_EPOCH);
-        let ready = |all: &[NodeCondition]| all.iter().find(|c| c.type_ == "Ready").cloned().unwrap();
-        assert_eq!(ready(&conditions).status, "True");
-        not_ready(&mut conditions, "cgroups cannot be managed: /sys/fs/cgroup/x: Permission denied");
-        let ready = ready(&conditions);
-        assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("KubeletNotReady")));
-        let why =
+    fn a_node_that_is_not_ready_tells_every_reason() {
+        let broken = Some("cgroups cannot be managed: /sys/fs/cgroup/x: Permission denied");
+        let runtime =
             "container runtime is not ready: cgroups cannot be managed: /sys/fs/cgroup/x: Permission denied";
-        assert_eq!(ready.message.as_deref(), Some(why));
-        assert!(conditions.iter().all(|c| c.type_ == "Ready" || c.status == "False"), "nothing else changes");
+        let all = format!("[{runtime}, {NO_RANGE}, node is shutting down]");
+        for (trouble, open, ending, want) in [
+            (None, true, false, None),
+            (broken, true, false, Some(runtime)),
+            (None, false, false, Some(NO_RANGE)),
+            (None, true, true, Some("node is shutting down")),
+            (broken, false, true, Some(all.as_str())),
+        ] {
+            let ready = readiness(trouble, open, ending);
+            assert_eq!(ready.as_ref().err().map(String::as_str), want);
+            let network = NetworkState { open: true, ..NetworkState::default() };
+            let conditions = conditions(&Shortages::new(), &network, ready, None, Timestamp::UNIX_EPOCH);
+            let ready = conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+            let (status, reason) = match want {
+                None => ("True", "KubeletReady"),
+                Some(_) => ("False", "KubeletNotReady"),
+            };
+            assert_eq!((ready.status.as_str(), ready.reason.as_deref()), (status, Some(reason)));
+            assert!(
+                conditions.iter().all(|c| c.type_ == "Ready" || c.status == "False"),
+                "nothing else changes"
+            );
+        }
     }
 
     #[test]
@@ -345,6 +364,9 @@ mod tests {
     #[test]
     fn conditions_keep_their_transition_time_and_changes_are_events() {
         let (first, later) = (Timestamp::from_second(1000).unwrap(), Timestamp::from_second(2000).unwrap());
+        let conditions = |short: &Shortages, network: &NetworkState, old: Option<&NodeStatus>, now| {
+            super::conditions(short, network, readiness(None, network.open, false), old, now)
+        };
         let status = |conditions| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() };
         let network = NetworkState { open: true, ..NetworkState::default() };
         let closed = status(conditions(&Shortages::new(), &NetworkState::default(), None, first));

@@ -36,6 +36,8 @@ pub(crate) struct NodeContext {
     pub(crate) roster: Roster,
     /// What the node is short of.
     pub(crate) shortages: watch::Receiver<Shortages>,
+    /// Whether the machine is about to end.
+    pub(crate) ending: watch::Receiver<bool>,
 }
 
 impl NodeContext {

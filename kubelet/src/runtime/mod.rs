@@ -70,6 +70,8 @@ pub struct RuntimeConfig {
     /// Where `Localhost` seccomp profiles are looked up.
     pub seccomp_dir: PathBuf,
     pub images: Images,
+    /// How many pods there may be at once.
+    pub max_pods: u32,
 }
 
 impl RuntimeConfig {
@@ -127,7 +129,7 @@ impl Runtime {
         });
         let tried = config.clone();
         let found_out = blocking(move || {
-            let (program, ids) = (Program::own()?, users::Ids::of_host());
+            let (program, ids) = (Program::own()?, users::Ids::of_host(config.max_pods));
             let no_users = users::probe(&tried, &program, &ids).err();
             Ok((program, ids, no_users))
         });

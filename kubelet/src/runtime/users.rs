@@ -36,13 +36,14 @@ pub(super) struct Ids {
 // === impl Ids ===
 
 impl Ids {
-    pub(super) fn of_host() -> Ids {
+    /// Enough for so many pods, or none: a node must not take pods that it then cannot run.
+    pub(super) fn of_host(pods: u32) -> Ids {
         let read = |file: &str| match fs::read_to_string(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
             read => read.map_err(|error| format!("{file}: {error}")),
         };
         let lists = read("/etc/subuid").and_then(|users| Ok((users, read("/etc/subgid")?)));
-        Ids::new(lists.and_then(|(users, groups)| supply(&users, &groups)))
+        Ids::new(lists.and_then(|(users, groups)| supply(&users, &groups, pods)))
     }
 
     fn new(supply: Result<IdRange, String>) -> Ids {
@@ -116,7 +117,7 @@ impl Runtime {
 }
 
 /// What the host sets aside for the user `kubelet` among its subordinate ids, as upstream; without that, all.
-fn supply(subuid: &str, subgid: &str) -> Result<IdRange, String> {
+fn supply(subuid: &str, subgid: &str, pods: u32) -> Result<IdRange, String> {
     let own = |text: &str| -> Vec<String> {
         text.lines()
             .filter_map(|line| line.strip_prefix("kubelet:"))
@@ -149,6 +150,9 @@ fn supply(subuid: &str, subgid: &str) -> Result<IdRange, String> {
         }
         () if u64::from(first) + u64::from(count) > 1 << 32 => {
             Err(format!("kubelet user assigned IDs from {first} on are fewer than {count}"))
+        }
+        () if count / IDS < pods => {
+            Err(format!("kubelet user assigned IDs are not enough to support {pods} pods"))
         }
         () => Ok(range),
     }
@@ -308,12 +312,18 @@ mod tests {
                 Err("kubelet user assigned IDs from 4294901760 on are fewer than 131072"),
             ),
             (
+                "kubelet:65536:7143424",
+                "kubelet:65536:7143424",
+                Err("kubelet user assigned IDs are not enough to support 110 pods"),
+            ),
+            ("kubelet:65536:7208960", "kubelet:65536:7208960", range(65_536, 7_208_960)),
+            (
                 "kubelet:x:65536",
                 "kubelet:x:65536",
                 Err("the subordinate ids of user \"kubelet\" cannot be read: \"x:65536\""),
             ),
         ] {
-            let got = supply(users, groups).map(|range| (range.first, range.count));
+            let got = supply(users, groups, 110).map(|range| (range.first, range.count));
             assert_eq!(got, want.map_err(str::to_owned), "{users:?} {groups:?}");
         }
     }
