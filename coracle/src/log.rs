@@ -30,7 +30,7 @@ fn subscriber(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -39,7 +39,7 @@ mod tests {
         for coloured in [false, true] {
             let file = tempfile::NamedTempFile::new().unwrap();
             let writer = Mutex::new(file.reopen().unwrap());
-            let subscriber = subscriber(EnvFilter::new("warn"), Arc::new(writer), coloured);
+            let subscriber = subscriber(EnvFilter::new("warn"), writer, coloured);
             tracing::subscriber::with_default(subscriber, || tracing::warn!(why = "x", "said"));
             let text = std::fs::read_to_string(file.path()).unwrap();
             assert!(text.contains("said") && text.contains("WARN"), "{text}");

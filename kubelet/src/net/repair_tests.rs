@@ -118,7 +118,7 @@ async fn trial() {
     prints(table, "masquerade").await;
     tokio::time::timeout(Duration::from_secs(20), services.notified()).await.expect("the proxy is told");
     run("nft add rule ip coracle_pods host_ports drop");
-    prints(&format!("{table} | grep -c 'th dport' ; {table} | grep -cw drop"), "2\n1\n").await;
+    prints(&format!("{table} | grep -c 'th dport' ; {table} | grep -cw drop"), "2\n2\n").await;
     // A pod that is to go is not brought back.
     network.teardown("a").await.unwrap();
     run(&format!("ip route flush {address}/32"));

@@ -8,6 +8,8 @@ use std::{
 };
 
 use futures::StreamExt;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use zbus::{Connection, MatchRule, MessageStream, OwnedVariant, connection::Builder, message::Type};
 
 const SERVICE: &str = "org.freedesktop.login1";
@@ -42,8 +44,9 @@ pub(super) struct Lock(#[allow(dead_code, reason = "it is there to be closed")] 
 /// A connection to logind.
 pub(super) struct Logind {
     bus: Connection,
-    /// Its words that the machine is about to end, or is not any more.
-    words: MessageStream,
+    /// Marked when it has said that the machine is about to end, or is not any more.
+    words: watch::Receiver<()>,
+    _listening: AbortOnDropHandle<()>,
     settings: PathBuf,
 }
 
@@ -65,11 +68,19 @@ impl Logind {
             .interface(MANAGER)
             .member("PrepareForShutdown")
             .build();
-        let words = match rule {
+        let heard = match rule {
             Ok(rule) => MessageStream::for_match_rule(rule, &bus, None).await,
             Err(error) => Err(error),
         };
-        Ok(Logind { words: words.map_err(told)?, bus, settings })
+        let mut heard = heard.map_err(told)?;
+        let (mark, words) = watch::channel(());
+        // Always taken at once: words that nobody takes would hold up the answers behind them.
+        let listening = tokio::spawn(async move {
+            while let Some(Ok(_)) = heard.next().await {
+                mark.send_replace(());
+            }
+        });
+        Ok(Logind { words, _listening: AbortOnDropHandle::new(listening), bus, settings })
     }
 
     /// Has the machine's end put off until the lock is dropped.
@@ -90,11 +101,8 @@ impl Logind {
     /// Waits for word of a change, and gives what is the case. The word itself is not believed: whoever is on the bus can send
     /// one to us.
     pub(super) async fn changed(&mut self) -> Result<bool, LogindError> {
-        match self.words.next().await {
-            Some(Ok(_)) => self.is_preparing().await,
-            Some(Err(source)) => Err(LogindError::Bus { action: "listening to logind", source }),
-            None => Err(LogindError::Closed),
-        }
+        self.words.changed().await.map_err(|_| LogindError::Closed)?;
+        self.is_preparing().await
     }
 
     /// Has logind wait for so long, by its configuration, where it would wait for less.

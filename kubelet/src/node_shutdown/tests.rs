@@ -308,7 +308,7 @@ async fn over_a_bus() {
     let config = dir.path().join("bus.conf");
     let text = format!(
         r#"<busconfig><listen>unix:path={}</listen><auth>EXTERNAL</auth><policy context="default">
-        <allow send_destination="*" eavesdrop="true"/><allow send_type="signal"/><allow own="*"/></policy></busconfig>"#,
+        <allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>"#,
         dir.path().join("bus").display()
     );
     std::fs::write(&config, text).unwrap();
