@@ -328,7 +328,7 @@ impl Metrics {
 
     /// Shows when each certificate of the cluster ends.
     pub fn show_certificates(&self, renewals: &BTreeMap<String, Renewals>) {
-        for (name, Renewals { not_after, errors }) in renewals {
+        for (name, Renewals { not_after, errors, .. }) in renewals {
             let labels = CertificateLabels { certificate: name.clone() };
             self.certificates.ends.get_or_create(&labels).set(*not_after);
             self.certificates.errors.get_or_create(&labels).set(i64::try_from(*errors).unwrap_or(i64::MAX));

@@ -1,7 +1,7 @@
 //! Runs the controllers against the cluster that `KUBECONFIG` names, in place of its own kube-controller-manager.
 //! Arguments are names of controllers; none means all. `ROOT_CA` may name the file of the bundle to publish.
 
-use coracle_controllers::{Config, run};
+use coracle_controllers::{Config, fixed, run};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -13,7 +13,7 @@ async fn main() -> anyhow::Result<()> {
         config.controllers = names;
     }
     if let Ok(path) = std::env::var("ROOT_CA") {
-        config.root_ca = Some(tokio::fs::read_to_string(path).await?);
+        config.root_ca = Some(fixed(tokio::fs::read_to_string(path).await?));
     }
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();

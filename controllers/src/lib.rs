@@ -40,6 +40,7 @@ mod volume_protection;
 use std::sync::Arc;
 
 use coracle_api::Cidr;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What the controllers need to know.
@@ -53,15 +54,16 @@ pub struct Config {
     pub accounts: Option<ClientOf>,
     /// Names of controllers to run, as upstream's `--controllers`: `*` for all, `-name` to leave one out.
     pub controllers: Vec<String>,
-    /// Signs the certificate requests of the `kubernetes.io` signers; nobody does without it.
-    pub signing: Option<Signing>,
+    /// Signs the certificate requests of the `kubernetes.io` signers, as it is from time to time; nobody does without it.
+    pub signing: Option<watch::Receiver<Signing>>,
     /// Under which names and addresses the administrator lets a node serve; requests for serving certificates are approved
     /// for these, and for none without it. May block.
     pub names_of_node: Option<NamesOfNode>,
     /// Signs the tokens of ServiceAccounts' Secrets; none are made without it.
     pub sign_token: Option<SignToken>,
-    /// PEM bundle published as `kube-root-ca.crt` in every namespace; the publisher rests without it.
-    pub root_ca: Option<String>,
+    /// PEM bundle, as it is from time to time, published as `kube-root-ca.crt` in every namespace; the publisher rests
+    /// without it.
+    pub root_ca: Option<watch::Receiver<String>>,
     /// The pods' addresses, of which each Node gets a range; without it none is handed out.
     pub cluster_cidr: Option<Cidr>,
     /// The Services' addresses: no Node gets a range that meets them.
@@ -83,6 +85,11 @@ pub type NamesOfNode = Arc<dyn Fn(&str) -> Vec<String> + Send + Sync>;
 
 /// Makes the client of an account: the ServiceAccount of this name in `kube-system`.
 pub type ClientOf = Arc<dyn Fn(&str) -> kube::Client + Send + Sync>;
+
+/// What stays as it is for as long as the program runs.
+pub fn fixed<T>(value: T) -> watch::Receiver<T> {
+    watch::channel(value).1
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::sync::watch;
 
 use crate::Config;
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
@@ -19,7 +20,7 @@ const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the k
     distributions of Kubernetes clusters.";
 
 struct Controller {
-    bundle: String,
+    bundle: watch::Receiver<String>,
     namespaces: Arc<Cache<Namespace>>,
     maps: Arc<Cache<ConfigMap>>,
 }
@@ -35,12 +36,15 @@ pub(crate) fn start(runtime: &mut Runtime, config: &Config) {
             changed.add(Key::cluster(map.metadata.namespace.clone().unwrap_or_default()));
         }
     });
+    let (all, changed) = (namespaces.clone(), queue.clone());
+    let another = bundle.clone();
     runtime.work(
         "root-ca-certificate-publisher-controller",
         queue,
         5,
         Controller { bundle, namespaces, maps },
     );
+    runtime.on_another(another, move || all.list().iter().for_each(|n| changed.add(Key::of(&**n))));
 }
 
 impl Reconcile for Controller {
@@ -48,7 +52,7 @@ impl Reconcile for Controller {
         if !self.namespaces.get(key).is_some_and(|n| is_active(&n)) {
             return Ok(Next::Done);
         }
-        let data = BTreeMap::from([(DATA_KEY.to_owned(), self.bundle.clone())]);
+        let data = BTreeMap::from([(DATA_KEY.to_owned(), self.bundle.borrow().clone())]);
         let annotation = (DESCRIPTION_KEY.to_owned(), DESCRIPTION.to_owned());
         let Some(map) = self.maps.get(&Key::new(&key.name, NAME)) else {
             let map = ConfigMap {

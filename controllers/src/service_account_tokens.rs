@@ -12,6 +12,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, ServiceAccount};
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::claims::{name, namespace, uid};
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer, is_conflict, is_not_found};
@@ -32,7 +33,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 struct Tokens {
     secrets: Arc<Cache<Secret>>,
     accounts: Arc<Cache<ServiceAccount>>,
-    root_ca: Option<String>,
+    root_ca: Option<watch::Receiver<String>>,
     sign: SignToken,
 }
 
@@ -54,7 +55,7 @@ pub(crate) fn start(runtime: &mut Runtime, config: &Config) {
     let secrets = runtime.cache_selected::<Secret>(SELECTED);
     let accounts = runtime.cache::<ServiceAccount>();
     let (queue, unlisting) = (Queue::default(), Queue::default());
-    let (changed, gone) = (queue.clone(), unlisting.clone());
+    let (changed, again, gone) = (queue.clone(), queue.clone(), unlisting.clone());
     secrets.on_change(move |old, new| match (old, new) {
         (_, Some(secret)) => changed.add(Key::of(&**secret)),
         (Some(secret), None) => {
@@ -79,6 +80,10 @@ pub(crate) fn start(runtime: &mut Runtime, config: &Config) {
     let root_ca = config.root_ca.clone();
     let tokens = Tokens { secrets: secrets.clone(), accounts: accounts.clone(), root_ca, sign };
     runtime.work("serviceaccount-token-controller", queue, 5, tokens);
+    if let Some(bundle) = config.root_ca.clone() {
+        let all = secrets.clone();
+        runtime.on_another(bundle, move || all.list().iter().for_each(|s| again.add(Key::of(&**s))));
+    }
     runtime.cache_selected::<Secret>(SELECTED);
     runtime.cache::<ServiceAccount>();
     runtime.work("serviceaccount-token-controller-lists", unlisting, 1, Unlisting { secrets, accounts });
@@ -172,7 +177,8 @@ impl Reconcile for Tokens {
                 result => Ok(result.map(|_| Next::Done)?),
             };
         };
-        if let Some(filled) = filled(&secret, &account, self.root_ca.as_deref(), &*self.sign) {
+        let root_ca = self.root_ca.as_ref().map(|bundle| bundle.borrow().clone());
+        if let Some(filled) = filled(&secret, &account, root_ca.as_deref(), &*self.sign) {
             match api.replace(&filled).await {
                 // Whoever changed it meanwhile has caused another look.
                 Err(error) if is_conflict(&error) || is_not_found(&error) => {}

@@ -40,8 +40,8 @@ pub async fn run(component: Component) -> Result<()> {
                 _ => None,
             };
             let config = coracle_controllers::Config {
-                root_ca,
-                signing,
+                root_ca: root_ca.map(coracle_controllers::fixed),
+                signing: signing.map(coracle_controllers::fixed),
                 sign_token: options
                     .service_account_private_key_file
                     .as_deref()

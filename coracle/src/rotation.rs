@@ -201,12 +201,12 @@ impl Requested {
         }
     }
 
-    /// Where the node's metrics tell of it; those of the proxy's are nobody's.
-    fn told(&self) -> Option<&Certificate> {
+    /// Where the node tells of it.
+    fn told(&self) -> &Certificate {
         match (self.wanted.organization, self.wanted.purpose) {
-            (Some(_), CLIENT) => Some(&self.told.client),
-            (Some(_), _) => Some(&self.told.serving),
-            (None, _) => None,
+            (Some(_), CLIENT) => &self.told.client,
+            (Some(_), _) => &self.told.serving,
+            (None, _) => &self.told.proxy,
         }
     }
 }
@@ -232,10 +232,12 @@ impl Source for Requested {
     }
 
     fn note(&self, outcome: Result<&Validity, &anyhow::Error>) {
-        match (self.told(), outcome) {
-            (Some(told), Ok(validity)) => told.ends(validity.not_after.as_second()),
-            (Some(told), Err(_)) => told.failed(),
-            (None, _) => {}
+        match outcome {
+            Ok(validity) => self.told().ends(validity.not_after.as_second()),
+            Err(why) => {
+                let why = format!("Certificate {} is not renewed: {why:#}", self.wanted.user);
+                self.told.failed(self.told(), why);
+            }
         }
     }
 }

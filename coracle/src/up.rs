@@ -9,11 +9,12 @@ use coracle_api::{Cidr, names};
 use coracle_apiserver::authn::User;
 use coracle_apiserver::bootstrap::service_address;
 use coracle_apiserver::pki::renewal::{self, Renewed};
-use coracle_apiserver::pki::{self, Leaf, Pki, ServingCertificate};
+use coracle_apiserver::pki::{self, Authority, Identity, Leaf, Pki, ServingCertificate};
 use coracle_apiserver::{Listen, Running, Server};
 use coracle_kubelet::tasks::supervised;
 use jiff::Timestamp;
 use kube::Client;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -143,8 +144,8 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
 /// What the controllers are told of the cluster.
 #[derive(Default)]
 pub(crate) struct Controllers {
-    pub root_ca: Option<String>,
-    pub signing: Option<coracle_controllers::Signing>,
+    pub root_ca: Option<watch::Receiver<String>>,
+    pub signing: Option<watch::Receiver<coracle_controllers::Signing>>,
     pub names_of_node: Option<coracle_controllers::NamesOfNode>,
     pub sign_token: Option<coracle_controllers::SignToken>,
     pub cluster_cidr: Option<Cidr>,
@@ -152,20 +153,40 @@ pub(crate) struct Controllers {
 }
 
 impl Controllers {
-    /// With what the cluster's authorities hold: what to trust, and what to sign with.
+    /// With what the cluster's authorities hold, now and when they are renewed: what to trust, and what to sign with.
     pub(crate) fn trusted(pki: &Arc<Pki>) -> Self {
-        let (authority, key, given) = (pki.cluster_authority(), pki.signing_key(), pki.clone());
+        let (key, given) = (pki.signing_key(), pki.clone());
+        let signing = |authority: &Identity| coracle_controllers::Signing {
+            certificate: authority.certificate.clone(),
+            key: authority.key.clone(),
+        };
         Controllers {
-            root_ca: Some(pki.ca()),
-            signing: Some(coracle_controllers::Signing {
-                certificate: authority.certificate,
-                key: authority.key,
-            }),
+            root_ca: Some(each(pki.follow(Authority::Cluster), |authority| authority.certificate.clone())),
+            signing: Some(each(pki.follow(Authority::Cluster), signing)),
             names_of_node: Some(Arc::new(move |node| given.names_given_to(node))),
             sign_token: Some(Arc::new(move |claims| key.jws(&claims.to_string()))),
             ..Controllers::default()
         }
     }
+}
+
+/// What follows from each value, for as long as anybody looks.
+fn each<T, U>(mut values: watch::Receiver<T>, what: impl Fn(&T) -> U + Send + 'static) -> watch::Receiver<U>
+where
+    T: Send + Sync + 'static,
+    U: Send + Sync + 'static,
+{
+    let (follow, followed) = watch::channel(what(&values.borrow_and_update()));
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = follow.closed() => return,
+                changed = values.changed() => if changed.is_err() { return },
+            }
+            follow.send_replace(what(&values.borrow()));
+        }
+    });
+    followed
 }
 
 /// Scheduler and controllers, each of them as its own user, in process. None is an administrator.

@@ -16,13 +16,14 @@ use coracle::rotation::{self, LiveClient, Wanted};
 use coracle::testing::ControlPlane;
 use coracle_apiserver::pki::clock::{Clock, SetClock};
 use coracle_apiserver::pki::{
-    self, ClientCertificate, ClusterEntry, Identity, KubeconfigFile, Leaf, Pki, ServingCertificate, Validity,
-    renewal,
+    self, Authority, ClientCertificate, ClusterEntry, Identity, KubeconfigFile, Leaf, Pki,
+    ServingCertificate, Validity, renewal,
 };
 use coracle_apiserver::{Config, Listen, Running, Server};
 use coracle_kubelet::Serving;
 use coracle_kubelet::certificates::Certificates;
 use coracle_listener::Limits;
+use futures::StreamExt;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -30,9 +31,11 @@ use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Secret, Service};
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::wait::await_condition;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType,
@@ -256,6 +259,85 @@ async fn a_running_cluster_serves_whatever_the_clock_is_set_to() {
         assert_eq!(ask(&mut open, "/version", &[]).await.0, 200, "{now}");
     }
     cluster.stop().await;
+}
+
+fn soon<F: Future>(what: F) -> tokio::time::Timeout<F> {
+    tokio::time::timeout(Duration::from_secs(30), what)
+}
+
+#[tokio::test]
+async fn a_renewed_authority_is_everybodys_at_once_and_what_fails_is_told() {
+    let start: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
+    let (clock, dir, stop) = (SetClock::new(start), tempfile::tempdir().unwrap(), CancellationToken::new());
+    let at = dir.path().join("pki");
+    let pki = Arc::new(Pki::open(&at, start).unwrap().with_clock(clock.clone()));
+    let plane = ControlPlane::start_on(pki.clone(), loopback()).await.unwrap();
+    let file = dir.path().join("kubeconfig");
+    let admin = coracle::admin::kubeconfig(&pki, "https://localhost", &file, None).unwrap();
+    tokio::spawn(renewal::run(vec![admin], clock.clone(), stop.clone()));
+    clock.waited_for_by(5).await;
+
+    let client = plane.client();
+    let maps = |namespace: &str| Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
+    let secret = serde_json::json!({"metadata": {"name": "token", "annotations": {"kubernetes.io/service-account.name": "default"}},
+        "type": "kubernetes.io/service-account-token"});
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let everywhere = async |ca: &str, proxy: &str| {
+        let holds = |key: &'static str, value: String| {
+            move |map: Option<&ConfigMap>| {
+                map.is_some_and(|m| m.data.as_ref().is_some_and(|d| d.get(key) == Some(&value)))
+            }
+        };
+        for namespace in ["default", "kube-system"] {
+            let root = await_condition(maps(namespace), "kube-root-ca.crt", holds("ca.crt", ca.to_owned()));
+            root.await.unwrap();
+        }
+        for (key, value) in [("client-ca-file", ca), ("requestheader-client-ca-file", proxy)] {
+            let name = "extension-apiserver-authentication";
+            await_condition(maps("kube-system"), name, holds(key, value.to_owned())).await.unwrap();
+        }
+        let in_secret = |secret: Option<&Secret>| {
+            let data = secret.and_then(|s| s.data.as_ref());
+            data.and_then(|d| d.get("ca.crt")).is_some_and(|bundle| bundle.0 == ca.as_bytes())
+        };
+        await_condition(secrets.clone(), "token", in_secret).await.unwrap();
+    };
+    let (old, old_proxy) = (pki.ca(), pki.front_proxy_ca());
+    let mut renewed = [Authority::Cluster, Authority::FrontProxy].map(|authority| pki.follow(authority));
+    soon(everywhere(&old, &old_proxy)).await.expect("published at the start");
+
+    // One of the certificates that are due cannot be written, too.
+    std::fs::create_dir(at.join(".front-proxy-client.key.new")).unwrap();
+    clock.pass_to(start + DAY * 9 * 365);
+    for authority in &mut renewed {
+        soon(authority.changed()).await.unwrap().unwrap();
+    }
+    soon(everywhere(&pki.ca(), &pki.front_proxy_ca())).await.expect("published again");
+    assert!(pki.ca() != old && pki.front_proxy_ca() != old_proxy);
+    let events: Api<Event> = Api::namespaced(client.clone(), "default");
+    let failed = watcher::Config::default().fields("reason=CertificateRenewalFailed");
+    let told = watcher(events, failed).default_backoff().applied_objects();
+    let event = soon(std::pin::pin!(told).next()).await.unwrap().unwrap().unwrap();
+    let about = (event.involved_object.kind.as_deref(), event.involved_object.name.as_deref());
+    assert_eq!(about, (Some("Service"), Some("kubernetes")));
+    assert!(event.involved_object.uid.is_some_and(|uid| !uid.is_empty()));
+    assert_eq!(event.type_.as_deref(), Some("Warning"));
+    assert!(event.count.is_some_and(|count| count > 0));
+    let message = event.message.unwrap();
+    assert!(message.starts_with("Certificate front-proxy-client is not renewed"), "{message}");
+    assert!(message.contains("Is a directory"), "{message}");
+    assert!(pki.renewals()["front-proxy-client"].errors > 0);
+
+    // A kubeconfig that was written just before has the new authority as well.
+    let rewritten = async {
+        while kubeconfig(&file).0 != pki.ca() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(rewritten).await.expect("the administrator's kubeconfig");
+    stop.cancel();
+    plane.stop().await.unwrap();
 }
 
 /// As `Pki` signs, but for a day: what is in a kubeconfig that was made almost a year ago.

@@ -15,9 +15,11 @@ use crate::cluster::core;
 use crate::status::{Result, Status};
 
 mod aggregation;
+mod certificates;
 mod policy;
 
 pub use aggregation::run as aggregate_roles;
+pub use certificates::{publish_authorities, tell_failures};
 
 /// The server as it writes for itself.
 pub fn system() -> User {
@@ -61,7 +63,7 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
         try_join_all(reconciled),
         ensure_service(server),
         ensure_service_range(server),
-        ensure_trust(server),
+        certificates::publish(server),
         ensure_token_tracking(server)
     )?;
     Ok(())
@@ -154,22 +156,6 @@ fn flow_control() -> Result<Vec<(Gvr, Object)>> {
         (Gvr::new(GROUP, "v1", plural), Object(object))
     };
     Ok(all.into_iter().map(object).collect())
-}
-
-/// Where aggregated API servers learn whom to trust: clients' certificates, and this server when it names users.
-async fn ensure_trust(server: &Arc<Server>) -> Result<()> {
-    let pki = &server.access.pki;
-    let list = |value: &str| json!([value]).to_string();
-    let data = json!({"client-ca-file": pki.ca(),
-        "requestheader-client-ca-file": pki.front_proxy_ca(),
-        "requestheader-allowed-names": list(crate::pki::FRONT_PROXY_CLIENT),
-        "requestheader-username-headers": list("X-Remote-User"),
-        "requestheader-uid-headers": list("X-Remote-Uid"),
-        "requestheader-group-headers": list("X-Remote-Group"),
-        "requestheader-extra-headers-prefix": list("X-Remote-Extra-")});
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
-        "metadata": {"name": "extension-apiserver-authentication", "namespace": NAMESPACE_SYSTEM}});
-    follow(server, &system(), &core("configmaps"), Object(object), &["data"]).await
 }
 
 /// Since which day the uses of Secrets' tokens are noted.

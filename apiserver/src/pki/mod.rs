@@ -12,12 +12,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use jiff::{Span, Timestamp, tz::TimeZone};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use tokio::sync::watch;
 
 pub mod clock;
 mod files;
@@ -92,20 +93,24 @@ pub struct Identity {
 /// lives in memory (tests).
 pub struct Pki {
     dir: Option<PathBuf>,
-    ca: RwLock<Identity>,
-    front_proxy_ca: RwLock<Identity>,
+    ca: watch::Sender<Identity>,
+    front_proxy_ca: watch::Sender<Identity>,
     signing: Arc<SigningKey>,
     clock: Arc<dyn Clock>,
     renewals: Mutex<BTreeMap<String, Renewals>>,
+    /// That there is a failure more.
+    failed: watch::Sender<()>,
 }
 
-/// What became of one certificate, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What became of one certificate, for metrics and events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Renewals {
     /// Unix seconds.
     pub not_after: i64,
     /// Attempts to renew it that failed.
     pub errors: u64,
+    /// Why the last of them did.
+    pub why: String,
 }
 
 /// The cluster's own signature: a leaf of one of its authorities.
@@ -238,9 +243,10 @@ impl Pki {
     }
 
     fn with(dir: Option<PathBuf>, ca: Identity, front_proxy_ca: Identity, signing: SigningKey) -> Self {
-        let [ca, front_proxy_ca] = [ca, front_proxy_ca].map(RwLock::new);
+        let [ca, front_proxy_ca] = [ca, front_proxy_ca].map(watch::Sender::new);
         let (signing, clock) = (Arc::new(signing), Arc::new(SystemClock));
-        Pki { dir, ca, front_proxy_ca, signing, clock, renewals: Mutex::default() }
+        let failed = watch::Sender::new(());
+        Pki { dir, ca, front_proxy_ca, signing, clock, renewals: Mutex::default(), failed }
     }
 
     /// The same, with the time taken from elsewhere (tests).
@@ -253,27 +259,37 @@ impl Pki {
         self.clock.clone()
     }
 
+    /// An authority as it is now, and as it is after each renewal.
+    pub fn follow(&self, authority: Authority) -> watch::Receiver<Identity> {
+        self.authority(authority).subscribe()
+    }
+
+    /// Changes with each renewal that fails: [`Pki::renewals`] tells which.
+    pub fn failures(&self) -> watch::Receiver<()> {
+        self.failed.subscribe()
+    }
+
     /// The authority's certificate, PEM: what clients trust.
     pub fn ca(&self) -> String {
-        self.ca.read().certificate.clone()
+        self.ca.borrow().certificate.clone()
     }
 
     /// What signs the certificates that clients request: only for the controller that does so.
     pub fn cluster_authority(&self) -> Identity {
-        self.ca.read().clone()
+        self.ca.borrow().clone()
     }
 
     pub fn ca_chain(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
-        self.ca.read().chain()
+        self.ca.borrow().chain()
     }
 
     /// The certificate, PEM, of the authority whose clients say with headers who is asking.
     pub fn front_proxy_ca(&self) -> String {
-        self.front_proxy_ca.read().certificate.clone()
+        self.front_proxy_ca.borrow().certificate.clone()
     }
 
     pub fn front_proxy_ca_chain(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
-        self.front_proxy_ca.read().chain()
+        self.front_proxy_ca.borrow().chain()
     }
 
     /// What signs service-account tokens.
@@ -285,7 +301,7 @@ impl Pki {
     pub fn issue(&self, leaf: &Leaf, now: Timestamp) -> Result<Identity, PkiError> {
         if let Some(dir) = &self.dir
             && let Some(found) = read_identity(dir, &leaf.file)?
-            && found.serves(leaf, &self.authority(leaf.authority).read(), now)
+            && found.serves(leaf, &self.authority(leaf.authority).borrow(), now)
         {
             return Ok(found);
         }
@@ -338,7 +354,7 @@ impl Pki {
         let each = [Authority::Cluster, Authority::FrontProxy].map(|authority| {
             let source = Box::new(OwnSignature { pki: self.clone(), authority });
             let signs: Arc<dyn Uses> = Arc::new(Signs(self.clone(), authority));
-            Renewed::new(authority.file(), self.authority(authority).read().clone(), source, vec![signs])
+            Renewed::new(authority.file(), self.authority(authority).borrow().clone(), source, vec![signs])
         });
         each.into_iter().collect()
     }
@@ -353,7 +369,11 @@ impl Pki {
         let one = all.entry(name.to_owned()).or_default();
         match outcome {
             Ok(validity) => one.not_after = validity.not_after.as_second(),
-            Err(_) => one.errors += 1,
+            Err(why) => {
+                one.errors += 1;
+                one.why = format!("{why:#}");
+                self.failed.send_replace(());
+            }
         }
     }
 
@@ -379,11 +399,11 @@ impl Pki {
         }
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, now, LEAF_DAYS);
-        let certificate = params.signed_by(&key, &issuer(&self.authority(leaf.authority).read())?)?;
+        let certificate = params.signed_by(&key, &issuer(&self.authority(leaf.authority).borrow())?)?;
         Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
-    fn authority(&self, authority: Authority) -> &RwLock<Identity> {
+    fn authority(&self, authority: Authority) -> &watch::Sender<Identity> {
         match authority {
             Authority::Cluster => &self.ca,
             Authority::FrontProxy => &self.front_proxy_ca,
@@ -403,11 +423,15 @@ impl Source for Issued {
     fn note(&self, outcome: Result<&Validity, &anyhow::Error>) {
         self.pki.note(&self.leaf.file, outcome);
     }
+
+    fn signer(&self) -> Option<watch::Receiver<Identity>> {
+        Some(self.pki.follow(self.leaf.authority))
+    }
 }
 
 impl Source for OwnSignature {
     fn obtain(&self, now: Timestamp) -> BoxFuture<'_, anyhow::Result<Identity>> {
-        let key = self.pki.authority(self.authority).read().key.clone();
+        let key = self.pki.authority(self.authority).borrow().key.clone();
         async move { Ok(new_authority(self.authority, &KeyPair::from_pem(&key)?, now)?) }.boxed()
     }
 
@@ -424,7 +448,7 @@ impl Source for OwnSignature {
 
 impl Uses for Signs {
     fn take(&self, identity: &Identity) -> anyhow::Result<()> {
-        *self.0.authority(self.1).write() = identity.clone();
+        self.0.authority(self.1).send_replace(identity.clone());
         Ok(())
     }
 }

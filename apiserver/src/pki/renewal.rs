@@ -14,6 +14,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
@@ -34,6 +35,11 @@ pub trait Source: Send + Sync {
 
     /// Takes note of an attempt: of the certificate in use from now on, or of a failure.
     fn note(&self, _outcome: Result<&Validity, &anyhow::Error>) {}
+
+    /// The authority that signs, where it is ours: who uses the certificate is given it again when that is renewed.
+    fn signer(&self) -> Option<watch::Receiver<Identity>> {
+        None
+    }
 }
 
 /// Who shows a certificate, or passes it on.
@@ -131,14 +137,17 @@ impl Renewed {
         let given = self.give(identity.clone()).await;
         let outcome = kept.and(given);
         let mut state = self.state.lock();
-        if state.identity.certificate != identity.certificate {
+        let another = state.identity.certificate != identity.certificate;
+        if another {
             let former = (std::mem::replace(&mut state.identity, identity), state.validity);
             state.former = Some(former);
             state.validity = validity;
         }
         state.unfinished = outcome.is_err();
         drop(state);
-        tracing::info!(certificate = self.name, %now, not_after = %validity.not_after, "a certificate is renewed");
+        if another {
+            tracing::info!(certificate = self.name, %now, not_after = %validity.not_after, "a certificate is renewed");
+        }
         outcome
     }
 
@@ -155,12 +164,16 @@ impl Renewed {
 
     async fn keep_alive(self: &Arc<Self>, clock: &dyn Clock) {
         let mut pause = PAUSE.0;
+        let mut signer = self.source.signer();
         loop {
             let now = clock.now();
             let due = self.due(now);
             if due > now {
-                // Should nothing wake it (a timer that was armed just after the clock was set), it looks once a day.
-                clock.until(due.min(now.saturating_add(LOOK_AGAIN).unwrap_or(due))).await;
+                tokio::select! {
+                    // Should nothing wake it (a timer that was armed just after the clock was set), it looks once a day.
+                    () = clock.until(due.min(now.saturating_add(LOOK_AGAIN).unwrap_or(due))) => {}
+                    () = replaced(signer.as_mut()) => self.state.lock().unfinished = true,
+                }
                 continue;
             }
             // Also one that panics is tried again.
@@ -193,6 +206,17 @@ impl Renewed {
     }
 }
 
+/// Waits for another authority; for ever where none comes.
+async fn replaced(signer: Option<&mut watch::Receiver<Identity>>) {
+    let changed = match signer {
+        Some(signer) => signer.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
+    }
+}
+
 /// Keeps all of them valid until `stop`.
 pub async fn run(all: Vec<Arc<Renewed>>, clock: Arc<dyn Clock>, stop: CancellationToken) {
     let each = all.iter().map(|one| one.keep_alive(&*clock));
@@ -210,7 +234,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     use super::super::clock::SetClock;
-    use super::super::{ClientCertificate, Leaf, Pki};
+    use super::super::{Authority, ClientCertificate, Leaf, Pki, Signs, new_authority};
     use super::*;
 
     fn at(text: &str) -> Timestamp {
@@ -415,5 +439,31 @@ mod tests {
             assert_eq!(trusted, Some(Some(true)));
         }
         assert_eq!(Pki::open(dir.path(), due).unwrap().ca(), new.certificate, "and a start finds it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_passes_an_authority_on_is_told_of_another() {
+        let start = at("2026-12-01T00:00:00Z");
+        let clock = SetClock::new(start);
+        let pki = Arc::new(Pki::ephemeral(start).unwrap().with_clock(clock.clone()));
+        let given = Arc::new(Given::default());
+        let one = pki.renewed(Leaf::admin(), vec![given.clone()]).unwrap();
+        let _running = run_one(&one, &clock);
+        clock.waited_for_by(1).await;
+        let certificate = one.identity().certificate;
+        let again = new_authority(Authority::Cluster, &KeyPair::generate().unwrap(), start).unwrap();
+        let mut follows = pki.follow(Authority::Cluster);
+        Signs(pki.clone(), Authority::Cluster).take(&again).unwrap();
+        follows.changed().await.unwrap();
+        assert_eq!(pki.ca(), again.certificate);
+        clock.waited_for_by(1).await;
+        while given.0.lock().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(
+            *given.0.lock(),
+            [certificate.clone(), certificate],
+            "the same, to be passed on with the new one"
+        );
     }
 }

@@ -160,6 +160,8 @@ impl Server {
             tasks.spawn(listener::run(server.clone(), socket, tls, limits, server.stop.clone()));
         }
         bootstrap::reconcile(&server).await.map_err(StartError::Bootstrap)?;
+        tasks.spawn(bootstrap::publish_authorities(server.clone(), server.stop.clone()));
+        tasks.spawn(bootstrap::tell_failures(server.clone(), server.stop.clone()));
         let renewed = server.access.renewed.clone();
         tasks.spawn(pki::renewal::run(renewed, pki.clock(), server.stop.clone()));
         if let Some(uses) = server.access.authn.tokens.uses() {

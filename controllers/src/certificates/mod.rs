@@ -12,11 +12,12 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::sync::watch;
 use x509_parser::pem::parse_x509_pem;
 
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
-use crate::{Config, NamesOfNode};
-use authority::Authority;
+use crate::{Config, NamesOfNode, Signing};
+use authority::{Authority, AuthorityError};
 use request::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING, NODE_USER, Request};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -31,7 +32,7 @@ struct Approver {
 
 struct Signer {
     requests: Arc<Cache<CertificateSigningRequest>>,
-    authority: Authority,
+    signing: watch::Receiver<Signing>,
 }
 
 struct Cleaner {
@@ -47,14 +48,21 @@ pub(crate) fn start_approving(runtime: &mut Runtime, config: &Config) {
 
 /// Rests without an authority.
 pub(crate) fn start_signing(runtime: &mut Runtime, config: &Config) {
-    let Some(signing) = &config.signing else { return };
-    let authority = match Authority::new(&signing.certificate, &signing.key) {
-        Ok(authority) => authority,
-        Err(error) => return tracing::error!(%error, "certificate requests will not be signed"),
-    };
+    let Some(signing) = config.signing.clone() else { return };
+    if let Err(error) = authority_of(&signing.borrow()) {
+        return tracing::error!(%error, "certificate requests will not be signed");
+    }
     let (requests, queue) = (runtime.cache::<CertificateSigningRequest>(), Queue::default());
     requests.queue_each(&queue);
-    runtime.work("certificatesigningrequest-signing-controller", queue, 5, Signer { requests, authority });
+    let (all, waiting) = (requests.clone(), queue.clone());
+    let signer = Signer { requests, signing: signing.clone() };
+    runtime.work("certificatesigningrequest-signing-controller", queue, 5, signer);
+    // What an authority near its end could not sign any more.
+    runtime.on_another(signing, move || all.list().iter().for_each(|r| waiting.add(Key::of(&**r))));
+}
+
+fn authority_of(signing: &Signing) -> Result<Authority, AuthorityError> {
+    Authority::new(&signing.certificate, &signing.key)
 }
 
 pub(crate) fn start_cleaning(runtime: &mut Runtime, _config: &Config) {
@@ -224,7 +232,8 @@ fn signed(
 impl Reconcile for Signer {
     async fn reconcile(&self, key: &Key, api: &Writer) -> anyhow::Result<Next> {
         let Some(csr) = self.requests.get(key) else { return Ok(Next::Done) };
-        if let Some(csr) = signed(&csr, &self.authority, rand::random(), Timestamp::now())? {
+        let authority = authority_of(&self.signing.borrow())?;
+        if let Some(csr) = signed(&csr, &authority, rand::random(), Timestamp::now())? {
             api.replace_status(&csr).await?;
         }
         Ok(Next::Done)

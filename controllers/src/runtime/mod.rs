@@ -22,6 +22,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::{FutureExt, future};
 use parking_lot::RwLock;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -151,6 +152,19 @@ impl Runtime {
             }
         };
         self.tasks.push(run.boxed());
+    }
+
+    /// Acts on each value that takes the place of another.
+    pub(crate) fn on_another<T: Send + Sync + 'static>(
+        &mut self,
+        mut value: watch::Receiver<T>,
+        act: impl Fn() + Send + 'static,
+    ) {
+        self.task(async move {
+            while value.changed().await.is_ok() {
+                act();
+            }
+        });
     }
 
     /// Runs everything until shutdown; returns when every task has ended. What panics takes all with it: a cache that is

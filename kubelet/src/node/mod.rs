@@ -99,6 +99,9 @@ pub(crate) async fn run(node: Arc<NodeContext>, port: u16, shutdown: Cancellatio
     let mut written = Timestamp::now();
     let (mut network, mut shortages) = (node.network_state.clone(), node.shortages.clone());
     let mut ending = node.ending.clone();
+    let mut certificates = node.config.certificates.failures();
+    // What failed before there was a node to tell it of.
+    certificates.mark_changed();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -106,6 +109,13 @@ pub(crate) async fn run(node: Arc<NodeContext>, port: u16, shutdown: Cancellatio
             Ok(()) = network.changed() => {}
             Ok(()) = shortages.changed() => {}
             Ok(()) = ending.changed() => {}
+            Ok(()) = certificates.changed() => {
+                for why in node.config.certificates.untold() {
+                    let about = node_reference(&node.config.node_name);
+                    node.recorder.warning(about, "CertificateRenewalFailed", why);
+                }
+                continue;
+            }
         }
         if let Err(error) = renew_lease(&node.config, &uid).await {
             tracing::warn!(%error, "lease not renewed");
