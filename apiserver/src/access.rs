@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::admission::{Chain, Plugin};
-use crate::authn::{Authenticator, Tokens};
+use crate::authn::{Authenticator, Tokens, oidc};
 use crate::authz::Authorizer;
 use crate::pki::renewal::Renewed;
 use crate::pki::{ClientCertificate, Leaf, Pki, PkiError};
@@ -22,6 +22,8 @@ pub struct Options {
     pub extend_tokens: bool,
     /// Admission plugins beside those that are always there.
     pub plugins: Vec<Plugin>,
+    /// An OpenID Connect provider whose users are ours, too.
+    pub oidc: Option<oidc::Options>,
 }
 
 /// Certificates, authentication, authorisation and admission of one server.
@@ -44,7 +46,7 @@ pub struct Access {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { anonymous: true, extend_tokens: true, plugins: vec![] }
+        Options { anonymous: true, extend_tokens: true, plugins: vec![], oidc: None }
     }
 }
 
@@ -59,6 +61,18 @@ impl Access {
                 Ok::<_, PkiError>((certificate, renewed))
             });
         let ((kubelet_client, first), (front_proxy, second)) = (kubelet_client?, front_proxy?);
+        let mut authn = Authenticator::new(
+            Tokens::new(pki.signing_key(), ISSUER),
+            crate::pki::front_proxy_verifier(&pki)?,
+            pki.clock(),
+            options.anonymous,
+        );
+        let provider = options.oidc.clone().map(|options| match options.issuer == ISSUER {
+            // Which key a token is of would depend on who is asked first.
+            true => Err(format!("{ISSUER:?} is the cluster's own issuer")),
+            false => oidc::Provider::new(options),
+        });
+        authn.provider = provider.transpose().map_err(anyhow::Error::msg)?.map(Arc::new);
         let mut renewed = pki.renewed_authorities()?;
         renewed.extend([first, second]);
         Ok(Access {
@@ -66,12 +80,7 @@ impl Access {
             pod_client: crate::pki::unverified_client()?,
             front_proxy,
             renewed,
-            authn: Authenticator::new(
-                Tokens::new(pki.signing_key(), ISSUER),
-                crate::pki::front_proxy_verifier(&pki)?,
-                pki.clock(),
-                options.anonymous,
-            ),
+            authn,
             authz: Authorizer::default(),
             admission: Chain::new(&options.plugins),
             pki,

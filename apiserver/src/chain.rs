@@ -160,7 +160,7 @@ async fn answer(
     flow: &mut Option<Flow>,
 ) -> Result<Response<Body>> {
     let now = server.access.pki.clock().now();
-    let asking = authenticate(server, caller, request.headers(), now)?;
+    let asking = authenticate(server, caller, request.headers(), now).await?;
     let user = impersonate(server, asking.clone(), info, request.headers())?;
     tell(&asking, &user, info, request.headers());
     let flow = &*flow.insert(server.flows.classify(&**server, &user, info));
@@ -245,14 +245,19 @@ fn time_limit(most: Duration, info: &RequestInfo) -> Result<Duration> {
     Ok(if asked.is_zero() { most } else { asked.min(most) })
 }
 
-fn authenticate(server: &Server, caller: Caller, headers: &HeaderMap, now: Timestamp) -> Result<Arc<User>> {
+async fn authenticate(
+    server: &Server,
+    caller: Caller,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Result<Arc<User>> {
     match caller {
         Caller::Known(user) => Ok(user),
         Caller::Network(peer) => {
             if let Peer::Named { not_after, .. } | Peer::FrontProxy { not_after } = &peer {
                 server.metrics.authenticated_until(not_after - now.as_second());
             }
-            server.access.authn.authenticate(server, &peer, headers, now)
+            server.access.authn.authenticate(server, &peer, headers, now).await
         }
     }
 }

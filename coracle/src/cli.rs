@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use coracle_api::Cidr;
 use coracle_apiserver::access;
 use coracle_apiserver::admission::Plugin;
+use coracle_apiserver::authn::oidc::{self, Algorithm};
 use coracle_kubelet::eviction::thresholds::HARD;
 
 /// Kubernetes you can carry: the real Kubernetes API from one file, pods run by the same program.
@@ -104,6 +106,55 @@ pub struct Access {
     /// Admission plugins beside those that are always on: AlwaysPullImages, DenyServiceExternalIPs, EventRateLimit
     #[arg(long, value_name = "PLUGIN", value_delimiter = ',')]
     pub enable_admission_plugins: Vec<Plugin>,
+
+    #[command(flatten)]
+    pub oidc: Oidc,
+}
+
+/// Upstream's flags for users of an OpenID Connect provider.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Users of an OpenID Connect provider")]
+pub struct Oidc {
+    /// URL (https) of the provider, whose ID tokens are then believed
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+
+    /// Whom the tokens must be for
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    pub oidc_client_id: Option<String>,
+
+    /// Authorities that the provider is believed by [default: the machine's]
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer_url")]
+    pub oidc_ca_file: Option<PathBuf>,
+
+    /// Claim that is the user's name
+    #[arg(long, default_value = "sub", value_name = "CLAIM")]
+    pub oidc_username_claim: String,
+
+    /// What goes before users' names; `-` for nothing [default: the URL and `#`, unless the claim is `email`]
+    #[arg(long, value_name = "TEXT", requires = "oidc_issuer_url")]
+    pub oidc_username_prefix: Option<String>,
+
+    /// Claim that holds the user's groups, a string or several [default: none does]
+    #[arg(long, value_name = "CLAIM", requires = "oidc_issuer_url")]
+    pub oidc_groups_claim: Option<String>,
+
+    /// What goes before groups' names
+    #[arg(long, value_name = "TEXT", requires = "oidc_issuer_url")]
+    pub oidc_groups_prefix: Option<String>,
+
+    /// Algorithms that tokens may be signed with: RS256, RS384, RS512, ES256, ES384, PS256, PS384, PS512
+    #[arg(long, default_value = "RS256", value_name = "NAME", value_delimiter = ',')]
+    pub oidc_signing_algs: Vec<Algorithm>,
+
+    /// A claim that tokens must have, with its value; may be given more than once
+    #[arg(long, value_name = "CLAIM=VALUE", value_parser = pair, requires = "oidc_issuer_url")]
+    pub oidc_required_claim: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected CLAIM=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
 #[derive(Debug, Clone, Args)]
@@ -391,13 +442,36 @@ pub struct Client {
 }
 
 impl Access {
-    /// As the API server takes it.
-    pub fn options(&self) -> access::Options {
-        access::Options {
+    /// As the API server takes it. Reads the files that are named.
+    pub fn options(&self) -> anyhow::Result<access::Options> {
+        Ok(access::Options {
             anonymous: self.anonymous_auth,
             extend_tokens: self.service_account_extend_token_expiration,
             plugins: self.enable_admission_plugins.clone(),
-        }
+            oidc: self.oidc.options()?,
+        })
+    }
+}
+
+impl Oidc {
+    fn options(&self) -> anyhow::Result<Option<oidc::Options>> {
+        let (Some(issuer), Some(client_id)) = (&self.oidc_issuer_url, &self.oidc_client_id) else {
+            return Ok(None);
+        };
+        let read = |file: &PathBuf| {
+            std::fs::read_to_string(file).with_context(|| format!("--oidc-ca-file {}", file.display()))
+        };
+        Ok(Some(oidc::Options {
+            issuer: issuer.clone(),
+            client_id: client_id.clone(),
+            ca: self.oidc_ca_file.as_ref().map(read).transpose()?,
+            username_claim: self.oidc_username_claim.clone(),
+            username_prefix: self.oidc_username_prefix.clone(),
+            groups_claim: self.oidc_groups_claim.clone().unwrap_or_default(),
+            groups_prefix: self.oidc_groups_prefix.clone().unwrap_or_default(),
+            required_claims: self.oidc_required_claim.iter().cloned().collect(),
+            algorithms: self.oidc_signing_algs.clone(),
+        }))
     }
 }
 
@@ -421,7 +495,7 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
         assert_eq!(Up::default().port, 6443);
-        assert_eq!(Up::default().access.options(), access::Options::default());
+        assert_eq!(Up::default().access.options().unwrap(), access::Options::default());
         for words in
             [["image", "ls", ""], ["image", "list", ""], ["image", "remove", "x"], ["image", "rmi", "x"]]
         {
@@ -434,10 +508,34 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_a_provider_are_upstreams() {
+        let parse = |flags: &[&str]| {
+            let all = ["coracle", "up"].iter().chain(flags);
+            Cli::try_parse_from(all).map(|cli| match cli.command {
+                Some(Command::Up(up)) => up.access.options().unwrap().oidc,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(parse(&[]).unwrap(), None);
+        let needed = ["--oidc-issuer-url=https://i", "--oidc-client-id=c"];
+        let all = parse(
+            &[&needed[..], &["--oidc-required-claim=a=b=c", "--oidc-signing-algs=ES256,PS512"]].concat(),
+        );
+        let all = all.unwrap().unwrap();
+        assert_eq!((&*all.issuer, &*all.client_id, &*all.username_claim), ("https://i", "c", "sub"));
+        assert_eq!((all.username_prefix, all.groups_claim), (None, String::new()));
+        assert_eq!(all.required_claims.into_iter().collect::<Vec<_>>(), [("a".to_owned(), "b=c".to_owned())]);
+        assert_eq!(all.algorithms, [Algorithm::ES256, Algorithm::PS512]);
+        for bad in [&needed[..1], &needed[1..], &["--oidc-groups-claim=g"], &["--oidc-signing-algs=HS256"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn flags_of_the_api_server_are_upstreams() {
         let parse = |flag: &str| {
             Cli::try_parse_from(["coracle", "up", flag]).map(|cli| match cli.command {
-                Some(Command::Up(up)) => up.access.options(),
+                Some(Command::Up(up)) => up.access.options().unwrap(),
                 other => panic!("{other:?}"),
             })
         };

@@ -127,7 +127,7 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
         }),
         service_cidr: plan.service_cidr,
         advertise,
-        access: plan.options.access.options(),
+        access: plan.options.access.options()?,
         max_watches_per_user: plan.options.bounds.max_watches_per_user,
         max_sessions_per_user: plan.options.bounds.max_sessions_per_user,
         ..coracle_apiserver::Config::default()

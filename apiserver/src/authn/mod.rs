@@ -1,4 +1,4 @@
-//! Who is asking: client certificates, front proxies, service-account tokens, anonymous.
+//! Who is asking: client certificates, front proxies, service-account tokens, tokens of an OpenID provider, anonymous.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub mod front_proxy;
 pub(crate) mod hostile;
 pub mod impersonation;
 mod legacy;
+pub mod oidc;
 mod tokens;
 
 pub use legacy::note_uses;
@@ -61,6 +62,8 @@ pub struct Authenticator {
     front_proxy: Arc<dyn ClientCertVerifier>,
     clock: TlsTime,
     allows_anonymous: bool,
+    /// Whose users are ours, too.
+    pub provider: Option<Arc<oidc::Provider>>,
 }
 
 // === impl Authenticator ===
@@ -73,12 +76,21 @@ impl Authenticator {
         clock: Arc<dyn Clock>,
         allows_anonymous: bool,
     ) -> Self {
-        Authenticator { tokens, front_proxy, clock: TlsTime(clock), allows_anonymous }
+        Authenticator { tokens, front_proxy, clock: TlsTime(clock), allows_anonymous, provider: None }
     }
 
     /// Who shows nothing that could be looked at.
     fn nobody(&self) -> Result<Arc<User>> {
         if self.allows_anonymous { Ok(Arc::new(anonymous())) } else { Err(Status::unauthorized()) }
+    }
+
+    /// Whom the provider's token names; `None` where there is no provider, or it is none of its tokens.
+    pub async fn known_elsewhere(&self, token: &str, now: Timestamp) -> Option<Result<User, String>> {
+        let known = self.provider.as_ref()?.user(token, now).await?;
+        if let Err(why) = &known {
+            tracing::debug!("a token is refused: {why}");
+        }
+        Some(known)
     }
 
     /// What a connection's client certificates say, the client's own first.
@@ -94,7 +106,7 @@ impl Authenticator {
     }
 
     /// A client certificate (already verified by TLS) wins over a bearer token; neither is anonymous; a bad one is 401.
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         cluster: &dyn Cluster,
         peer: &Peer,
@@ -115,11 +127,11 @@ impl Authenticator {
         };
         match header.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
-                let claims = self
-                    .tokens
-                    .verify(cluster, token.trim(), &[], now)
-                    .map_err(|_| Status::unauthorized())?;
-                Ok(Arc::new(claims.user()))
+                if let Ok(claims) = self.tokens.verify(cluster, token.trim(), &[], now) {
+                    return Ok(Arc::new(claims.user()));
+                }
+                let known = self.known_elsewhere(token.trim(), now).await;
+                known.and_then(Result::ok).map(Arc::new).ok_or_else(Status::unauthorized)
             }
             // Another scheme is no credential of ours: upstream goes on to anonymous.
             _ => self.nobody(),

@@ -92,7 +92,14 @@ impl Call for ReviewToken {
                     let both: Vec<&String> = wanted.iter().filter(|a| claims.aud.contains(a)).collect();
                     json!({"authenticated": true, "user": user_info(&claims.user()), "audiences": both})
                 }
-                Err(e) => json!({"user": {}, "error": e.to_string()}),
+                Err(e) => match server.access.authn.known_elsewhere(&token, Timestamp::now()).await {
+                    // Its audience is its own; upstream answers with none.
+                    Some(Ok(user)) if audiences.is_empty() => {
+                        json!({"authenticated": true, "user": user_info(&user)})
+                    }
+                    Some(Err(why)) => json!({"user": {}, "error": format!("invalid bearer token, {why}")}),
+                    _ => json!({"user": {}, "error": e.to_string()}),
+                },
             };
             answer.set(&["status"], status);
             Ok(answer)

@@ -167,6 +167,9 @@ impl Server {
         if let Some(uses) = server.access.authn.tokens.uses() {
             tasks.spawn(crate::authn::note_uses(server.clone(), uses, server.stop.clone()));
         }
+        if let Some(provider) = server.access.authn.provider.clone() {
+            tasks.spawn(provider.run(server.stop.clone()));
+        }
         tasks.spawn(bootstrap::aggregate_roles(server.clone(), server.stop.clone()));
         tasks.spawn(flow_control::tell_dangling(server.clone(), server.stop.clone()));
         let mut definitions = crd::Definitions::default();

@@ -16,6 +16,7 @@ mod kubelets;
 mod lists;
 mod node;
 mod objects;
+mod oidc;
 mod openapi;
 mod scope;
 mod store;
