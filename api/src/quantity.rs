@@ -201,12 +201,17 @@ impl Quantity {
 
     /// Whether the amount is a whole number of units.
     pub fn is_integer(&self) -> bool {
-        self.nanos % NANOS == 0
+        self.is_vast() || self.nanos % NANOS == 0
     }
 
     /// Whether the amount is a whole number of thousandths.
     pub fn is_milli_precise(&self) -> bool {
-        self.nanos % (NANOS / 1000) == 0
+        self.is_vast() || self.nanos % (NANOS / 1000) == 0
+    }
+
+    /// Whether it is beyond what is told apart: nothing so large has a fraction that anybody would look at.
+    fn is_vast(&self) -> bool {
+        self.nanos.unsigned_abs() >= i128::MAX.unsigned_abs()
     }
 }
 
@@ -492,6 +497,7 @@ mod tests {
         for large in ["1e100", "170141183460469231731687303715884105727n", "1e2147483647"] {
             let amount = q(large);
             assert_eq!((amount.value(), amount.milli_value()), (i64::MAX, i64::MAX), "{large}");
+            assert!(amount.is_integer() && amount.is_milli_precise(), "{large}");
             assert_eq!(amount + amount, amount);
             assert!(amount > q("1E") && -amount < q("-1E") && -amount - amount == -amount);
             assert_eq!(q(&(-amount - amount).to_string()), -amount);

@@ -306,7 +306,7 @@ impl<'a> Parser<'a> {
             other => return fail(other, "expected: in, notin, =, ==, !=, gt, lt"),
         };
         for (i, value) in values.iter().enumerate() {
-            check_value(operator, i, value)?;
+            check_value(operator, &key, i, value)?;
         }
         Ok(Requirement::new(key, operator, values))
     }
@@ -356,7 +356,7 @@ fn fail<T>(token: &str, expected: &str) -> Result<T> {
     Err(SelectorError(format!("found '{token}', {expected}")))
 }
 
-fn check_value(operator: Operator, at: usize, value: &str) -> Result<()> {
+fn check_value(operator: Operator, key: &str, at: usize, value: &str) -> Result<()> {
     if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err() {
         return Err(SelectorError(format!(
             "values[{at}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
@@ -366,12 +366,12 @@ fn check_value(operator: Operator, at: usize, value: &str) -> Result<()> {
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if value.len() > 63 {
         return Err(SelectorError(format!(
-            "values[{at}]: Invalid value: {value:?}: must be no more than 63 bytes"
+            "values[{at}][{key}]: Invalid value: {value:?}: must be no more than 63 bytes"
         )));
     }
     if !edge(value.chars().next()) || !edge(value.chars().last()) || !value.chars().all(inner) {
         return Err(SelectorError(format!(
-            "values[{at}]: Invalid value: {value:?}: a valid label must be an empty string or consist of \
+            "values[{at}][{key}]: Invalid value: {value:?}: a valid label must be an empty string or consist of \
              alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. \
              'MyValue',  or 'my_value',  or '12345', regex used for validation is \
              '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"

@@ -35,6 +35,8 @@ pub(super) fn number(info: &RequestInfo, name: &str) -> Result<Option<i64>> {
     })
 }
 
+const NO_CONTINUE: &str = "resourceVersionMatch is forbidden when continue is provided";
+
 fn list_errors(info: &RequestInfo) -> Vec<FieldError> {
     let text = |name: &str| info.param(name).unwrap_or_default();
     let (rule, revision) = (text(MATCH), text("resourceVersion"));
@@ -45,7 +47,7 @@ fn list_errors(info: &RequestInfo) -> Vec<FieldError> {
             forbid(MATCH, "resourceVersionMatch is forbidden unless resourceVersion is provided");
         }
         if !text("continue").is_empty() {
-            forbid(MATCH, "resourceVersionMatch is forbidden when continue is provided");
+            forbid(MATCH, NO_CONTINUE);
         }
         if rule == EXACT && revision == "0" {
             forbid(MATCH, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
@@ -70,6 +72,11 @@ fn watch_errors(info: &RequestInfo) -> Vec<FieldError> {
         forbid("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
     }
     if rule.is_empty() {
+        // Such a watch gets initial events, which upstream turns on with a rule of its own.
+        let from_any = matches!(&*info.param("resourceVersion").unwrap_or_default(), "" | "0");
+        if continues && !streams && from_any {
+            forbid(NO_CONTINUE);
+        }
         return errors;
     }
     if !streams {
@@ -79,8 +86,7 @@ fn watch_errors(info: &RequestInfo) -> Vec<FieldError> {
         errors.push(unsupported(&rule, &[NOT_OLDER]));
     }
     if continues {
-        let why = "resourceVersionMatch is forbidden when continue is provided";
-        errors.push(FieldError::forbidden(MATCH, why));
+        errors.push(FieldError::forbidden(MATCH, NO_CONTINUE));
     }
     errors
 }
@@ -148,6 +154,8 @@ mod tests {
                 forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
             ),
             ("watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", fine.clone()),
+            ("watch=1&continue=x", forbidden(NO_CONTINUE)),
+            ("watch=1&continue=x&resourceVersion=5", fine.clone()),
             ("allowWatchBookmarks=odd", fine),
         ];
         for (query, wanted) in table {

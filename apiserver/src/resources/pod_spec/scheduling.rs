@@ -160,7 +160,11 @@ pub(in super::super) fn toleration(at: &str, t: &Value, errors: &mut Errors) {
             errors.invalid(format!("{at}.operator"), text("value"), detail);
         }
         "Exists" => {}
-        other => errors.one_of(format!("{at}.operator"), other, &["Equal", "Exists"]),
+        // Two more are named than are taken, as upstream does where the gate of numeric tolerations is off.
+        other => {
+            let known = &["Equal", "Exists", "Lt", "Gt"];
+            errors.unsupported_text(format!("{at}.operator"), format!("{other:?}"), known);
+        }
     }
     if !text("effect").is_empty() {
         let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
