@@ -80,6 +80,31 @@ pub fn parts<const N: usize>(bytes: &[u8]) -> [&[u8]; N] {
     std::array::from_fn(|_| parts.next().unwrap_or_default())
 }
 
+/// A directory in memory that is gone with this.
+pub struct Place(pub std::path::PathBuf);
+
+impl Place {
+    /// # Panics
+    ///
+    /// Where there is no room in memory.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it makes something outside")]
+    pub fn new() -> Self {
+        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = format!("/dev/shm/coracle-fuzz-{}-{number}", std::process::id());
+        std::fs::create_dir(&path).expect("a directory in memory");
+        Place(path.into())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Nothing is left to do about what stays.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Calls a target's entry with each file of its corpus; panics where there is none.
 pub fn replay(target: &str, entry: fn(&[u8])) {
     let folder = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));

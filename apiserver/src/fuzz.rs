@@ -4,7 +4,9 @@
 
 pub(crate) use coracle_api::fuzz::{first_line, parts};
 
-use crate::{admission, authn, cel, codec, crd, openapi, patch, regexp, request, resources};
+use crate::{
+    admission, authn, cel, codec, connect, crd, openapi, patch, pki, regexp, request, resources, store,
+};
 
 /// Server-side apply, updates and `managedFields`: steps of several managers on one object.
 pub fn apply(bytes: &[u8]) {
@@ -16,10 +18,11 @@ pub fn bodies(bytes: &[u8]) {
     codec::hostile::body(bytes);
 }
 
-/// Client certificates and certificate requests in DER.
+/// Client certificates, certificate requests and bundles of authorities.
 pub fn certificates(bytes: &[u8]) {
     authn::hostile::certificate(bytes);
     admission::hostile::certificate_request(bytes);
+    pki::trust::hostile_bundle(bytes);
 }
 
 /// A custom resource definition and objects of its kind: schemas, defaults, pruning, rules, columns.
@@ -40,6 +43,11 @@ pub fn json_paths(bytes: &[u8]) {
 /// Objects of built-in kinds: defaults, validation, warnings, table rows.
 pub fn objects(bytes: &[u8]) {
     resources::hostile::object(bytes);
+}
+
+/// Pages that come through `proxy`, and where they lead.
+pub fn pages(bytes: &[u8]) {
+    connect::hostile::page(bytes);
 }
 
 /// JSON, merge and strategic merge patches.
@@ -69,6 +77,11 @@ pub fn reviews(bytes: &[u8]) {
     openapi::hostile::document(bytes);
 }
 
+/// Rows of a database that is damaged.
+pub fn rows(bytes: &[u8]) {
+    store::hostile::rows(bytes);
+}
+
 /// Payloads of tokens, well signed, and whole tokens.
 pub fn tokens(bytes: &[u8]) {
     authn::hostile::token(bytes);
@@ -76,5 +89,5 @@ pub fn tokens(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    coracle_api::replayed! { apply bodies certificates definitions expressions json_paths objects patches protobuf regexps requests reviews tokens }
+    coracle_api::replayed! { apply bodies certificates definitions expressions json_paths objects pages patches protobuf regexps requests reviews rows tokens }
 }

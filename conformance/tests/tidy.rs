@@ -177,6 +177,7 @@ fn what_others_shape_is_opened_by_handle() {
 fn every_fuzz_target_is_replayed() {
     let fuzz = workspace().join("fuzz");
     let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).expect("the manifest of the targets");
+    let told = fs::read_to_string(fuzz.join("README.md")).expect("the list of targets");
     let mut offenders = vec![];
     let mut targets = 0;
     for file in fs::read_dir(fuzz.join("fuzz_targets")).expect("the targets") {
@@ -184,19 +185,73 @@ fn every_fuzz_target_is_replayed() {
         let target = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let text = fs::read_to_string(&path).expect("source is UTF-8");
         let entry =
-            text.lines().find_map(|l| l.strip_prefix("coracle_fuzz::target!(coracle_")?.strip_suffix(");"));
+            text.lines().find_map(|l| l.strip_prefix("coracle_fuzz::target!(coracle")?.strip_suffix(");"));
         let (krate, name) = entry.and_then(|e| e.split_once("::fuzz::")).unwrap_or_default();
+        // The program's own crate has no further name.
+        let krate = krate.strip_prefix('_').unwrap_or("coracle");
         let module = fs::read_to_string(workspace().join(krate).join("src/fuzz.rs")).unwrap_or_default();
         let replayed = module.split_once("replayed! {").map_or("", |(_, list)| list);
         let is_replayed = replayed.split('}').next().is_some_and(|l| l.split_whitespace().any(|w| w == name));
         let is_built = manifest.contains(&format!("name = \"{target}\"\n"));
-        if name != target || !is_replayed || !is_built || !fuzz.join("corpus").join(&target).is_dir() {
+        let is_told = told.lines().any(|row| row.ends_with(&format!("| {target} |")));
+        let corpus = fs::read_dir(fuzz.join("corpus").join(&target)).map_or(0, Iterator::count);
+        if name != target || !is_replayed || !is_built || !is_told || corpus == 0 {
             offenders.push(target);
         }
         targets += 1;
     }
     assert!(targets > 20, "{targets}");
-    report(&offenders, "a target is one line, stands in fuzz/Cargo.toml, has a corpus and is replayed");
+    report(
+        &offenders,
+        "a target is one line, stands in fuzz/Cargo.toml and fuzz/README.md, has a corpus, is replayed",
+    );
+}
+
+/// Whoever decodes bytes says whose they are, and which target has tried that.
+#[test]
+fn whoever_decodes_is_in_the_list_of_fuzz_targets() {
+    const DECODERS: &[&str] = &[
+        "serde_json::from_",
+        "Deserializer::from_",
+        "serde_saphyr::",
+        "yaml::parse",
+        "Message::from_vec",
+        "x509_parser::",
+        "pem_slice_iter",
+        "HtmlRewriter",
+        "Kubeconfig::read_from",
+        "GzDecoder",
+        "Decompress::new",
+        "WebSocketUpgrade",
+        "http1::handshake",
+        "http2::handshake",
+    ];
+    let fuzz = workspace().join("fuzz");
+    let told = fs::read_to_string(fuzz.join("README.md")).expect("the list of targets");
+    let mut offenders = vec![];
+    for s in sources() {
+        let tests = ["/tests", "tests.rs", "hostile", "/fuzz.rs", "testing.rs"];
+        if s.name.starts_with("conformance/") || tests.iter().any(|part| s.name.contains(part)) {
+            continue;
+        }
+        let mut code = production(&s.text).lines().map(|line| line.split("//").next().unwrap_or(line));
+        let decodes = code.any(|line| DECODERS.iter().any(|word| line.contains(word)));
+        if decodes && !told.contains(&format!("`{}`", s.name)) {
+            offenders.push(s.name);
+        }
+    }
+    for named in told.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs")) {
+        if !workspace().join(named).is_file() {
+            offenders.push(format!("{named} (is not there)"));
+        }
+    }
+    for row in told.lines().filter(|row| row.starts_with("| ") && row.contains("`")) {
+        let target = row.trim_end_matches(" |").rsplit("| ").next().unwrap_or_default();
+        if !fuzz.join("fuzz_targets").join(format!("{target}.rs")).is_file() {
+            offenders.push(format!("{target} (no target)"));
+        }
+    }
+    report(&offenders, "fuzz/README.md says who decodes whose bytes, and in which target that is tried");
 }
 
 /// What a crate declares is compiled for it: it names it, or does not declare it.

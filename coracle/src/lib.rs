@@ -7,6 +7,8 @@ pub mod component;
 pub mod data_dir;
 pub mod down;
 mod flags;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod image;
 pub mod kubeconfig;
 pub mod log;

@@ -158,10 +158,8 @@ struct Joined {
 impl Given {
     fn of(options: &Kubelet) -> Result<Self> {
         let kubeconfig = component::kubeconfig(&options.client.kubeconfig)?;
+        let facts = facts(&kubeconfig)?;
         let cluster = kubeconfig.clusters.first().and_then(|c| c.cluster.as_ref());
-        let extensions = cluster.and_then(|c| c.extensions.as_deref()).unwrap_or_default();
-        let facts = extensions.iter().find(|e| e.name == FACTS).map(|e| e.extension.clone());
-        let facts = facts.map(serde_json::from_value).transpose().context("the cluster's extension")?;
         let client_ca = match (&options.client_ca, cluster) {
             (Some(file), _) => read(file)?,
             (None, Some(Cluster { certificate_authority_data: Some(data), .. })) => decoded(data)?,
@@ -209,7 +207,15 @@ impl Given {
     }
 }
 
-fn decoded(data: &str) -> Result<String> {
+/// What a kubeconfig of this program's making says of the cluster.
+pub(crate) fn facts(kubeconfig: &Kubeconfig) -> Result<Option<ClusterFacts>> {
+    let cluster = kubeconfig.clusters.first().and_then(|c| c.cluster.as_ref());
+    let extensions = cluster.and_then(|c| c.extensions.as_deref()).unwrap_or_default();
+    let facts = extensions.iter().find(|e| e.name == FACTS).map(|e| e.extension.clone());
+    facts.map(serde_json::from_value).transpose().context("the cluster's extension")
+}
+
+pub(crate) fn decoded(data: &str) -> Result<String> {
     let bytes = STANDARD.decode(data).context("the kubeconfig's base64")?;
     String::from_utf8(bytes).context("the kubeconfig's PEM")
 }

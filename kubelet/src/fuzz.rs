@@ -2,13 +2,18 @@
 //! of registries, images, containers, clients or the network. Each asks more than "no panic": what is written is read
 //! again as the same, and nothing is made outside of the place that is meant.
 
-pub(crate) use coracle_api::fuzz::{first_line, parts};
+pub(crate) use coracle_api::fuzz::{Place, first_line, parts};
 
 use crate::{dns, images, net, pods, probes, runtime, shim, streaming};
 
 /// An image's user, and its `/etc/passwd` and `/etc/group`.
 pub fn accounts(bytes: &[u8]) {
     runtime::hostile_accounts(bytes);
+}
+
+/// What other DNS servers answer.
+pub fn answers(bytes: &[u8]) {
+    dns::hostile::answer(bytes);
 }
 
 /// Archives of images, of Docker's kind and of OCI's.
@@ -53,6 +58,12 @@ pub fn probe_replies(bytes: &[u8]) {
     probes::hostile::reply(bytes);
 }
 
+/// Files in which the node's state is kept, and what others say of ids.
+pub fn records(bytes: &[u8]) {
+    net::hostile_record(bytes);
+    runtime::hostile_records(bytes);
+}
+
 /// Requests to a shim, its files, and what the kernel tells of mounts.
 pub fn shims(bytes: &[u8]) {
     shim::hostile::request(bytes);
@@ -63,24 +74,9 @@ pub fn spdy(bytes: &[u8]) {
     streaming::hostile::frames(bytes);
 }
 
-/// A directory in memory that is gone with this.
-pub(crate) struct Place(pub(crate) std::path::PathBuf);
-
-impl Place {
-    pub(crate) fn new() -> Self {
-        static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = format!("/dev/shm/coracle-fuzz-{}-{number}", std::process::id());
-        std::fs::create_dir(&path).expect("a directory in memory");
-        Place(path.into())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // Nothing is left to do about what stays.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// What the API server says of who asks the node, and whether they may.
+pub fn verdicts(bytes: &[u8]) {
+    streaming::hostile::verdict(bytes);
 }
 
 /// Runs what only looks asynchronous: all its bytes are there.
@@ -91,5 +87,5 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 #[cfg(test)]
 mod tests {
-    coracle_api::replayed! { accounts archives environments layers logs manifests names netlink probe_replies shims spdy }
+    coracle_api::replayed! { accounts answers archives environments layers logs manifests names netlink probe_replies records shims spdy verdicts }
 }

@@ -68,6 +68,17 @@ fn with_verifier(
     Ok(config)
 }
 
+/// A bundle as it is, and a certificate in one: believed or refused.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn hostile_bundle(bytes: &[u8]) {
+    let body = STANDARD.encode(bytes);
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+    for bundle in [bytes, pem.as_bytes()] {
+        let _ = client(&STANDARD.encode(bundle), None);
+        let _ = super::Validity::of(&String::from_utf8_lossy(bundle));
+    }
+}
+
 /// As webpki verifies, and besides what Go accepts and webpki does not: a bundle that is the hook's own (self-signed)
 /// certificate.
 #[derive(Debug)]

@@ -8,6 +8,8 @@ mod backend;
 mod compaction;
 mod cursor;
 mod draft;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod hostile;
 mod past;
 mod sqlite;
 mod world;

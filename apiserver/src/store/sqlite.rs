@@ -60,6 +60,22 @@ impl Sqlite {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Sqlite {
+    /// A row as nobody of this program writes it: revision and end, resource, key and value.
+    pub(super) async fn plant(&self, numbers: [i64; 2], texts: [&[u8]; 3]) -> Result<()> {
+        let [revision, deleted] = numbers;
+        let [resource, key, value] = texts;
+        let insert = sqlx::query(
+            "INSERT INTO log(revision, deleted, at, resource, key, value) \
+             VALUES (?1, ?2, ?1, CAST(?3 AS TEXT), CAST(?4 AS TEXT), CAST(?5 AS TEXT))",
+        );
+        let insert = insert.bind(revision).bind(deleted).bind(resource).bind(key).bind(value);
+        insert.execute(&mut *self.write.lock().await).await?;
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Backend for Sqlite {
     async fn load(&self, each: &mut (dyn FnMut(Record) + Send)) -> Result<Head> {

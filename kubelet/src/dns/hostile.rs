@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
-use hickory_proto::op::{Message, MessageType};
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use hickory_proto::rr::RecordType;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 
 use super::places::Places;
-use super::{Server, Zone};
+use super::{Server, Zone, response_to, within};
 use crate::fuzz::block_on;
 use crate::proxy::catalog::Catalog;
 
@@ -43,5 +44,20 @@ pub(crate) fn query(bytes: &[u8]) {
         // Nobody's address can be used to have us send much more than we were sent.
         let most = if tcp { usize::from(u16::MAX) } else { usize::from(asked.max_payload().max(512)) };
         assert!(answer.len() <= most, "{} bytes", answer.len());
+    }
+}
+
+/// What another server says of an alias's target: passed on within the bounds of who asked.
+pub(crate) fn answer(bytes: &[u8]) {
+    let Ok(answer) = Message::from_vec(bytes) else { return };
+    let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+    query.add_query(Query::query("out.ns.svc.cluster.local.".parse().expect("a name"), RecordType::A));
+    let mut response = response_to(&query);
+    response.add_answers(answer.answers);
+    for (tcp, most) in [(false, 512), (true, usize::from(u16::MAX))] {
+        let Some(sent) = within(&response, &query, tcp) else { continue };
+        assert!(sent.len() <= most, "{} bytes", sent.len());
+        let read = Message::from_vec(&sent).expect("what we wrote");
+        assert_eq!((read.metadata.id, read.queries.len()), (7, 1));
     }
 }

@@ -142,6 +142,13 @@ async fn serve_tcp(listener: TcpListener, server: Arc<Server>, places: Places) {
     }
 }
 
+/// The response as it is sent: no longer than who asked can take.
+fn within(response: &Message, query: &Message, tcp: bool) -> Option<Vec<u8>> {
+    let limit = if tcp { usize::from(u16::MAX) } else { usize::from(query.max_payload().max(512)) };
+    let full = response.to_vec().ok()?;
+    if full.len() <= limit { Some(full) } else { response.truncate().to_vec().ok() }
+}
+
 // === impl Server ===
 
 impl Server {
@@ -186,9 +193,7 @@ impl Server {
                 self.resolve_alias(&mut response, &query, question, (target, client)).await;
             }
         }
-        let limit = if tcp { usize::from(u16::MAX) } else { usize::from(query.max_payload().max(512)) };
-        let full = response.to_vec().ok()?;
-        if full.len() <= limit { Some(full) } else { response.truncate().to_vec().ok() }
+        within(&response, &query, tcp)
     }
 
     /// Adds what is known of an alias's target: from our own names, or from the others.

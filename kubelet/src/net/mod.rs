@@ -11,6 +11,8 @@ mod nodes;
 mod records;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use nft_events::hostile_notes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use records::hostile_record;
 mod repair;
 #[cfg(test)]
 mod repair_tests;

@@ -1,8 +1,9 @@
 //! What must be known of connected pods after a restart: one small file per pod.
 //!
-//! No fsync: after a power failure the links are gone too, and `open` drops records without a link.
+//! No fsync: after a power failure the links are gone too, and `open` drops records without a link. Of a file that is no
+//! record, nothing is known but that it is there: it goes, and its pod is connected anew.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -35,7 +36,7 @@ impl Records {
     pub(super) fn get(&self, pod_uid: &str) -> io::Result<Option<PodRecord>> {
         match std::fs::read(self.dir.join(pod_uid)) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -49,7 +50,7 @@ impl Records {
 
     pub(super) fn remove(&self, pod_uid: &str) -> io::Result<()> {
         match std::fs::remove_file(self.dir.join(pod_uid)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
@@ -58,11 +59,46 @@ impl Records {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if !name.starts_with('.') {
-                found.extend(self.get(&name)?.map(|record| (name, record)));
+            if name.starts_with('.') {
+                continue;
+            }
+            match self.get(&name) {
+                Ok(record) => found.extend(record.map(|record| (name, record))),
+                // What JSON's reader says of bytes that are none, or that end too early.
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+                    tracing::warn!(%error, pod = name, "a record of the pod network cannot be read: removed");
+                    self.remove(&name)?;
+                }
+                Err(error) => return Err(error),
             }
         }
         found.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(found)
+    }
+}
+
+/// A file among good ones, whatever is in it: the others are found, and no address is given twice.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn hostile_record(bytes: &[u8]) {
+    let place = crate::fuzz::Place::new();
+    let records = Records::open(place.0.clone()).expect("a directory in memory");
+    let good = PodRecord { ip: [10, 244, 0, 9].into(), ports: vec![], netns: None };
+    records.put("good", &good).expect("a record in memory");
+    std::fs::write(place.0.join("odd"), bytes).expect("a file in memory");
+    let mut pool = super::addresses::AddressPool::new("10.244.0.0/28".parse().expect("a range"));
+    let mut known = vec![];
+    for (uid, record) in records.all().expect("what cannot be read is passed over") {
+        pool.adopt(&uid, record.ip);
+        known.push((uid, record));
+    }
+    assert!(known.iter().any(|(uid, record)| uid == "good" && *record == good));
+    for (uid, record) in &known {
+        records.put(uid, record).expect("a record in memory");
+    }
+    assert_eq!(records.all().expect("what we wrote"), known);
+    while let Some(address) = pool.assign(&known.len().to_string()) {
+        let others: Vec<_> = known.iter().map(|(_, record)| record.ip).collect();
+        assert!(!others.contains(&address), "{address} is given twice");
+        known.push((known.len().to_string(), PodRecord { ip: address, ports: vec![], netns: None }));
     }
 }

@@ -31,6 +31,8 @@ pub(crate) fn environment(bytes: &[u8]) {
     let dns = Some([10, 96, 0, 10].into());
     let settings = naming::resolv_conf(&spec, "ns", dns, "cluster.local", &resolver);
     assert!(settings.lines().filter(|line| line.starts_with("nameserver ")).count() <= 3);
+    let own = std::net::IpAddr::from([10, 96, 0, 10]);
+    assert!(crate::dns::servers_of(&resolver, own).iter().all(|server| server.ip() != own));
     pull::hostile_credentials(bytes);
 }
 

@@ -43,6 +43,8 @@ mod users;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use user::hostile::accounts as hostile_accounts;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use users::hostile_records;
 
 use container::Record;
 use link::Link;

@@ -158,6 +158,40 @@ fn supply(subuid: &str, subgid: &str, pods: u32) -> Result<IdRange, String> {
     }
 }
 
+/// A sandbox's record, and a container's; `/etc/subuid` and `/etc/subgid`, of which a pod's ids are.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn hostile_records(bytes: &[u8]) {
+    fn same<T: serde::Serialize + for<'a> serde::Deserialize<'a>>(bytes: &[u8]) {
+        let Ok(read) = serde_json::from_slice::<T>(bytes) else { return };
+        let written = serde_json::to_value(&read).expect("it can be written");
+        let again: T = serde_json::from_value(written.clone()).expect("what we wrote");
+        assert_eq!(serde_json::to_value(&again).expect("it can be written"), written);
+    }
+    if let Ok(profile) = serde_json::from_slice::<serde_json::Value>(bytes)
+        && let Ok(filter) = crate::sys::seccomp::Filter::compile(&profile)
+    {
+        let bytes = filter.to_bytes();
+        assert_eq!(
+            crate::sys::seccomp::Filter::from_bytes(&bytes).map(|same| same.to_bytes()).ok(),
+            Some(bytes)
+        );
+    }
+    let _ = crate::sys::seccomp::Filter::from_bytes(bytes);
+    same::<super::SandboxRecord>(bytes);
+    same::<super::Record>(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    super::container::time(&text);
+    let [users, groups] = crate::fuzz::parts(bytes).map(String::from_utf8_lossy);
+    let Ok(all) = supply(&users, &groups) else { return };
+    let ids = Ids::new(Ok(all));
+    let mut given = BTreeSet::new();
+    for pod in 0..8 {
+        let Ok(own) = ids.claim(&pod.to_string()) else { break };
+        assert!(own.first >= IDS && u64::from(own.first) + u64::from(own.count) <= 1 << 32);
+        assert!(own.first >= all.first && given.insert(own.first), "{all:?}");
+    }
+}
+
 /// Why this machine cannot give pods users of their own, found out by doing it all once.
 pub(super) fn probe(config: &RuntimeConfig, program: &Program, ids: &Ids) -> Result<(), String> {
     const NAME: &str = "users";

@@ -1,0 +1,2 @@
+#![no_main]
+coracle_fuzz::target!(coracle_apiserver::fuzz::pages);
