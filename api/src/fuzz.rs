@@ -105,17 +105,102 @@ impl Drop for Place {
     }
 }
 
-/// Calls a target's entry with each file of its corpus; panics where there is none.
+/// Calls a target's entry with each file of its corpus; panics where there is none. With `CORACLE_FUZZ_SECONDS` it goes on
+/// for so long with changed files: without the coverage that `hack/fuzz` has, but with nothing to build besides the tests.
 pub fn replay(target: &str, entry: fn(&[u8])) {
-    let folder = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-    let files = std::fs::read_dir(folder).expect("the target's corpus");
+    let fuzz = format!("{}/../fuzz", env!("CARGO_MANIFEST_DIR"));
+    let files = std::fs::read_dir(format!("{fuzz}/corpus/{target}")).expect("the target's corpus");
     let mut files: Vec<_> = files.map(|file| file.expect("a file of it").path()).collect();
     files.sort();
     assert!(!files.is_empty());
+    let mut corpus = vec![];
     for file in files {
         println!("{}", file.display());
-        entry(&std::fs::read(file).expect("a file of the corpus"));
+        corpus.push(std::fs::read(file).expect("a file of the corpus"));
+        entry(corpus.last().expect("just read"));
     }
+    let seconds = std::env::var("CORACLE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+    if let Some(time) = seconds.map(std::time::Duration::from_secs) {
+        wander(&corpus, time, entry, &format!("{fuzz}/artifacts/{target}"));
+    }
+}
+
+/// Changes files at random until the time is over. What fails is left where `hack/fuzz` leaves it.
+fn wander(corpus: &[Vec<u8>], time: std::time::Duration, entry: fn(&[u8]), artifact: &str) {
+    /// One input may take so long, whatever the build and the machine.
+    const LONGEST: std::time::Duration = std::time::Duration::from_secs(20);
+    let begun = std::time::Instant::now();
+    let mut numbers = Numbers(u64::from(std::process::id()) ^ begun.elapsed().as_nanos() as u64);
+    let mut count = 0_u64;
+    while begun.elapsed() < time {
+        let input = changed(corpus, &mut numbers);
+        let started = std::time::Instant::now();
+        let ended = std::panic::catch_unwind(|| entry(&input));
+        if ended.is_err() || started.elapsed() > LONGEST {
+            let folder = std::path::Path::new(artifact).parent().expect("a folder");
+            std::fs::create_dir_all(folder).expect("a folder for what was found");
+            let file = format!("{artifact}-wander-{count}");
+            std::fs::write(&file, &input).expect("a file for what was found");
+            panic!("{file} fails after {count} inputs ({:?})", started.elapsed());
+        }
+        count += 1;
+    }
+    println!("{artifact}: {count} inputs");
+}
+
+/// Independent numbers out of one (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % bound.max(1) as u64).unwrap_or_default()
+    }
+}
+
+/// A file with some of its bytes changed, doubled, dropped, or taken from another file.
+fn changed(corpus: &[Vec<u8>], numbers: &mut Numbers) -> Vec<u8> {
+    const MOST: usize = 32 << 10;
+    const EDGES: [&[u8]; 12] = [
+        b"\0",
+        b"\xff\xff\xff\xff",
+        b"-1",
+        b"9223372036854775808",
+        b"1e400",
+        b"\"",
+        b"{",
+        b"[",
+        b"\n",
+        b"/",
+        b"\\",
+        b":",
+    ];
+    let mut input = corpus[numbers.below(corpus.len())].clone();
+    for _ in 0..=numbers.below(6) {
+        let at = numbers.below(input.len() + 1);
+        let end = at + numbers.below((input.len() - at).min(48) + 1);
+        match numbers.below(8) {
+            0 | 1 if at < input.len() => input[at] ^= u8::try_from(numbers.below(256)).unwrap_or_default(),
+            2 => drop(input.drain(at..end)),
+            3 => {
+                let piece = input[at..end].to_vec();
+                let most = 1 << numbers.below(8);
+                let times = 1 + numbers.below(most);
+                drop(input.splice(at..at, piece.repeat(times)));
+            }
+            4 | 5 => {
+                let other = &corpus[numbers.below(corpus.len())];
+                let from = numbers.below(other.len() + 1);
+                let to = from + numbers.below((other.len() - from).min(512) + 1);
+                drop(input.splice(at..end, other[from..to].iter().copied()));
+            }
+            _ => drop(input.splice(at..end, EDGES[numbers.below(EDGES.len())].iter().copied())),
+        }
+        input.truncate(MOST);
+    }
+    input
 }
 
 /// A test for each target of a crate's `fuzz` module, in which the corpus is replayed.
