@@ -200,6 +200,11 @@ fn shown(text: &str, issues: &[Issue]) -> String {
         }
         let (source, line) = lines.peek().copied().unwrap_or_default();
         let column = issue.at.saturating_sub(begin);
+        if text.is_empty() {
+            // There is no first column, and no line to show.
+            shown.push(format!("ERROR: <input>:1:0: {}", issue.message));
+            continue;
+        }
         let mut one = format!("ERROR: <input>:{line}:{}: {}", column + 1, issue.message);
         if source.len() <= LONGEST_LINE {
             let wide = |c: char| c.len_utf8() > 1;

@@ -57,11 +57,16 @@ pub(super) fn parse(text: &str) -> Result<Expr> {
     let expr = parser.expr()?;
     match parser.peek() {
         Token::End => Ok(expr),
-        _ => {
-            let (at, _, text) = &parser.tokens[parser.at];
-            let message = format!("Syntax error: extraneous input '{text}' expecting <EOF>");
-            Err(Issue { at: *at, message })
-        }
+        _ => Err(parser.unexpected("<EOF>", |next| matches!(next, Token::End))),
+    }
+}
+
+/// Whether an operand may begin so.
+fn begins_operand(token: &Token) -> bool {
+    match token {
+        Token::Sign(sign) => matches!(*sign, "[" | "{" | "(" | "." | "-" | "!" | "true" | "false" | "null"),
+        Token::Quoted(_) | Token::End => false,
+        _ => true,
     }
 }
 
@@ -98,7 +103,7 @@ impl Parser {
         if self.take(sign) {
             return Ok(());
         }
-        Err(self.mismatched(&format!("'{sign}'")))
+        Err(self.unexpected(&format!("'{sign}'"), |next| matches!(next, Token::Sign(s) if *s == sign)))
     }
 
     /// As [`Parser::expect`] where upstream's parser goes on as if the sign were there.
@@ -115,9 +120,12 @@ impl Parser {
         matches!(before, Some(Token::Sign(s)) if *s == sign)
     }
 
-    fn mismatched(&self, expected: &str) -> Issue {
+    /// Something else was expected here. Where that is what comes next, this is only too much.
+    fn unexpected(&self, expected: &str, is_expected: impl Fn(&Token) -> bool) -> Issue {
         let (at, _, text) = &self.tokens[self.at];
-        Issue { at: *at, message: format!("Syntax error: mismatched input '{text}' expecting {expected}") }
+        let next = self.tokens.get(self.at + 1).map(|(_, token, _)| token);
+        let word = if next.is_some_and(is_expected) { "extraneous" } else { "mismatched" };
+        Issue { at: *at, message: format!("Syntax error: {word} input '{text}' expecting {expected}") }
     }
 
     /// Counts what makes the tree deeper.
@@ -251,7 +259,7 @@ impl Parser {
     fn field(&mut self) -> Result<String> {
         let name = match self.peek() {
             Token::Ident(name) | Token::Quoted(name) => name.clone(),
-            _ => return Err(self.mismatched("IDENTIFIER")),
+            _ => return Err(self.unexpected("IDENTIFIER", |next| matches!(next, Token::Ident(_)))),
         };
         self.at += 1;
         Ok(name)
@@ -311,7 +319,7 @@ impl Parser {
             }
             Token::Sign(_) | Token::Quoted(_) | Token::End => {
                 self.at -= 1;
-                return Err(self.mismatched(OPERANDS[usize::from(self.after("["))]));
+                return Err(self.unexpected(OPERANDS[usize::from(self.after("["))], begins_operand));
             }
         };
         Ok(Expr::new(at, Kind::Literal(literal)))
@@ -337,7 +345,8 @@ impl Parser {
             items.push(Element { value: self.expr()?, optional });
             if !self.take(",") {
                 if !self.take("]") {
-                    return Err(self.mismatched("{']', ','}"));
+                    let goes_on = |next: &Token| matches!(next, Token::Sign("]" | ","));
+                    return Err(self.unexpected("{']', ','}", goes_on));
                 }
                 break;
             }
