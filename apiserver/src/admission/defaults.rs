@@ -5,8 +5,9 @@ use coracle_api::names::{TAINT_NOT_READY, TAINT_UNREACHABLE};
 use serde_json::{Value, json};
 
 use super::{Attributes, gvr};
+use crate::Server;
 use crate::cluster::Cluster;
-use crate::status::Result;
+use crate::status::{Result, Status};
 
 /// TaintNodesByCondition: a new node takes no pods before it is known to be ready.
 pub(super) fn taint_new_node(
@@ -123,14 +124,11 @@ pub(super) fn runtime_class(
     if !what.creates("", "pods") {
         return Ok(());
     }
-    let name = pod.str_at(&["spec", "runtimeClassName"]).to_owned();
-    if name.is_empty() {
-        if pod.at(&["spec", "overhead"]).is_some() {
-            return Err(what.refuse(
-                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
-            ));
-        }
+    let Some(name) = pod.at(&["spec", "runtimeClassName"]).and_then(Value::as_str).map(str::to_owned) else {
         return Ok(());
+    };
+    if name.is_empty() {
+        return Err(Status::new(500, "", "resource name may not be empty"));
     }
     let Some(class) = cluster.get(&gvr("node.k8s.io", "v1", "runtimeclasses"), "", &name) else {
         return Err(what.refuse(format!("pod rejected: RuntimeClass {name:?} not found")));
@@ -155,6 +153,21 @@ pub(super) fn runtime_class(
         if !pod.items_at(&["spec", "tolerations"]).contains(toleration) {
             push(pod, &["spec", "tolerations"], toleration.clone());
         }
+    }
+    Ok(())
+}
+
+/// RuntimeClass: what a pod costs beyond its containers is for a class to say.
+pub(super) fn overhead(
+    _: &Server,
+    what: &Attributes<'_>,
+    pod: Option<&Object>,
+    _: Option<&Object>,
+) -> Result<()> {
+    let Some(pod) = pod.filter(|_| what.creates("", "pods")) else { return Ok(()) };
+    if pod.at(&["spec", "overhead"]).is_some() && pod.str_at(&["spec", "runtimeClassName"]).is_empty() {
+        let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+        return Err(what.refuse(why));
     }
     Ok(())
 }

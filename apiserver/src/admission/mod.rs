@@ -15,6 +15,7 @@ use crate::store::Write;
 
 mod certificates;
 mod defaults;
+mod devices;
 mod escalation;
 pub mod expressions;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -76,8 +77,14 @@ const MUTATORS: &[Mutator] = &[
 ];
 
 /// Plugins that only refuse. `new` is absent on delete.
-const VALIDATORS: &[Validator] =
-    &[limits::validate, priority::validate, certificates::validate, escalation::validate];
+const VALIDATORS: &[Validator] = &[
+    limits::validate,
+    priority::validate,
+    defaults::overhead,
+    devices::validate,
+    certificates::validate,
+    escalation::validate,
+];
 
 /// All plugins in their order.
 #[derive(Default)]
