@@ -53,6 +53,11 @@ pub fn sum_of_containers(spec: &Value) -> ResourceList {
     aggregate(spec, "requests")
 }
 
+/// The limits of all containers together, without overhead and pod-level resources.
+pub fn sum_of_limits(spec: &Value) -> ResourceList {
+    aggregate(spec, "limits")
+}
+
 /// Adds every amount of `more`.
 pub fn add(total: &mut ResourceList, more: &ResourceList) {
     for (name, amount) in more {

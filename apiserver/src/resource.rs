@@ -16,8 +16,10 @@ use crate::schema::Schema;
 use crate::status::{Result, Status};
 use crate::store::Holding;
 
+mod conversion;
 mod shape;
 
+pub use conversion::{Conversion, Convert};
 pub use shape::{FieldPath, IndexedField, Scale, Shown, TableColumn};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +168,9 @@ pub struct Row {
     pub returns_deleted: bool,
     /// Whether finalizers need neither a domain nor to be well-known.
     pub free_finalizers: bool,
+    /// How often upstream's rules for an update of this kind, and of its status, look at the metadata besides those for
+    /// every kind: once as at an update, twice where they look at it as at a new object, too. Each tells all again.
+    pub metadata_looks: [u8; 2],
     /// The warning that every use of this version gets; mostly empty.
     pub deprecated: &'static str,
     /// What an endpoint does not write, and so does not own: its name and fields, where that is not the usual.
@@ -182,21 +187,6 @@ pub struct Row {
 
 /// An endpoint (`""` is the main one) and the fields that it leaves as they are.
 pub type Reset = (&'static str, &'static [&'static [&'static str]]);
-
-/// How one served version of a built-in kind is made from the stored one, and back.
-pub struct Conversion {
-    pub from_storage: fn(&mut Object),
-    pub to_storage: fn(&mut Object),
-}
-
-/// How a served version is made from the stored one, and back. `apiVersion` and `kind` included.
-pub trait Convert: Send + Sync {
-    /// From the stored version.
-    fn read(&self, object: &mut Object);
-
-    /// To the stored version.
-    fn write(&self, object: &mut Object);
-}
 
 /// A hook: compiled in, or made for a custom resource and dropped with it.
 pub enum Hook<T: ?Sized + 'static> {
@@ -229,6 +219,7 @@ pub const NAMESPACED: Row = Row {
     subresources: &[],
     strategy: &Plain,
     create_on_update: false,
+    metadata_looks: [1, 1],
     conditional_update: false,
     status_on_create: false,
     returns_deleted: false,
@@ -295,7 +286,13 @@ pub trait Strategy: Send + Sync {
     fn isolate(&self, _subresource: &str, _new: &mut Object, _old: &Object) {}
 
     /// Allocates what must be unique in the cluster, just before the commit; given back unless the write happens.
-    fn reserve(&self, _: &Server, _new: &mut Object, _old: Option<&Object>) -> Result<Holding> {
+    fn reserve(
+        &self,
+        _: &Server,
+        _new: &mut Object,
+        _old: Option<&Object>,
+        _dry_run: bool,
+    ) -> Result<Holding> {
         Ok(None)
     }
 
@@ -368,6 +365,7 @@ pub struct Resource {
     pub subresources: &'static [Subresource],
     pub strategy: Hook<dyn Strategy>,
     pub create_on_update: bool,
+    pub metadata_looks: [u8; 2],
     pub conditional_update: bool,
     pub status_on_create: bool,
     pub returns_deleted: bool,
@@ -395,18 +393,6 @@ impl<T: ?Sized> Deref for Hook<T> {
             Hook::Builtin(hook) => hook,
             Hook::Custom(hook) => hook,
         }
-    }
-}
-
-// === impl Conversion ===
-
-impl Convert for Conversion {
-    fn read(&self, object: &mut Object) {
-        (self.from_storage)(object);
-    }
-
-    fn write(&self, object: &mut Object) {
-        (self.to_storage)(object);
     }
 }
 
@@ -445,6 +431,7 @@ impl From<&'static Row> for Resource {
             subresources: row.subresources,
             strategy: Hook::Builtin(row.strategy),
             create_on_update: row.create_on_update,
+            metadata_looks: row.metadata_looks,
             conditional_update: row.conditional_update,
             status_on_create: row.status_on_create,
             returns_deleted: row.returns_deleted,

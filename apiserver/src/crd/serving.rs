@@ -197,6 +197,7 @@ impl Made<'_> {
             subresources: &[],
             strategy: Hook::Custom(Arc::new(strategy)),
             create_on_update: false,
+            metadata_looks: [1, 1],
             conditional_update: true,
             status_on_create: !status,
             returns_deleted: false,

@@ -14,6 +14,7 @@ use crate::resource::{CLUSTER, Row, Strategy, WriteContext};
 pub(super) static ROWS: &[Row] = &[Row {
     group: "apiregistration.k8s.io",
     kind: "APIService",
+    metadata_looks: [2, 1],
     plural: "apiservices",
     resets: &[("status", &[&["metadata"], &["spec"]])],
     categories: &["api-extensions"],

@@ -27,6 +27,7 @@ const SCALE: Option<ScalePaths> = Some(ScalePaths {
 pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "ControllerRevision",
+        metadata_looks: [2, 1],
         plural: "controllerrevisions",
         columns: &[
             NAME,

@@ -67,8 +67,9 @@ impl Call for Review {
             let mut answer = call.body;
             let errors = review_errors(&answer, self.own, call.namespace);
             if !errors.is_empty() {
-                let kind: &Gvk = &call.resource.gvk;
-                return Err(Status::invalid(kind, "", &errors));
+                // Upstream's error names the group alone.
+                let nameless = Gvk { kind: String::new(), ..call.resource.gvk.clone() };
+                return Err(Status::invalid(&nameless, "", &errors));
             }
             let somebody = if self.own { call.user.clone() } else { subject(&answer) };
             let fields = fields(&answer);

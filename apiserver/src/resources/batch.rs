@@ -22,6 +22,7 @@ const KIND: Row = Row { group: "batch", categories: &["all"], status: true, gene
 pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "CronJob",
+        metadata_looks: [1, 0],
         plural: "cronjobs",
         short: &["cj"],
         columns: CRON_JOB,
@@ -31,6 +32,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         kind: "Job",
+        metadata_looks: [2, 1],
         plural: "jobs",
         unknown_label: "field label \"{}\" not supported for Job",
         fields: &[SelectableField {
@@ -217,13 +219,13 @@ fn time_zone(new: &Object, errors: &mut Errors) {
     let Some(name) = new.at(&["spec", "timeZone"]).and_then(Value::as_str) else { return };
     if name.is_empty() {
         errors.invalid(AT, name, "timeZone must be nil or non-empty string");
-    } else if name.eq_ignore_ascii_case("local") {
-        errors.invalid(
-            AT,
-            name,
-            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-        );
-    } else if !coracle_api::time::is_zone(name) {
+        return;
+    }
+    if name.eq_ignore_ascii_case("local") {
+        let why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        errors.invalid(AT, name, why);
+    }
+    if name != "Local" && !coracle_api::time::is_zone(name) {
         errors.invalid(AT, name, format!("unknown time zone {name}"));
     }
 }

@@ -23,6 +23,7 @@ const GROUP: &str = "certificates.k8s.io";
 pub(super) const ROWS: &[Row] = &[Row {
     group: GROUP,
     kind: "CertificateSigningRequest",
+    metadata_looks: [2, 2],
     plural: "certificatesigningrequests",
     resets: &[
         ("", &[&["spec"], &["status"]]),

@@ -46,7 +46,7 @@ pub(crate) fn object(bytes: &[u8]) {
         resource.strategy.prepare(&cx, &mut new, old.as_ref());
         let mut errors = metadata::validate(&new, &resource);
         if let Some(old) = &old {
-            errors.extend(metadata::validate_update(&new, old));
+            errors.extend(metadata::validate_update(&new, old, &cx));
         }
         if resource.strategy.validates(subresource) {
             errors.extend(resource.strategy.validate(&cx, &new, old.as_ref()));

@@ -21,6 +21,7 @@ const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "IngressClass",
+        metadata_looks: [2, 1],
         plural: "ingressclasses",
         generation: true,
         columns: INGRESS_CLASS,
@@ -29,6 +30,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         kind: "Ingress",
+        metadata_looks: [2, 1],
         plural: "ingresses",
         short: &["ing"],
         status: true,
@@ -40,6 +42,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         kind: "IPAddress",
+        metadata_looks: [2, 1],
         plural: "ipaddresses",
         short: &["ip"],
         columns: &[NAME, rule("ParentRef", |o, _| parent(o))],

@@ -14,6 +14,7 @@ use crate::resource::{CLUSTER, Row, Strategy, WriteContext};
 pub(super) static ROWS: &[Row] = &[Row {
     group: "node.k8s.io",
     kind: "RuntimeClass",
+    metadata_looks: [2, 1],
     plural: "runtimeclasses",
     columns: &[NAME, path("Handler", &["handler"]), AGE],
     strategy: &RuntimeClasses,

@@ -14,6 +14,7 @@ use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
 pub(super) static ROWS: &[Row] = &[Row {
     group: "policy",
     kind: "PodDisruptionBudget",
+    metadata_looks: [0, 0],
     plural: "poddisruptionbudgets",
     short: &["pdb"],
     status: true,

@@ -15,6 +15,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         group: GROUP,
         kind: "ClusterRoleBinding",
+        metadata_looks: [2, 1],
         plural: "clusterrolebindings",
         columns: BINDING_COLUMNS,
         strategy: &Binding,
@@ -24,6 +25,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         group: GROUP,
         kind: "ClusterRole",
+        metadata_looks: [2, 1],
         plural: "clusterroles",
         columns: ROLE_COLUMNS,
         strategy: &Role,
@@ -33,6 +35,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         group: GROUP,
         kind: "RoleBinding",
+        metadata_looks: [2, 1],
         plural: "rolebindings",
         columns: BINDING_COLUMNS,
         strategy: &Binding,
@@ -42,6 +45,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         group: GROUP,
         kind: "Role",
+        metadata_looks: [2, 1],
         plural: "roles",
         columns: ROLE_COLUMNS,
         strategy: &Role,

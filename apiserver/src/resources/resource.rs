@@ -21,6 +21,7 @@ const CLUSTER_KIND: Row = Row { group: GROUP, ..CLUSTER };
 pub(super) static ROWS: &[Row] = &[
     Row {
         kind: "DeviceClass",
+        metadata_looks: [2, 1],
         plural: "deviceclasses",
         generation: true,
         columns: NAME_AND_AGE,
@@ -30,6 +31,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         kind: "ResourceClaim",
+        metadata_looks: [2, 1],
         plural: "resourceclaims",
         strategy: &Claims,
         resets: &[("status", &[&["metadata"], &["spec"]])],
@@ -40,6 +42,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         kind: "ResourceClaimTemplate",
+        metadata_looks: [2, 1],
         plural: "resourceclaimtemplates",
         strategy: &ClaimTemplates,
         columns: NAME_AND_AGE,

@@ -44,7 +44,7 @@ pub(super) fn status(claim: &Located<'_>, old: &Located<'_>, errors: &mut Errors
     told.each().for_each(|device| device_status(&device, &allocated, errors));
     let mut seen = BTreeSet::new();
     for device in told.each().filter(|d| !seen.insert(device_id(d))).collect::<Vec<_>>() {
-        errors.duplicate_text(device.path(), SHOWN_ID.to_owned());
+        errors.duplicate_text(device.path(), shown_id(&device_id(&device)));
     }
     if !users.is_empty() {
         let new = users.each().any(|u| !before.at("reservedFor").each().any(|b| b.value() == u.value()));
@@ -64,8 +64,17 @@ pub(super) fn status(claim: &Located<'_>, old: &Located<'_>, errors: &mut Errors
     }
 }
 
-/// Upstream's type for the id of a device shows nothing of itself in JSON.
-const SHOWN_ID: &str = "{\"Driver\":{},\"Pool\":{},\"Device\":{},\"ShareID\":{}}";
+/// The id of a device as upstream shows it.
+fn shown_id([driver, pool, device, share]: &[&str; 4]) -> String {
+    let text = |text: &str| Value::from(text).to_string();
+    format!(
+        "{{\"Driver\":{},\"Pool\":{},\"Device\":{},\"ShareID\":{}}}",
+        text(driver),
+        text(pool),
+        text(device),
+        text(share)
+    )
+}
 
 fn device_id<'a>(at: &Located<'a>) -> [&'a str; 4] {
     ["driver", "pool", "device", "shareID"].map(|field| at.at(field).text())
@@ -148,9 +157,9 @@ fn share(id: &Located<'_>, errors: &mut Errors) {
 fn device_status(at: &Located<'_>, allocated: &BTreeSet<[&str; 4]>, errors: &mut Errors) {
     device(at, errors);
     share(&at.at("shareID"), errors);
-    if !allocated.contains(&device_id(at)) {
-        let why = "must be an allocated device in the claim";
-        errors.invalid_text(at.path(), SHOWN_ID.to_owned(), why);
+    let id = device_id(at);
+    if !allocated.contains(&id) {
+        errors.invalid_text(at.path(), shown_id(&id), "must be an allocated device in the claim");
     }
     let all = at.at("conditions");
     all.at_most_items(CONDITIONS, errors);

@@ -179,7 +179,13 @@ fn with_claims(spec: &mut Value, claims: &[Value]) {
     spec["hostname"] = Value::Null;
     spec["subdomain"] = Value::Null;
     let name = |c: &Value| c["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let names: Vec<String> = claims.iter().map(name).collect();
+    // Claims of one name are one volume.
+    let mut names: Vec<String> = vec![];
+    for name in claims.iter().map(name) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let own = spec["volumes"].as_array().cloned().unwrap_or_default();
     let own = own.into_iter().filter(|v| !names.iter().any(|n| v["name"] == **n));
     let claimed = names.iter().map(|n| json!({"name": n, "persistentVolumeClaim": {"claimName": n}}));

@@ -45,6 +45,7 @@ pub(super) static ROWS: &[Row] = &[
     Row {
         group: GROUP,
         kind: "CSIStorageCapacity",
+        metadata_looks: [2, 1],
         plural: "csistoragecapacities",
         columns: NAME_AND_CREATED_AT,
         strategy: &Capacities,
@@ -53,6 +54,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         kind: "StorageClass",
+        metadata_looks: [2, 1],
         plural: "storageclasses",
         short: &["sc"],
         columns: CLASS,
@@ -80,6 +82,7 @@ pub(super) static ROWS: &[Row] = &[
     },
     Row {
         kind: "VolumeAttributesClass",
+        metadata_looks: [2, 1],
         plural: "volumeattributesclasses",
         short: &["vac"],
         columns: &[NAME, path("DriverName", &["driverName"]), AGE],

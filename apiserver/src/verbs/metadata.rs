@@ -11,7 +11,7 @@ use super::options::bad_manager;
 use crate::field::{Cause, FieldError};
 use crate::field_names;
 use crate::limits::{ANNOTATION_BYTES, SUBRESOURCE_BYTES, TOLD_BYTES};
-use crate::resource::Resource;
+use crate::resource::{Resource, WriteContext};
 
 /// Finalizers whose names need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
@@ -77,6 +77,10 @@ fn copy(new: &mut Object, old: &Object, field: &str) {
 
 /// Everything wrong with the metadata of a new object, in upstream's order.
 pub fn validate(new: &Object, resource: &Resource) -> Vec<FieldError> {
+    validate_named(new, resource, |name| resource.strategy.validate_name(name, new))
+}
+
+fn validate_named(new: &Object, resource: &Resource, rule: impl Fn(&str) -> Vec<String>) -> Vec<FieldError> {
     let mut errors = vec![];
     let mut names = |field: &str, name: &str, check: Vec<String>| {
         let path = format!("metadata.{field}");
@@ -86,11 +90,11 @@ pub fn validate(new: &Object, resource: &Resource) -> Vec<FieldError> {
     let prefix = new.generate_name();
     if !prefix.is_empty() {
         let masked = prefix.strip_suffix('-').map_or(prefix.to_owned(), |p| format!("{p}a"));
-        names("generateName", prefix, resource.strategy.validate_name(&masked, new));
+        names("generateName", prefix, rule(&masked));
     }
     match new.name() {
         "" => errors.push(FieldError::required("metadata.name", "name or generateName is required")),
-        name => names("name", name, resource.strategy.validate_name(name, new)),
+        name => names("name", name, rule(name)),
     }
     if resource.namespaced() {
         match new.namespace() {
@@ -244,8 +248,38 @@ fn validate_managers(new: &Object, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Everything wrong with a change of metadata, before the rules for new objects are looked at.
-pub fn validate_update(new: &Object, old: &Object) -> Vec<FieldError> {
+/// Everything wrong with the metadata of an update, as often as upstream tells it.
+pub fn validate_update(new: &Object, old: &Object, cx: &WriteContext<'_>) -> Vec<FieldError> {
+    // A name that is there once was good, and only has to be one.
+    let whole = validate_named(new, cx.resource, field_names::path_segment);
+    let mut change = validate_change(new, old);
+    let again = ["labels", "annotations", "ownerReferences", "managedFields"];
+    let is_told_again = |e: &&FieldError| {
+        let field = e.field.strip_prefix("metadata.").unwrap_or_default();
+        again.iter().any(|part| {
+            field.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    };
+    change.extend(whole.iter().filter(is_told_again).cloned());
+    let mut told = vec![&whole, &change];
+    let [of_object, of_status] = cx.resource.metadata_looks;
+    let looks = if cx.subresource == "status" { of_status } else { of_object };
+    // As at a new object, the kind's own rule for names holds again.
+    let rule = || cx.resource.strategy.validate_name(new.name(), new);
+    let broken = if looks > 1 { rule() } else { vec![] };
+    let name = json!(new.name());
+    let named: Vec<FieldError> =
+        broken.into_iter().map(|why| FieldError::invalid("metadata.name", &name, why)).collect();
+    match looks {
+        0 => {}
+        1 => told.push(&change),
+        _ => told.extend([&named, &whole, &change]),
+    }
+    told.into_iter().flatten().cloned().collect()
+}
+
+/// What a change of metadata may not be.
+fn validate_change(new: &Object, old: &Object) -> Vec<FieldError> {
     let mut errors = vec![];
     if old.is_being_deleted() {
         let before: HashSet<&str> = old.finalizers().collect();

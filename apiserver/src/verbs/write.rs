@@ -149,7 +149,7 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
     }
     let charges = server.access.admission.charge(server, &attributes, &new, None).await;
     let charges = warned(charges, &mut warnings)?;
-    let hold = resource.strategy.reserve(server, &mut new, None)?;
+    let hold = resource.strategy.reserve(server, &mut new, None, ask.dry_run)?;
     if ask.dry_run {
         drop(hold);
         versions::to_stored(server, resource, &new).await?;
@@ -171,19 +171,17 @@ async fn create_once(server: &Server, ask: &Ask<'_>, mut new: Object) -> Result<
 
 /// Everything wrong with an object.
 fn validate(cx: &WriteContext<'_>, new: &Object, old: Option<&Object>) -> Vec<FieldError> {
-    let mut errors = old.map(|old| metadata::validate_update(new, old)).unwrap_or_default();
     let strategy = &*cx.resource.strategy;
     let own = if strategy.validates(cx.subresource) { strategy.validate(cx, new, old) } else { vec![] };
-    if strategy.validates_metadata() {
-        errors.extend(own);
-        if errors.is_empty() {
-            errors = metadata::validate(new, cx.resource);
+    match old {
+        None if strategy.validates_metadata() && !own.is_empty() => own,
+        None => [metadata::validate(new, cx.resource), own].concat(),
+        Some(old) => {
+            let mut errors = metadata::validate_update(new, old, cx);
+            errors.extend(own);
+            errors
         }
-    } else {
-        errors.extend(metadata::validate(new, cx.resource));
-        errors.extend(own);
     }
-    errors
 }
 
 /// The object's namespace is the request's; a contradiction is an error.
@@ -279,7 +277,8 @@ async fn update_once(
     if new == old && !ends {
         return Ok(Some(Written { value: present.value.clone(), created: false, warnings }));
     }
-    let hold = if ends { None } else { resource.strategy.reserve(server, &mut new, Some(&old))? };
+    let hold =
+        if ends { None } else { resource.strategy.reserve(server, &mut new, Some(&old), ask.dry_run)? };
     if ask.dry_run {
         drop(hold);
         versions::to_stored(server, resource, &new).await?;

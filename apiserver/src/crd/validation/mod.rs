@@ -106,9 +106,15 @@ fn stored_versions(crd: &Object, errors: &mut Vec<FieldError>) {
         return errors.push(invalid_text(AT, "null".to_owned(), why));
     }
     let versions = crd.items_at(&["spec", "versions"]);
-    for version in versions.iter().filter(|v| v["storage"] == true && !stored.contains(&v["name"])) {
-        let why = format!("must have the storage version {}", text(version, "name"));
-        errors.push(invalid(AT, json!(stored), why));
+    // A version that comes twice is found once.
+    let mut left: Vec<&Value> = stored.iter().collect();
+    for version in versions {
+        let known = left.contains(&&version["name"]);
+        if version["storage"] == true && !known {
+            let why = format!("must have the storage version {}", text(version, "name"));
+            errors.push(invalid(AT, json!(stored), why));
+        }
+        left.retain(|name| **name != version["name"]);
     }
     for (i, name) in stored.iter().enumerate() {
         if !versions.iter().any(|v| v["name"] == *name) {

@@ -79,6 +79,13 @@ fn versions(spec: &Value, before: &[Value], errors: &mut Vec<FieldError>) {
         let why = "must have exactly one version marked as storage version";
         errors.push(invalid_text("spec.versions", shown(), why));
     }
+    // Upstream's own type names the first once more.
+    if let Some(first) = versions.first().map(|v| text(v, "name")).filter(|name| !name.is_empty()) {
+        let wrong = dns1035_label(first);
+        if !wrong.is_empty() {
+            errors.push(invalid("spec.version", first, wrong.join(",")));
+        }
+    }
 }
 
 /// Upstream shows its internal type, whose names are in capitals.

@@ -18,6 +18,7 @@ const SERVICE_ACCOUNT: &str = "kubernetes.io/service-account.name";
 
 pub(super) const CONFIG_MAP: Row = Row {
     kind: "ConfigMap",
+    metadata_looks: [2, 1],
     plural: "configmaps",
     short: &["cm"],
     columns: &[NAME, rule("Data", |o, _| json!(size(o, &["data"]) + size(o, &["binaryData"]))), AGE],
@@ -27,6 +28,7 @@ pub(super) const CONFIG_MAP: Row = Row {
 
 pub(super) const SECRET: Row = Row {
     kind: "Secret",
+    metadata_looks: [2, 1],
     plural: "secrets",
     fields: &[field("type", &["type"])],
     columns: &[NAME, path("Type", &["type"]), rule("Data", |o, _| json!(size(o, &["data"]))), AGE],
@@ -36,6 +38,7 @@ pub(super) const SECRET: Row = Row {
 
 pub(super) const SERVICE_ACCOUNT_ROW: Row = Row {
     kind: "ServiceAccount",
+    metadata_looks: [2, 1],
     plural: "serviceaccounts",
     short: &["sa"],
     subresources: &[Subresource {

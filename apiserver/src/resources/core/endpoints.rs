@@ -15,6 +15,7 @@ use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) const ROW: Row = Row {
     kind: "Endpoints",
+    metadata_looks: [2, 1],
     plural: "endpoints",
     singular: "endpoints",
     short: &["ep"],

@@ -19,6 +19,7 @@ pub(in super::super) const LIFETIME: Duration = Duration::from_secs(3600);
 
 pub(super) const ROW: Row = Row {
     kind: "Event",
+    metadata_looks: [0, 0],
     plural: "events",
     short: &["ev"],
     storage: "/events",
@@ -140,7 +141,8 @@ fn unchanged(new: &Object, old: &Object, errors: &mut Errors) {
     for (name, other) in FIELDS {
         let of = |event: &'_ Object| {
             let found = event.at(&[name]).or_else(|| event.at(&[other]));
-            found.filter(|v| !unset(v)).cloned()
+            // The one that is a pointer in upstream's type may be there and empty.
+            found.filter(|v| name == "related" || !unset(v)).cloned()
         };
         let (is, was) = (of(new), of(old));
         if name == "eventTime"

@@ -16,6 +16,7 @@ mod pod_columns;
 mod pod_status;
 mod pods;
 mod replication;
+mod service_addresses;
 mod service_columns;
 mod service_validation;
 mod services;

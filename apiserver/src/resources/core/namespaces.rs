@@ -17,6 +17,7 @@ const VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "
 
 pub(super) const ROW: Row = Row {
     kind: "Namespace",
+    metadata_looks: [2, 1],
     plural: "namespaces",
     resets: &[("finalize", &[&["status"]])],
     short: &["ns"],

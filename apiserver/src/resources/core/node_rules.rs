@@ -18,6 +18,13 @@ pub(super) fn node(node: &Located<'_>, errors: &mut Errors) {
     let networks = node.at("spec").at("podCIDRs");
     networks.each().for_each(|network| network.obeys(legacy_cidr, errors));
     if networks.len() > 1 {
+        // Upstream counts families before it looks whether all are networks.
+        let bad = networks.each().enumerate().find(|(_, n)| Network::sloppy(n.text()).is_none());
+        if let Some((i, bad)) = bad {
+            let why = format!("invalid CIDR[{i}]: <nil> (invalid CIDR address: {})", bad.text());
+            let why = format!("invalid PodCIDRs. failed to check with dual stack with error:{why}");
+            errors.internal(networks.path(), why);
+        }
         let families: Vec<bool> =
             networks.each().filter_map(|n| Network::sloppy(n.text())).map(|n| n.address.is_ipv4()).collect();
         if !matches!(families[..], [a, b] if a != b) {

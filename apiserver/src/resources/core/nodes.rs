@@ -14,6 +14,7 @@ use crate::resource::{CLUSTER, Column, Row, SelectableField, Strategy, WriteCont
 
 pub(super) const ROW: Row = Row {
     kind: "Node",
+    metadata_looks: [2, 1],
     plural: "nodes",
     short: &["no"],
     status: true,

@@ -14,6 +14,7 @@ use crate::resource::{
 
 pub(super) const ROW: Row = Row {
     kind: "Pod",
+    metadata_looks: [2, 1],
     plural: "pods",
     resets: &[("status", &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]])],
     short: &["po"],

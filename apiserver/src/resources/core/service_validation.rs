@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use coracle_api::Object;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::endpoints::{endpoint_ip, legacy_ip};
+use super::service_addresses;
 use super::services::{has_address, is_external, is_headless, needs_health_check_port};
 use crate::field::FieldError;
 use crate::field_names::{dns1123_label, dns1123_subdomain, port_name, port_number, qualified_name};
@@ -17,18 +18,15 @@ use crate::resources::validation::{Errors, labels};
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const POLICIES: [&str; 2] = ["Cluster", "Local"];
-const IP_RULE: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 pub(super) fn service(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     let mut errors = Errors::default();
+    // Upstream looks at the addresses before anything else, as it is about to allocate them.
+    let of_addresses = service_addresses::validate(new, old);
+    if !of_addresses.is_empty() {
+        return of_addresses;
+    }
     if let Some(old) = old {
-        // Upstream looks at the addresses before anything else, as it is about to allocate them.
-        if has_address(new) {
-            addresses(new, &mut errors);
-        }
-        if !errors.0.is_empty() {
-            return errors.0;
-        }
         unchanged_address(new, old, &mut errors);
         unchanged_balancer(new, old, &mut errors);
     }
@@ -51,9 +49,6 @@ pub(super) fn service(new: &Object, old: Option<&Object>) -> Vec<FieldError> {
     }
     labels("spec.selector", new.at(&["spec", "selector"]), &mut errors);
     affinity(new, &mut errors);
-    if has_address(new) {
-        addresses(new, &mut errors);
-    }
     for (i, ip) in new.items_at(&["spec", "externalIPs"]).iter().enumerate() {
         let (at, text) = (format!("spec.externalIPs[{i}]"), ip.as_str().unwrap_or_default());
         if legacy_ip(&at, text, &mut errors) {
@@ -190,52 +185,6 @@ fn affinity(new: &Object, errors: &mut Errors) {
     let seconds = new.i64_at(&["spec", "sessionAffinityConfig", "clientIP", "timeoutSeconds"]);
     if let Some(seconds) = seconds.filter(|s| affinity == "ClientIP" && !(1..=86_400).contains(s)) {
         errors.invalid(at, seconds, "must be greater than 0 and less than 86400");
-    }
-}
-
-fn addresses(new: &Object, errors: &mut Errors) {
-    let (ip, ips) = (new.str_at(&["spec", "clusterIP"]), new.items_at(&["spec", "clusterIPs"]));
-    let list = json!(ips);
-    if !ip.is_empty() && ips.first().is_some_and(|first| first != ip) {
-        errors.invalid("spec.clusterIPs", list.clone(), "first value must match `clusterIP`");
-    } else if ip.is_empty() && !ips.is_empty() {
-        errors.invalid("spec.clusterIPs", list.clone(), "must be empty when `clusterIP` is not specified");
-    }
-    let policy = new.str_at(&["spec", "ipFamilyPolicy"]);
-    errors.supported("spec.ipFamilyPolicy", policy, &["PreferDualStack", "RequireDualStack", "SingleStack"]);
-    for (i, ip) in ips.iter().enumerate() {
-        let ip = ip.as_str().unwrap_or_default();
-        if i == 0 && ip == "None" {
-            if ips.len() > 1 {
-                errors.invalid("spec.clusterIPs", list.clone(), "'None' must be the first and only value");
-            }
-        } else if ip.parse::<IpAddr>().is_err() {
-            errors.invalid(format!("spec.clusterIPs[{i}]"), ip, IP_RULE);
-        }
-    }
-    if ips.len() > 2 {
-        errors.invalid("spec.clusterIPs", list, "may only hold up to 2 values");
-    }
-    single_stack(new, policy, errors);
-}
-
-/// The cluster serves IPv4 only; a headless Service without selector is free of that.
-fn single_stack(new: &Object, policy: &str, errors: &mut Errors) {
-    let no_selector = new.at(&["spec", "selector"]).is_none_or(|s| *s == json!({}));
-    let mut seen = HashSet::new();
-    for (i, family) in new.items_at(&["spec", "ipFamilies"]).iter().enumerate() {
-        let name = family.as_str().unwrap_or_default();
-        errors.supported(format!("spec.ipFamilies[{i}]"), name, &["IPv4", "IPv6"]);
-        if !seen.insert(name) {
-            errors.duplicate(format!("spec.ipFamilies[{i}]"), name);
-        }
-        if name == "IPv6" && !(is_headless(new) && no_selector) {
-            errors.invalid(format!("spec.ipFamilies[{i}]"), name, "not configured on this cluster");
-        }
-    }
-    if policy == "RequireDualStack" && !(is_headless(new) && no_selector) {
-        let detail = "this cluster is not configured for dual-stack services";
-        errors.invalid("spec.ipFamilyPolicy", policy, detail);
     }
 }
 

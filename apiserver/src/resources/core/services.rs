@@ -10,7 +10,7 @@ use super::super::defaulting::{each, fill, fill_zero, object};
 use super::{field, proxy};
 use crate::Server;
 use crate::field::FieldError;
-use crate::ip_allocator::{Claims, Ledger, Reservation};
+use crate::ip_allocator::{AllocationError, Claims, Ledger, Reservation};
 use crate::resource::{NAMESPACED, Row, Strategy, WriteContext};
 use crate::status::{Result, Status};
 use crate::store::Holding;
@@ -111,12 +111,19 @@ impl Strategy for Services {
         crate::field_names::dns1123_label(name)
     }
 
-    fn reserve(&self, server: &Server, new: &mut Object, old: Option<&Object>) -> Result<Holding> {
+    fn reserve(
+        &self,
+        server: &Server,
+        new: &mut Object,
+        old: Option<&Object>,
+        dry_run: bool,
+    ) -> Result<Holding> {
         let before = old.map(claims).unwrap_or_default();
+        let asked = Asked { before: &before, create: old.is_none(), dry_run };
         let reserved = server.services.with(
             || stored(server),
             |ledger| {
-                allocate(ledger, new, &before).map_err(|(error, taken)| {
+                allocate(ledger, new, &asked).map_err(|(error, taken)| {
                     ledger.release(&taken);
                     error
                 })
@@ -267,7 +274,10 @@ fn families(new: &mut Object) {
         new.set(&["spec", "ipFamilyPolicy"], "RequireDualStack");
     }
     new.set_default(&["spec", "ipFamilyPolicy"], "SingleStack");
-    if new.items_at(&["spec", "ipFamilies"]).is_empty() {
+    // What an address says of its family is judged later.
+    let other = |ip: &Value| ip.as_str().is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
+    let given = new.items_at(&["spec", "clusterIPs"]).iter().any(other);
+    if new.items_at(&["spec", "ipFamilies"]).is_empty() && !given {
         new.set(&["spec", "ipFamilies"], if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
     }
 }
@@ -293,15 +303,23 @@ fn stored(server: &Server) -> Claims {
     all
 }
 
+/// The write that numbers are wanted for.
+struct Asked<'a> {
+    /// What the Service holds already.
+    before: &'a Claims,
+    create: bool,
+    dry_run: bool,
+}
+
 /// Takes what the Service asks for by number, then finds what it leaves open. Answers what it took, on failure so far.
 fn allocate(
     ledger: &mut Ledger<'_>,
     new: &mut Object,
-    before: &Claims,
+    asked: &Asked<'_>,
 ) -> Result<Claims, (FieldError, Claims)> {
     let mut taken = Claims::default();
     let done =
-        addresses(ledger, new, before, &mut taken).and_then(|()| ports(ledger, new, before, &mut taken));
+        addresses(ledger, new, asked.before, &mut taken).and_then(|()| ports(ledger, new, asked, &mut taken));
     match done {
         Ok(()) => Ok(taken),
         Err(error) => Err((error, taken)),
@@ -339,7 +357,7 @@ fn addresses(
 fn ports(
     ledger: &mut Ledger<'_>,
     new: &mut Object,
-    before: &Claims,
+    asked: &Asked<'_>,
     taken: &mut Claims,
 ) -> Result<(), FieldError> {
     let open = needs_node_ports(new);
@@ -351,38 +369,66 @@ fn ports(
     // By number first: an open port must not land on a number asked for further down.
     for (i, port) in all.iter().enumerate().filter(|_| may) {
         let number = port["nodePort"].as_i64().unwrap_or(0);
-        let known =
-            u16::try_from(number).is_ok_and(|n| before.ports.contains(&n) || taken.ports.contains(&n));
-        if number != 0 && !known {
+        if number != 0 && !asked.is_known(number, taken) {
             let at = format!("spec.ports[{i}].nodePort");
-            let fail = |e: crate::ip_allocator::AllocationError| {
-                FieldError::invalid(at, &json!(number), e.to_string())
-            };
-            taken.ports.insert(ledger.take_port(number).map_err(fail)?);
+            asked
+                .take(ledger, number, taken)
+                .map_err(|e| FieldError::invalid(at, &json!(number), e.to_string()))?;
         }
     }
-    for (i, port) in all.iter_mut().enumerate().filter(|_| open) {
-        if port["nodePort"].as_i64().unwrap_or(0) == 0 {
-            let at = format!("spec.ports[{i}].nodePort");
-            let number = ledger.any_port().map_err(|e| {
-                FieldError::invalid(at, &json!(0), format!("failed to allocate a nodePort: {e}"))
-            })?;
-            taken.ports.insert(number);
-            port["nodePort"] = json!(number);
+    for i in (0..all.len()).filter(|_| open) {
+        if all[i]["nodePort"].as_i64().unwrap_or(0) != 0 {
+            continue;
         }
+        // One port of several protocols of a new Service is one port of the node.
+        let same = |p: &&Value| p["port"] == all[i]["port"] && p["nodePort"].as_i64().unwrap_or(0) != 0;
+        let shared = all.iter().find(same).filter(|_| asked.create).map(|p| p["nodePort"].clone());
+        let number = match shared {
+            Some(number) => number,
+            None => {
+                let number = ledger.any_port().map_err(|e| {
+                    let text = format!("failed to allocate a nodePort: {e}");
+                    FieldError::invalid(format!("spec.ports[{i}].nodePort"), &json!(0), text)
+                })?;
+                taken.ports.insert(number);
+                json!(number)
+            }
+        };
+        all[i]["nodePort"] = number;
     }
     if health {
-        let asked = spec["healthCheckNodePort"].as_i64().unwrap_or(0);
-        let known = u16::try_from(asked).is_ok_and(|n| before.ports.contains(&n));
-        if !known {
-            let number = if asked == 0 { ledger.any_port() } else { ledger.take_port(asked) };
-            let number = number.map_err(|e| {
-                let text = format!("failed to allocate requested HealthCheck NodePort {asked}: {e}");
-                FieldError::invalid("spec.healthCheckNodePort", &json!(asked), text)
+        let wanted = spec["healthCheckNodePort"].as_i64().unwrap_or(0);
+        if wanted == 0 {
+            let number = ledger.any_port().map_err(|e| {
+                let text = format!("failed to allocate a HealthCheck NodePort {wanted}: {e}");
+                FieldError::invalid("spec.healthCheckNodePort", &json!(wanted), text)
             })?;
             taken.ports.insert(number);
             spec["healthCheckNodePort"] = json!(number);
+        } else if !u16::try_from(wanted).is_ok_and(|n| asked.before.ports.contains(&n)) {
+            asked.take(ledger, wanted, taken).map_err(|e| {
+                let text = format!("failed to allocate requested HealthCheck NodePort {wanted}: {e}");
+                FieldError::invalid("spec.healthCheckNodePort", &json!(wanted), text)
+            })?;
         }
     }
     Ok(())
+}
+
+// === impl Asked ===
+
+impl Asked<'_> {
+    fn is_known(&self, number: i64, taken: &Claims) -> bool {
+        u16::try_from(number).is_ok_and(|n| self.before.ports.contains(&n) || taken.ports.contains(&n))
+    }
+
+    /// Takes a port by number. Without a write, upstream asks only whether another holds it.
+    fn take(&self, ledger: &mut Ledger<'_>, number: i64, taken: &mut Claims) -> Result<(), AllocationError> {
+        match ledger.take_port(number) {
+            Ok(number) => drop(taken.ports.insert(number)),
+            Err(AllocationError::PortOutOfRange(..)) if self.dry_run => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
 }

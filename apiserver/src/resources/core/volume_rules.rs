@@ -1,5 +1,7 @@
 //! What a persistent volume may be.
 
+use std::collections::BTreeSet;
+
 use coracle_api::Object;
 use serde_json::Value;
 
@@ -43,10 +45,35 @@ pub(super) fn volume(new: &Object, old: Option<&Object>, errors: &mut Errors) {
     let root = Located::root(new);
     let spec = root.at("spec");
     volume_spec(&spec, new.name(), false, errors);
+    mount_options(new, &spec, errors);
     if let Some(old) = old {
         // Upstream looks twice.
         volume_spec(&spec, new.name(), false, errors);
         update(&spec, &Located::root(old).at("spec"), errors);
+    }
+}
+
+/// The older way to say how a volume is mounted is for sources that are mounted.
+fn mount_options(new: &Object, spec: &Located<'_>, errors: &mut Errors) {
+    const OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+    const MOUNTED: [&str; 13] = [
+        "gcePersistentDisk",
+        "awsElasticBlockStore",
+        "glusterfs",
+        "nfs",
+        "rbd",
+        "quobyte",
+        "iscsi",
+        "cinder",
+        "cephfs",
+        "azureFile",
+        "vsphereVolume",
+        "azureDisk",
+        "photonPersistentDisk",
+    ];
+    if new.annotation(OPTIONS).is_some() && !MOUNTED.iter().any(|kind| spec.at(kind).is_set()) {
+        let why = "may not specify mount options for this volume type";
+        errors.forbidden(format!("metadata.annotations.{OPTIONS}"), why);
     }
 }
 
@@ -281,6 +308,38 @@ pub(super) fn warnings(new: &Object) -> Vec<String> {
     all
 }
 
+/// Keys of labels that have new names.
+const RENAMED: [(&str, &str); 5] = [
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+];
+
+/// Whether two affinities say the same: a key may take its new name. As with upstream's table, the new name of a key
+/// that is not in it is the empty one.
+fn is_same_place(is: &Value, was: &Value) -> bool {
+    match (is, was) {
+        (Value::Object(new), Value::Object(old)) => {
+            let keys: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+            keys.into_iter().all(|key| {
+                let (new, old) = (&is[key.as_str()], &was[key.as_str()]);
+                let renamed = key == "key" && {
+                    let old = old.as_str().unwrap_or_default();
+                    let known = RENAMED.iter().find(|(beta, _)| *beta == old);
+                    new.as_str().unwrap_or_default() == known.map_or("", |(_, now)| now)
+                };
+                renamed || is_same_place(new, old)
+            })
+        }
+        (Value::Array(new), Value::Array(old)) => {
+            new.len() == old.len() && new.iter().zip(old).all(|(new, old)| is_same_place(new, old))
+        }
+        _ => is == was,
+    }
+}
+
 /// What it is made of, how it is shown, and where it is, is fixed.
 fn update(spec: &Located<'_>, old: &Located<'_>, errors: &mut Errors) {
     let made_of = |at: &Located<'_>| {
@@ -302,7 +361,7 @@ fn update(spec: &Located<'_>, old: &Located<'_>, errors: &mut Errors) {
     }
     spec.at("volumeMode").called("volumeMode").immutable(&old.at("volumeMode"), errors);
     let (is, was) = (spec.at("nodeAffinity").called("nodeAffinity"), old.at("nodeAffinity"));
-    if was.is_set() && is.value() != was.value() {
+    if was.is_set() && !is_same_place(is.value(), was.value()) {
         is.wrong("field is immutable, except for updating from beta label to GA", errors);
     }
     let attributes = "volumeAttributesClassName";

@@ -15,6 +15,7 @@ use crate::resource::{CLUSTER, NAMESPACED, Row, Strategy, WriteContext};
 
 pub(super) const CLAIM: Row = Row {
     kind: "PersistentVolumeClaim",
+    metadata_looks: [2, 1],
     plural: "persistentvolumeclaims",
     short: &["pvc"],
     status: true,
@@ -43,6 +44,7 @@ pub(super) const CLAIM: Row = Row {
 
 pub(super) const VOLUME: Row = Row {
     kind: "PersistentVolume",
+    metadata_looks: [2, 1],
     plural: "persistentvolumes",
     short: &["pv"],
     status: true,

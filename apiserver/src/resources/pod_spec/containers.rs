@@ -10,8 +10,10 @@ use super::super::located::Located;
 use super::super::validation::Errors;
 use super::actions::{lifecycle, probes};
 use super::environment::{env, env_from};
+use super::mounts;
 use super::validation::{app_armor, ids, items, seccomp, trimmed_image};
 use super::volumes::VolumeNames;
+use super::windows;
 use crate::field::FieldError;
 use crate::field_names::{dns1123_label, port_name, port_number, qualified_name};
 use crate::limits;
@@ -141,7 +143,7 @@ fn container(at: &str, c: &Value, spec: &Value, volumes: &VolumeNames, errors: &
     ports(&format!("{at}.ports"), c, errors);
     env(&format!("{at}.env"), c, errors);
     env_from(&format!("{at}.envFrom"), c, errors);
-    mounts(at, c, volumes, errors);
+    mounts::mounts(at, c, spec, volumes, errors);
     errors.one_of(format!("{at}.imagePullPolicy"), text("imagePullPolicy"), &PULL_POLICIES);
     resources(&format!("{at}.resources"), &c["resources"], errors);
     claims(&format!("{at}.resources.claims"), &c["resources"], spec, errors);
@@ -164,20 +166,6 @@ pub(super) fn host_network_ports(at: &str, spec: &Value, errors: &mut Errors) {
             if (of_pod || host != 0) && host != own {
                 let why = "must match `containerPort` when `hostNetwork` is true";
                 errors.invalid(format!("{at}.containers[{i}].ports[{j}].hostPort"), host, why);
-            }
-        }
-    }
-}
-
-pub(super) fn no_windows(at: &str, spec: &Value, errors: &mut Errors) {
-    const WHY: &str = "windows options cannot be set for a linux pod";
-    if spec["securityContext"]["windowsOptions"].is_object() {
-        errors.forbidden(format!("{at}.securityContext.windowsOptions"), WHY);
-    }
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for (i, c) in items(spec, list).enumerate() {
-            if c["securityContext"]["windowsOptions"].is_object() {
-                errors.forbidden(format!("{at}.{list}[{i}].securityContext.windowsOptions"), WHY);
             }
         }
     }
@@ -269,74 +257,6 @@ fn host_ports(containers: &[Value], at: &str, errors: &mut Errors) {
     }
 }
 
-fn mounts(at: &str, c: &Value, volumes: &VolumeNames, errors: &mut Errors) {
-    let (mut paths, list) = (HashSet::new(), format!("{at}.volumeMounts"));
-    for (i, m) in items(c, "volumeMounts").enumerate() {
-        let at = format!("{list}[{i}]");
-        let text = |key: &str| m[key].as_str().unwrap_or_default();
-        if text("name").is_empty() {
-            errors.required(format!("{at}.name"), "");
-        }
-        if !volumes.contains(text("name")) {
-            errors.not_found(format!("{at}.name"), text("name"));
-        }
-        if text("mountPath").is_empty() {
-            errors.required(format!("{at}.mountPath"), "");
-        }
-        if !paths.insert(text("mountPath")) {
-            errors.invalid(format!("{at}.mountPath"), text("mountPath"), "must be unique");
-        }
-        // Upstream names the list, not the element, from here on.
-        relative_path(&format!("{list}.subPath"), text("subPath"), errors);
-        if !text("subPath").is_empty() && !text("subPathExpr").is_empty() {
-            let detail = "subPathExpr and subPath are mutually exclusive";
-            errors.invalid(format!("{at}.subPathExpr"), text("subPathExpr"), detail);
-        }
-        relative_path(&format!("{list}.subPathExpr"), text("subPathExpr"), errors);
-        propagation(&list, m, c, errors);
-    }
-    devices(at, c, volumes, errors);
-}
-
-fn propagation(list: &str, m: &Value, c: &Value, errors: &mut Errors) {
-    let at = format!("{list}.mountPropagation");
-    if let Some(mode) = m["mountPropagation"].as_str() {
-        errors.supported(&*at, mode, &["Bidirectional", "HostToContainer", "None"]);
-        if mode == "Bidirectional" && c["securityContext"]["privileged"] != true {
-            let detail = "Bidirectional mount propagation is available only to privileged containers";
-            errors.forbidden(at, detail);
-        }
-    }
-    let Some(mode) = m["recursiveReadOnly"].as_str() else { return };
-    let at = format!("{list}.recursiveReadOnly");
-    errors.supported(&*at, mode, &["Disabled", "Enabled", "IfPossible"]);
-    if matches!(mode, "Enabled" | "IfPossible") {
-        if m["readOnly"] != true {
-            errors.forbidden(&*at, "may only be specified when readOnly is true");
-        }
-        if m["mountPropagation"].as_str().is_some_and(|p| p != "None") {
-            let detail = "may only be specified when mountPropagation is None or not specified";
-            errors.forbidden(at, detail);
-        }
-    }
-}
-
-fn devices(at: &str, c: &Value, volumes: &VolumeNames, errors: &mut Errors) {
-    for (i, d) in items(c, "volumeDevices").enumerate() {
-        let at = format!("{at}.volumeDevices[{i}]");
-        let text = |key: &str| d[key].as_str().unwrap_or_default();
-        if text("name").is_empty() {
-            errors.required(format!("{at}.name"), "");
-        }
-        if !volumes.contains(text("name")) {
-            errors.not_found(format!("{at}.name"), text("name"));
-        }
-        if text("devicePath").is_empty() {
-            errors.required(format!("{at}.devicePath"), "");
-        }
-    }
-}
-
 /// A path that stays below where it starts.
 pub(super) fn relative_path(at: &str, path: &str, errors: &mut Errors) {
     if path.starts_with('/') {
@@ -387,11 +307,21 @@ fn claims(at: &str, resources: &Value, spec: &Value, errors: &mut Errors) {
 }
 
 pub(in super::super) fn resources(at: &str, r: &Value, errors: &mut Errors) {
+    resources_named(at, r, resource_name, errors);
+}
+
+/// Amounts under names that obey a rule.
+pub(super) fn resources_named(
+    at: &str,
+    r: &Value,
+    name_rule: fn(&str, &str, &mut Errors),
+    errors: &mut Errors,
+) {
     let lists = [("limits", &r["limits"]), ("requests", &r["requests"])];
     for (list, amounts) in lists {
         for (name, amount) in amounts.as_object().into_iter().flatten() {
             let at = format!("{at}.{list}[{name}]");
-            resource_name(&at, name, errors);
+            name_rule(&at, name, errors);
             let Ok(q) = Quantity::from_json(amount) else { continue };
             if q.is_negative() {
                 errors.invalid(&*at, amount.clone(), "must be greater than or equal to 0");
@@ -400,6 +330,10 @@ pub(in super::super) fn resources(at: &str, r: &Value, errors: &mut Errors) {
                 name.starts_with("hugepages-") || name.contains('/') && !name.contains("kubernetes.io/");
             if whole && !q.is_integer() {
                 errors.invalid(&*at, amount.clone(), "must be an integer");
+            }
+            if let Some(page) = name.strip_prefix("hugepages-").filter(|page| !is_pages(&q, page)) {
+                let why = format!("{q} is not positive integer multiple of hugepages-{page}");
+                errors.invalid_text(&*at, format!("\"{q}\""), why);
             }
         }
     }
@@ -427,6 +361,12 @@ pub(in super::super) fn resources(at: &str, r: &Value, errors: &mut Errors) {
     }
 }
 
+/// Whether an amount is made of whole pages of this size.
+fn is_pages(amount: &Quantity, page: &str) -> bool {
+    let page = Quantity::from_json(&page.into()).ok().filter(Quantity::is_integer).map(|page| page.value());
+    page.is_some_and(|page| page > 0 && amount.value() % page == 0)
+}
+
 /// Whether more may be used than is asked for.
 fn overcommits(name: &str) -> bool {
     !name.starts_with("hugepages-") && !name.contains('/')
@@ -443,6 +383,12 @@ fn resource_name(at: &str, name: &str, errors: &mut Errors) {
         matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
     if !name.contains('/') && !of_containers {
         errors.invalid(at, name, "must be a standard resource for containers");
+    }
+    let extended = name.contains('/') && !name.contains("kubernetes.io/");
+    let of_quotas =
+        || name.starts_with("requests.") || !qualified_name(&format!("requests.{name}")).is_empty();
+    if extended && of_quotas() {
+        errors.invalid(at, name, "doesn't follow extended resource name standard");
     }
 }
 
@@ -471,5 +417,6 @@ fn security(at: &str, context: &Value, host_users: bool, errors: &mut Errors) {
             errors.invalid(at, context.clone(), detail);
         }
     }
+    windows::options(&Located::placed(at, context).at("windowsOptions"), errors);
     app_armor(&format!("{at}.appArmorProfile"), &context["appArmorProfile"], errors);
 }

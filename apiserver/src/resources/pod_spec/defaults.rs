@@ -50,6 +50,34 @@ fn spec(it: &mut Value) {
     }
     each(it, "volumes", volume);
     within(it, "overhead", round_up_to_millis);
+    drop_closed(it);
+}
+
+/// What upstream drops because its feature gates are closed by default.
+fn drop_closed(it: &mut Value) {
+    if let Some(spec) = it.as_object_mut() {
+        spec.remove("schedulingGroup");
+    }
+    for list in CONTAINER_LISTS {
+        each(it, list, |container| {
+            let Some(container) = container.as_object_mut() else { return };
+            let Some(lifecycle) = container.get_mut("lifecycle").and_then(Value::as_object_mut) else {
+                return;
+            };
+            if lifecycle.remove("stopSignal").is_some() && lifecycle.is_empty() {
+                container.remove("lifecycle");
+            }
+        });
+    }
+    each(it, "volumes", |volume| {
+        within(volume, "projected", |projected| {
+            each(projected, "sources", |source| {
+                let Some(source) = source.as_object_mut() else { return };
+                source.remove("clusterTrustBundle");
+                source.remove("podCertificate");
+            });
+        });
+    });
 }
 
 /// The deprecated `serviceAccount` mirrors `serviceAccountName`, and stands in for it.
@@ -190,6 +218,9 @@ fn pull_policy(image: &str) -> &'static str {
     }
 }
 
+/// Bytes of an image's name at most; what is longer is none.
+const MOST_OF_A_NAME: usize = 255;
+
 /// `registry/path/name`: lower-case words joined by single separators, after an optional host.
 fn is_repository(name: &str) -> bool {
     let is_host = |s: &str| s.contains(['.', ':']) || s == "localhost" || s != s.to_lowercase();
@@ -207,7 +238,7 @@ fn is_repository(name: &str) -> bool {
                 && !p.is_empty()
         })
     };
-    path.split('/').all(component)
+    path.len() <= MOST_OF_A_NAME && path.split('/').all(component)
 }
 
 /// Amounts in a resource list are never finer than a thousandth.

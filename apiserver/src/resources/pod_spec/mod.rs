@@ -5,13 +5,16 @@ mod containers;
 mod defaults;
 mod environment;
 mod label_keys;
+mod mounts;
 mod overlaps;
+mod pod_resources;
 mod resize;
 mod scheduling;
 mod update;
 mod validation;
 mod volumes;
 mod warnings;
+mod windows;
 
 pub(super) use containers::resources;
 pub(super) use defaults::{pod, round_up_to_millis, template};

@@ -48,7 +48,7 @@ pub(in super::super) fn validate_pod_resize(new: &Object, old: &Object) -> Vec<F
     let mut errors = Errors::default();
     let empty = json!({});
     let (is, was) = (new.at(&["spec"]).unwrap_or(&empty), old.at(&["spec"]).unwrap_or(&empty));
-    whole_pod(new, is, &mut errors);
+    whole_pod(new, is, Some(was), &mut errors);
     let never = |kind: &str| vec![FieldError::forbidden("", format!("{kind} pods cannot be resized"))];
     if old.annotation("kubernetes.io/config.mirror").is_some() {
         return never("static");

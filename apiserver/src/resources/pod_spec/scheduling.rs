@@ -33,7 +33,8 @@ pub(super) fn affinity(at: &str, affinity: &Value, errors: &mut Errors) {
     for (i, p) in items(node, "preferredDuringSchedulingIgnoredDuringExecution").enumerate() {
         let at = format!("{at_node}.preferredDuringSchedulingIgnoredDuringExecution[{i}]");
         weight(&at, p, errors);
-        node_term(&format!("{at}.preference"), &p["preference"], errors);
+        // A value that no label can have is a wish that nothing fulfils, and no fault.
+        node_term(&format!("{at}.preference"), &p["preference"], true, errors);
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let rules = &affinity[kind];
@@ -56,7 +57,7 @@ pub(in super::super) fn node_selector(at: &str, selector: &Value, errors: &mut E
         errors.required(&*at, "must have at least one node selector term");
     }
     for (i, term) in items(selector, "nodeSelectorTerms").enumerate() {
-        node_term(&format!("{at}[{i}]"), term, errors);
+        node_term(&format!("{at}[{i}]"), term, false, errors);
     }
 }
 
@@ -67,7 +68,7 @@ fn weight(at: &str, preference: &Value, errors: &mut Errors) {
     }
 }
 
-fn node_term(at: &str, term: &Value, errors: &mut Errors) {
+fn node_term(at: &str, term: &Value, any_value: bool, errors: &mut Errors) {
     for (i, e) in items(term, "matchExpressions").enumerate() {
         let at = format!("{at}.matchExpressions[{i}]");
         let count = items(e, "values").count();
@@ -87,7 +88,7 @@ fn node_term(at: &str, term: &Value, errors: &mut Errors) {
         }
         let key = e["key"].as_str().unwrap_or_default();
         errors.all_invalid(format!("{at}.key"), key, qualified_name(key));
-        for (j, value) in items(e, "values").enumerate() {
+        for (j, value) in items(e, "values").enumerate().filter(|_| !any_value) {
             let value = value.as_str().unwrap_or_default();
             errors.all_invalid(format!("{at}.values[{j}]"), value, label_value(value));
         }

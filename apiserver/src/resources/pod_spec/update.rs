@@ -1,13 +1,13 @@
 //! What may change in a pod after its creation: images, deadlines that shrink, tolerations that grow, gates that open.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use coracle_api::Object;
 use serde_json::{Value, json};
 
 use super::super::located::Located;
 use super::super::validation::Errors;
-use super::validation::{items, trimmed_image, whole_pod};
+use super::validation::{host_sysctls, items, trimmed_image, whole_pod};
 use crate::field::FieldError;
 
 const RULE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -16,7 +16,13 @@ pub(in super::super) fn validate_pod_update(new: &Object, old: &Object) -> Vec<F
     let mut errors = Errors::default();
     let empty = json!({});
     let (is, was) = (new.at(&["spec"]).unwrap_or(&empty), old.at(&["spec"]).unwrap_or(&empty));
-    whole_pod(new, is, &mut errors);
+    whole_pod(new, is, Some(was), &mut errors);
+    // A pod may be older than this rule.
+    let mut known = Errors::default();
+    host_sysctls("spec", was, &mut known);
+    if known.0.is_empty() {
+        host_sysctls("spec", is, &mut errors);
+    }
     for list in ["containers", "initContainers"] {
         if items(is, list).count() != items(was, list).count() {
             let at = format!("spec.{list}");
@@ -52,7 +58,7 @@ pub(in super::super) fn validate_ephemeral_update(new: &Object, old: &Object) ->
     let mut errors = Errors::default();
     let empty = json!({});
     let (is, was) = (new.at(&["spec"]).unwrap_or(&empty), old.at(&["spec"]).unwrap_or(&empty));
-    whole_pod(new, is, &mut errors);
+    whole_pod(new, is, Some(was), &mut errors);
     if old.annotation("kubernetes.io/config.mirror").is_some() {
         errors.forbidden("", "static pods do not support ephemeral containers");
         return errors.0;
@@ -114,9 +120,15 @@ fn gates(is: &Value, was: &Value, errors: &mut Errors) {
         gate["name"].as_str().unwrap_or_default()
     }
     let before: HashSet<&str> = items(was, "schedulingGates").map(name).collect();
-    for name in items(is, "schedulingGates").map(name).filter(|name| !before.contains(name)) {
+    // Of gates of one name, upstream tells of the last.
+    let added: BTreeMap<&str, usize> = items(is, "schedulingGates")
+        .enumerate()
+        .map(|(i, gate)| (name(gate), i))
+        .filter(|(name, _)| !before.contains(name))
+        .collect();
+    for (name, i) in added {
         let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
-        errors.forbidden("spec.schedulingGates", detail);
+        errors.forbidden(format!("spec.schedulingGates[{i}].name"), detail);
     }
 }
 

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use super::super::located::Located;
 use super::super::validation::{Errors, annotations, labels};
 use super::containers::{
-    containers, ephemeral_containers, host_network_ports, init_containers, no_windows, relative_path,
-    resources,
+    containers, ephemeral_containers, host_network_ports, init_containers, relative_path, resources,
 };
 use super::environment::file_volumes;
+use super::pod_resources::of_pod;
 use super::scheduling::{affinity, gates, spread, toleration};
 use super::volumes::volumes;
+use super::windows::{self, host_processes, none_on_linux, only_windows};
 use crate::field::FieldError;
 use crate::field_names::{dns1123_label, dns1123_subdomain, qualified_name};
 
@@ -24,7 +25,7 @@ const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Def
 pub(in super::super) fn validate_pod(pod: &Object) -> Vec<FieldError> {
     let mut errors = Errors::default();
     let spec = pod.at(&["spec"]).cloned().unwrap_or_else(|| json!({}));
-    whole_pod(pod, &spec, &mut errors);
+    whole_pod(pod, &spec, None, &mut errors);
     if items(&spec, "ephemeralContainers").next().is_some() {
         errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
     }
@@ -37,15 +38,21 @@ pub(in super::super) fn validate_pod(pod: &Object) -> Vec<FieldError> {
     errors.0
 }
 
-/// What holds for a pod in every write, but not for templates.
-pub(super) fn whole_pod(pod: &Object, spec: &Value, errors: &mut Errors) {
+/// What holds for a pod in every write, but not for templates. What the spec before was allowed stays allowed.
+pub(super) fn whole_pod(pod: &Object, spec: &Value, before: Option<&Value>, errors: &mut Errors) {
     const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    let bound = spec["nodeName"].as_str().is_some_and(|node| !node.is_empty());
+    if let Some(hash) = pod.annotation(MIRROR).filter(|_| !bound) {
+        let why = "must set spec.nodeName if mirror pod annotation is set";
+        errors.invalid(format!("metadata.annotations[{MIRROR}]"), hash, why);
+    }
     if let Some(cost) = pod.annotation(COST)
         && cost.parse::<i32>().is_err()
     {
         errors.invalid(format!("metadata.annotations[{COST}]"), cost, "must be a 32bit integer");
     }
-    pod_spec("spec", spec, errors);
+    pod_spec("spec", spec, Owner { name: pod.name(), before }, errors);
     if spec["serviceAccountName"].as_str().unwrap_or_default().is_empty() {
         for (i, v) in items(spec, "volumes").enumerate() {
             for (j, s) in items(&v["projected"], "sources").enumerate() {
@@ -99,7 +106,7 @@ pub(in super::super) fn replicated_template(
 pub(in super::super) fn job_template(at: &str, template: &Value, errors: &mut Errors) {
     labels(&format!("{at}.labels"), template["metadata"].get("labels"), errors);
     annotations(&format!("{at}.annotations"), &template["metadata"]["annotations"], errors);
-    pod_spec(&format!("{at}.spec"), &template["spec"], errors);
+    pod_spec(&format!("{at}.spec"), &template["spec"], Owner::default(), errors);
     host_sysctls(&format!("{at}.spec"), &template["spec"], errors);
     own_users(&format!("{at}.spec"), &template["spec"], errors);
     if items(&template["spec"], "ephemeralContainers").next().is_some() {
@@ -108,18 +115,26 @@ pub(in super::super) fn job_template(at: &str, template: &Value, errors: &mut Er
     }
 }
 
-fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
-    let names = volumes(&format!("{at}.volumes"), spec, errors);
+/// The pod whose spec it is: its name, and the spec that it had. A template is of none.
+#[derive(Clone, Copy, Default)]
+struct Owner<'a> {
+    name: &'a str,
+    before: Option<&'a Value>,
+}
+
+fn pod_spec(at: &str, spec: &Value, of: Owner<'_>, errors: &mut Errors) {
+    let names = volumes(&format!("{at}.volumes"), spec, of.name, errors);
     claims(&Located::placed(format!("{at}.resourceClaims"), &spec["resourceClaims"]), errors);
     containers(&format!("{at}.containers"), spec, &names, errors);
     init_containers(&format!("{at}.initContainers"), spec, &names, errors);
     ephemeral_containers(&format!("{at}.ephemeralContainers"), spec, &names, errors);
+    of_pod(at, spec, errors);
     host_network_ports(at, spec, errors);
     let text = |key: &str| spec[key].as_str().unwrap_or_default();
     errors.one_of(format!("{at}.restartPolicy"), text("restartPolicy"), &RESTART_POLICIES);
     errors.one_of(format!("{at}.dnsPolicy"), text("dnsPolicy"), &DNS_POLICIES);
     labels(&format!("{at}.nodeSelector"), spec.get("nodeSelector"), errors);
-    security_context(&format!("{at}.securityContext"), spec, errors);
+    security_context(&format!("{at}.securityContext"), spec, of.before, errors);
     affinity(&format!("{at}.affinity"), &spec["affinity"], errors);
     dns_config(&format!("{at}.dnsConfig"), spec, errors);
     for (i, gate) in items(spec, "readinessGates").enumerate() {
@@ -128,6 +143,7 @@ fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
     }
     gates(&format!("{at}.schedulingGates"), spec, errors);
     spread(&format!("{at}.topologySpreadConstraints"), spec, errors);
+    host_processes(at, spec, errors);
     host_name(at, spec, errors);
     names_and_times(at, spec, errors);
     for (i, t) in items(spec, "tolerations").enumerate() {
@@ -147,7 +163,8 @@ fn pod_spec(at: &str, spec: &Value, errors: &mut Errors) {
     if let Some(os) = spec["os"]["name"].as_str() {
         match os {
             "" => errors.required(format!("{at}.os.name"), ""),
-            "linux" => no_windows(at, spec, errors),
+            "linux" => none_on_linux(at, spec, errors),
+            "windows" => only_windows(at, spec, errors),
             _ => errors.supported(format!("{at}.os"), os, &["linux", "windows"]),
         }
     }
@@ -224,7 +241,7 @@ fn names_and_times(at: &str, spec: &Value, errors: &mut Errors) {
     named(at, spec, &["hostname", "subdomain"], dns1123_label, errors);
 }
 
-fn security_context(at: &str, spec: &Value, errors: &mut Errors) {
+fn security_context(at: &str, spec: &Value, before: Option<&Value>, errors: &mut Errors) {
     let context = &spec["securityContext"];
     ids(at, context, &["fsGroup", "runAsUser", "runAsGroup"], errors);
     for (i, group) in items(context, "supplementalGroups").enumerate() {
@@ -238,15 +255,18 @@ fn security_context(at: &str, spec: &Value, errors: &mut Errors) {
     if let Some(policy) = context["fsGroupChangePolicy"].as_str() {
         errors.supported(format!("{at}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
     }
-    // Mounting with a label is not switched on in upstream.
+    // Mounting with a label is not switched on in upstream: a pod that had said something may still.
+    let had = before.is_some_and(|spec| spec["securityContext"]["seLinuxChangePolicy"].is_string());
+    let changes = if had { &["MountOption", "Recursive"][..] } else { &["Recursive"] };
     for (field, words) in
-        [("supplementalGroupsPolicy", &["Merge", "Strict"][..]), ("seLinuxChangePolicy", &["Recursive"])]
+        [("supplementalGroupsPolicy", &["Merge", "Strict"][..]), ("seLinuxChangePolicy", changes)]
     {
         if let Some(word) = context[field].as_str() {
             errors.supported(format!("{at}.{field}"), word, words);
         }
     }
     seccomp(&format!("{at}.seccompProfile"), &context["seccompProfile"], errors);
+    windows::options(&Located::placed(at, context).at("windowsOptions"), errors);
     app_armor(&format!("{at}.appArmorProfile"), &context["appArmorProfile"], errors);
 }
 
@@ -271,9 +291,8 @@ fn sysctls(at: &str, context: &Value, errors: &mut Errors) {
     }
 }
 
-/// A sysctl of a namespace that the pod shares with its node would be set for the whole node. Not asked of pods that
-/// exist: they may be older than the rule.
-fn host_sysctls(at: &str, spec: &Value, errors: &mut Errors) {
+/// A sysctl of a namespace that the pod shares with its node would be set for the whole node.
+pub(super) fn host_sysctls(at: &str, spec: &Value, errors: &mut Errors) {
     for (i, sysctl) in items(&spec["securityContext"], "sysctls").enumerate() {
         let name = sysctl["name"].as_str().unwrap_or_default();
         // Either separator will do.

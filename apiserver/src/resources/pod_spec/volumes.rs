@@ -17,13 +17,20 @@ use crate::field_names::{dns1123_label, dns1123_subdomain};
 /// The volumes that mounts may name.
 pub(super) type VolumeNames = HashSet<String>;
 
-pub(super) fn volumes(at: &str, spec: &Value, errors: &mut Errors) -> VolumeNames {
+/// `pod` is the name of the one that they are of: the claims of ephemeral ones are named after it.
+pub(super) fn volumes(at: &str, spec: &Value, pod: &str, errors: &mut Errors) -> VolumeNames {
     let mut names = HashSet::new();
     for (i, v) in items(spec, "volumes").enumerate() {
         let at = format!("{at}[{i}]");
         let before = errors.0.len();
         source(&at, v, errors);
         let name = v["name"].as_str().unwrap_or_default();
+        if v["ephemeral"].is_object() && !pod.is_empty() && !name.is_empty() {
+            let claim = format!("{pod}-{name}");
+            for why in dns1123_subdomain(&claim) {
+                errors.invalid(format!("{at}.name"), name, format!("PVC name {claim:?}: {why}"));
+            }
+        }
         match name {
             "" => errors.required(format!("{at}.name"), ""),
             _ => errors.all_invalid(format!("{at}.name"), name, dns1123_label(name)),
