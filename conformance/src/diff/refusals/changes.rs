@@ -5,62 +5,96 @@ use serde_json::{Map, Value, json};
 
 use super::documents::{Documents, Place};
 
-/// One place and what is put there; `None` takes it away.
+/// What is done to an object at once.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     /// `spec.ports[0].name: empty`
     pub name: String,
-    place: Vec<String>,
-    value: Option<Value>,
+    pub edits: Vec<Edit>,
     /// Whether the value is of a type that the place does not take.
     pub mistyped: bool,
 }
 
+/// One place and what is put there; `None` takes it away.
+#[derive(Clone, Debug)]
+pub(super) struct Edit {
+    pub place: Vec<String>,
+    pub value: Option<Value>,
+}
+
 /// How deep in definitions that hold themselves, or that another kind's seed goes through.
 const SHALLOW: [&str; 2] = ["PodSpec", "JSONSchemaProps"];
+
+pub(super) fn is_shallow(definition: &str, of_pod: bool) -> bool {
+    let short = definition.rsplit('.').next().unwrap_or_default();
+    SHALLOW.contains(&short) && !(short == "PodSpec" && of_pod)
+}
 
 // === impl Change ===
 
 impl Change {
     pub(super) fn apply(&self, object: &Value) -> Value {
         let mut changed = object.clone();
-        if let [parents @ .., last] = &self.place[..] {
-            let mut at = &mut changed;
-            for step in parents {
-                at = match at {
-                    Value::Array(list) => match step.parse::<usize>().ok().and_then(|i| list.get_mut(i)) {
-                        Some(next) => next,
-                        None => return changed,
-                    },
-                    other => &mut other[step.as_str()],
-                };
-            }
-            match (at, &self.value) {
-                (Value::Array(list), value) => {
-                    if let Some(slot) = last.parse::<usize>().ok().and_then(|i| list.get_mut(i)) {
-                        *slot = value.clone().unwrap_or_default();
-                    }
-                }
-                (Value::Object(map), None) => {
-                    map.remove(last);
-                }
-                (other, Some(value)) => other[last.as_str()] = value.clone(),
-                (_, None) => {}
-            }
+        for edit in &self.edits {
+            edit.apply(&mut changed);
         }
         changed
     }
 
-    /// Whether it is below this field of the object.
+    /// Whether it begins below this field of the object.
     pub(super) fn is_of(&self, field: &str) -> bool {
-        self.place.first().is_some_and(|first| first == field)
+        self.edits.first().and_then(|e| e.place.first()).is_some_and(|first| first == field)
     }
 }
 
+// === impl Edit ===
+
+impl Edit {
+    fn apply(&self, object: &mut Value) {
+        let [parents @ .., last] = &self.place[..] else { return };
+        let mut at = object;
+        for step in parents {
+            at = match at {
+                Value::Array(list) => match step.parse::<usize>().ok().and_then(|i| list.get_mut(i)) {
+                    Some(next) => next,
+                    None => return,
+                },
+                Value::Object(_) | Value::Null => &mut at[step.as_str()],
+                _ => return,
+            };
+        }
+        match (at, &self.value) {
+            (Value::Array(list), value) => {
+                if let Some(slot) = last.parse::<usize>().ok().and_then(|i| list.get_mut(i)) {
+                    *slot = value.clone().unwrap_or_default();
+                }
+            }
+            (Value::Object(map), None) => {
+                map.remove(last);
+            }
+            (at @ (Value::Object(_) | Value::Null), Some(value)) => at[last.as_str()] = value.clone(),
+            _ => {}
+        }
+    }
+}
+
+/// A place as messages write it: `spec.ports[0].name`.
+pub(super) fn shown(place: &[String]) -> String {
+    let mut at = String::new();
+    for step in place {
+        match step.parse::<usize>() {
+            Ok(i) => at.push_str(&format!("[{i}]")),
+            Err(_) if at.is_empty() => at.push_str(step),
+            Err(_) => at.push_str(&format!(".{step}")),
+        }
+    }
+    at
+}
+
 /// All changes of an object that is in order.
-pub(super) fn of(documents: &Documents, kind: &str, definition: &Value, object: &Value) -> Vec<Change> {
+pub(super) fn of(documents: &Documents, kind: &str, root: Place<'_>, object: &Value) -> Vec<Change> {
     let mut walk = Walk { documents, pod: kind == "Pod", place: vec![], found: vec![] };
-    if let Place::Struct(name, fields) = documents.root(definition) {
+    if let Place::Struct(name, fields) = root {
         walk.fields(name, fields, object);
     }
     walk.found
@@ -77,16 +111,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn add(&mut self, name: &str, value: Option<Value>, mistyped: bool) {
-        let mut at = String::new();
-        for step in &self.place {
-            match step.parse::<usize>() {
-                Ok(i) => at.push_str(&format!("[{i}]")),
-                Err(_) if at.is_empty() => at.push_str(step),
-                Err(_) => at.push_str(&format!(".{step}")),
-            }
-        }
-        let name = format!("{at}: {name}");
-        self.found.push(Change { name, place: self.place.clone(), value, mistyped });
+        let name = format!("{}: {name}", shown(&self.place));
+        let edits = vec![Edit { place: self.place.clone(), value }];
+        self.found.push(Change { name, edits, mistyped });
     }
 
     fn values(&mut self, values: impl IntoIterator<Item = (&'static str, Value)>) {
@@ -97,8 +124,8 @@ impl Walk<'_> {
 
     fn fields(&mut self, owner: &str, fields: &Map<String, Value>, object: &Value) {
         let top = self.place.is_empty();
-        let short = owner.rsplit('.').next().unwrap_or_default();
-        let shallow = SHALLOW.contains(&short) && !(short == "PodSpec" && self.pod);
+        let shallow = is_shallow(owner, self.pod);
+        let template = shallow && owner.ends_with("PodSpec");
         for (name, schema) in fields {
             if top && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
                 continue;
@@ -107,7 +134,7 @@ impl Walk<'_> {
             let place = self.documents.place(schema);
             match object.get(name) {
                 Some(value) => self.present(place, value, shallow),
-                None if shallow && short == "PodSpec" => {}
+                None if template => {}
                 None => self.absent(place),
             }
             self.place.pop();

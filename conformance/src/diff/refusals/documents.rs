@@ -52,14 +52,16 @@ impl Documents {
         Ok(Documents(all))
     }
 
-    /// The definition of a kind.
-    pub(super) fn kind(&self, api_version: &str, kind: &str) -> Result<&Value> {
+    /// The definition of a kind, as a place.
+    pub(super) fn kind(&self, api_version: &str, kind: &str) -> Result<Place<'_>> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let is = |definition: &&Value| {
+        let is = |(_, definition): &(&String, &Value)| {
             let kinds = definition["x-kubernetes-group-version-kind"].as_array().into_iter().flatten();
             kinds.into_iter().any(|k| k["group"] == group && k["version"] == version && k["kind"] == kind)
         };
-        self.0.values().find(is).with_context(|| format!("{api_version} {kind} is in no document"))
+        let found = self.0.iter().find(is);
+        let (name, definition) = found.with_context(|| format!("{api_version} {kind} is in no document"))?;
+        Ok(self.structure(name, definition))
     }
 
     pub(super) fn place<'a>(&'a self, schema: &'a Value) -> Place<'a> {
@@ -96,11 +98,6 @@ impl Documents {
             Some(fields) => Place::Struct(name, fields),
             None => Place::Any,
         }
-    }
-
-    /// A definition that was found by its kind.
-    pub(super) fn root<'a>(&self, definition: &'a Value) -> Place<'a> {
-        self.structure("", definition)
     }
 }
 
