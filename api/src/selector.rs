@@ -306,7 +306,7 @@ impl<'a> Parser<'a> {
             other => return fail(other, "expected: in, notin, =, ==, !=, gt, lt"),
         };
         for (i, value) in values.iter().enumerate() {
-            check_value(operator, &key, i, value)?;
+            check_value(operator, key, i, value)?;
         }
         Ok(Requirement::new(key, operator, values))
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_api::Object;
 use coracle_api::names::{NAMESPACE_DEFAULT, NAMESPACE_SYSTEM};
-use coracle_api::{Gvr, Object};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

@@ -182,7 +182,7 @@ pub(crate) fn hostile_records(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     super::container::time(&text);
     let [users, groups] = crate::fuzz::parts(bytes).map(String::from_utf8_lossy);
-    let Ok(all) = supply(&users, &groups) else { return };
+    let Ok(all) = supply(&users, &groups, 8) else { return };
     let ids = Ids::new(Ok(all));
     let mut given = BTreeSet::new();
     for pod in 0..8 {

@@ -69,12 +69,12 @@ fn options_come_from_the_body_and_what_it_leaves_open_from_the_query() {
 }
 
 /// The decision as `mark|remove|pending`, the seconds it leaves, its finalizers, and its generation.
-fn decided(path: &str, how: Value, metadata: Value, more: Value) -> String {
+fn decided(path: &str, how: &Value, metadata: &Value, more: &Value) -> String {
     let (user, resource) = (User::component("u", &[]), resource(path));
     let mut old = json!({"metadata": {"name": "x", "namespace": "n"}});
-    json_patch::merge(&mut old["metadata"], &metadata);
-    json_patch::merge(&mut old, &more);
-    let step = plan(&ask(&user, &resource), &parse(&how, &[]).unwrap(), &Object(old));
+    json_patch::merge(&mut old["metadata"], metadata);
+    json_patch::merge(&mut old, more);
+    let step = plan(&ask(&user, &resource), &parse(how, &[]).unwrap(), &Object(old));
     let (what, new) = match step {
         Step::Pending => return "pending".to_owned(),
         Step::Mark(new) => ("mark", new),
@@ -130,7 +130,7 @@ fn an_object_goes_is_marked_or_waits() {
         (POD, none(), going(0), running(), "remove 0 [] 2"),
     ] {
         let case = format!("{path} {how} {metadata} {more}");
-        assert_eq!(decided(path, how, metadata, more), expected, "{case}");
+        assert_eq!(decided(path, &how, &metadata, &more), expected, "{case}");
     }
 }
 

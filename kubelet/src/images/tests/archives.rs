@@ -111,10 +111,8 @@ async fn unused_images_are_collected() {
 }
 
 #[tokio::test]
+#[cfg_attr(not(root), ignore = "needs root")]
 async fn what_images_take_is_what_their_layers_take_each_once() {
-    if !is_root() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let images = open(dir.path()).await;
     assert_eq!(images.taken().await, Some(crate::beneath::Usage::default()));
