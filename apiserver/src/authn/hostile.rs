@@ -8,7 +8,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use rustls::server::WebPkiClientVerifier;
 
-use super::{Authenticator, Claims, Peer, Tokens, User, front_proxy, impersonation, legacy, named};
+use super::{Authenticator, Claims, Peer, Tokens, User, front_proxy, impersonation, legacy, named, oidc};
 use crate::authz::{Asked, Decision};
 use crate::cluster::testing::Fixed;
 use crate::pki::SigningKey;
@@ -94,6 +94,7 @@ pub(crate) fn token(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let tokens = &AUTHENTICATOR.tokens;
     assert!(tokens.verify(&nothing, &text, &[], now()).is_err(), "nobody has signed it");
+    oidc::hostile(bytes);
     if let Some(claims) = legacy::read(bytes, tokens.issuer()) {
         assert!(claims.sub.starts_with("system:serviceaccount:"));
     }

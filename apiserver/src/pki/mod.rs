@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-
 use jiff::{Span, Timestamp, tz::TimeZone};
 use parking_lot::Mutex;
 use rcgen::{

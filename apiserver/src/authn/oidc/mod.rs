@@ -73,6 +73,15 @@ impl<'a> Token<'a> {
     }
 }
 
+/// A hostile token, and hostile keys of a provider.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn hostile(bytes: &[u8]) {
+    if let Some(token) = Token::parse(&String::from_utf8_lossy(bytes)) {
+        token.issuer();
+    }
+    keys::Keys::parse(bytes);
+}
+
 // === impl Options ===
 
 impl Options {

@@ -161,11 +161,7 @@ pub(in super::super) fn toleration(at: &str, t: &Value, errors: &mut Errors) {
             errors.invalid(format!("{at}.operator"), text("value"), detail);
         }
         "Exists" => {}
-        // Two more are named than are taken, as upstream does where the gate of numeric tolerations is off.
-        other => {
-            let known = &["Equal", "Exists", "Lt", "Gt"];
-            errors.unsupported_text(format!("{at}.operator"), format!("{other:?}"), known);
-        }
+        other => errors.one_of(format!("{at}.operator"), other, &["Equal", "Exists"]),
     }
     if !text("effect").is_empty() {
         let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
