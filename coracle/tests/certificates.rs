@@ -31,7 +31,7 @@ use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Secret, Service, ServiceAccount};
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
@@ -280,6 +280,10 @@ async fn a_renewed_authority_is_everybodys_at_once_and_what_fails_is_told() {
     let client = plane.client();
     let maps = |namespace: &str| Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
+    // A token of an account that is not there would be taken away.
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    let there = await_condition(accounts, "default", |account: Option<&ServiceAccount>| account.is_some());
+    soon(there).await.expect("the account").unwrap();
     let secret = serde_json::json!({"metadata": {"name": "token", "annotations": {"kubernetes.io/service-account.name": "default"}},
         "type": "kubernetes.io/service-account-token"});
     secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
