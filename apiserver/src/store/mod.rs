@@ -5,6 +5,7 @@
 //! The store knows keys, revisions, bytes, labels and selectable fields; it knows no kind.
 
 mod backend;
+mod checkpoint;
 mod compaction;
 mod cursor;
 mod draft;

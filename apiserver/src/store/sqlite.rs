@@ -1,4 +1,4 @@
-//! The log in SQLite: one connection that writes, one that reads the past.
+//! The log in SQLite: one connection that writes, one that reads the past, one that copies what was written ahead.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,10 @@ use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Executor, QueryBuilder, Row, Sqlite as Db};
 use tokio::sync::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::backend::{Backend, BackendError, Head, Record, Result, Step};
+use super::checkpoint::{Ahead, PAGES};
 use super::writer::BATCH;
 
 /// `value` is JSON text, so that SQL can read it. `log_key` finds the states of one key, newest first.
@@ -29,6 +31,8 @@ pub(super) struct Sqlite {
     write: Arc<Mutex<SqliteConnection>>,
     /// The same connection as `write` where the database is in memory.
     read: Arc<Mutex<SqliteConnection>>,
+    /// What is written ahead of the database, and who copies it; `None` where the database is in memory.
+    ahead: Option<(Arc<Ahead>, AbortOnDropHandle<()>)>,
 }
 
 // === impl Sqlite ===
@@ -44,19 +48,29 @@ impl Sqlite {
             let mut memory = options.in_memory(true).connect().await?;
             memory.execute(SCHEMA).await?;
             let memory = Arc::new(Mutex::new(memory));
-            return Ok(Sqlite { write: memory.clone(), read: memory });
+            return Ok(Sqlite { write: memory.clone(), read: memory, ahead: None });
         };
         let options = options
             .filename(dir.join("coracle.db"))
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .pragma("wal_autocheckpoint", "4000")
+            .pragma("wal_autocheckpoint", "0")
             .pragma("journal_size_limit", "67108864");
         let mut write = options.connect().await?;
         write.execute(SCHEMA).await?;
         let read = options.connect().await?;
-        Ok(Sqlite { write: Arc::new(Mutex::new(write)), read: Arc::new(Mutex::new(read)) })
+        let (write, read) = (Arc::new(Mutex::new(write)), Arc::new(Mutex::new(read)));
+        let ahead = Arc::new(Ahead::default());
+        let copies = tokio::spawn(ahead.clone().run(options.connect().await?, write.clone()));
+        Ok(Sqlite { write, read, ahead: Some((ahead, AbortOnDropHandle::new(copies))) })
+    }
+
+    /// After a commit of so many bytes.
+    async fn written(&self, bytes: usize, connection: &mut SqliteConnection) {
+        if let Some((ahead, _)) = &self.ahead {
+            ahead.add(bytes, connection).await;
+        }
     }
 }
 
@@ -107,13 +121,16 @@ impl Backend for Sqlite {
         let mut connection = self.write.lock().await;
         if values.len() <= ROWS {
             // One statement is one transaction by itself.
-            return insert(&mut connection, &values).await;
+            insert(&mut connection, &values).await?;
+        } else {
+            let mut transaction = connection.begin().await?;
+            for part in values.chunks(ROWS) {
+                insert(&mut transaction, part).await?;
+            }
+            transaction.commit().await?;
         }
-        let mut transaction = connection.begin().await?;
-        for part in values.chunks(ROWS) {
-            insert(&mut transaction, part).await?;
-        }
-        Ok(transaction.commit().await?)
+        self.written(values.iter().map(|(_, value)| value.len()).sum(), &mut connection).await;
+        Ok(())
     }
 
     async fn newest(&self) -> Result<u64> {
@@ -219,7 +236,7 @@ impl Backend for Sqlite {
         .fetch_one(&mut *connection)
         .await?;
         let Some(end) = end else { return Ok(upto) };
-        sqlx::query(
+        let deleted = sqlx::query(
             "DELETE FROM log WHERE revision > ?1 AND revision <= ?2 AND (deleted = 1 OR EXISTS (SELECT 1 FROM log AS n \
              WHERE n.resource = log.resource AND n.key = log.key AND n.revision > log.revision AND n.revision <= ?3))",
         )
@@ -228,6 +245,8 @@ impl Backend for Sqlite {
         .bind(signed(upto))
         .execute(&mut *connection)
         .await?;
+        let lines = usize::try_from(deleted.rows_affected()).unwrap_or(usize::MAX);
+        self.written(lines.saturating_mul(PAGES), &mut connection).await;
         Ok(unsigned(end))
     }
 
