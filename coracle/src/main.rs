@@ -30,13 +30,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// A pod's way through the node agent is one large future; unoptimised, it needs more than the usual 2 MiB.
+fn workers(name: &str) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut workers = tokio::runtime::Builder::new_multi_thread();
+    workers.thread_name(name).thread_stack_size(STACK).enable_all().build()
+}
+
 fn run(cli: Cli) -> anyhow::Result<()> {
-    // A pod's way through the node agent is one large future; unoptimised, it needs more than the usual 2 MiB.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK).enable_all().build()?;
-    runtime.block_on(async {
-        match cli.command.unwrap_or_else(|| Command::Up(Box::default())) {
-            Command::Up(up) => coracle::up::run(*up).await,
+    let command = cli.command.unwrap_or_else(|| Command::Up(Box::default()));
+    // The API server has workers of its own: what the loops and the node's agent compute keeps no request waiting.
+    let api = matches!(command, Command::Up(_)).then(|| workers("api")).transpose()?;
+    let main = workers("worker")?;
+    let api = api.as_ref().unwrap_or(&main).handle();
+    main.block_on(async {
+        match command {
+            Command::Up(up) => coracle::up::run(*up, api).await,
             Command::Down(down) => coracle::down::run(&down).await,
             Command::Image(image) => coracle::image::run(image).await,
             Command::Kubeconfig(data) => coracle::kubeconfig::print(&data),

@@ -14,6 +14,7 @@ use coracle_apiserver::{Listen, Running, Server};
 use coracle_kubelet::tasks::supervised;
 use jiff::Timestamp;
 use kube::Client;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,11 +37,12 @@ pub(crate) struct Plan {
 /// How long components may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-pub async fn run(options: Up) -> Result<()> {
+/// Runs until the user ends it; the API server on workers of `api`'s.
+pub async fn run(options: Up, api: &Handle) -> Result<()> {
     let progress = Progress::begin();
     let stop = shutdown::on_signal()?;
     let plan = Plan::of(options)?;
-    let (pki, running, renewed) = control_plane(&plan, &progress).await?;
+    let (pki, running, renewed) = control_plane(&plan, &progress, api).await?;
 
     let mut parts: JoinSet<Result<()>> = JoinSet::new();
     keep_valid(&mut parts, &pki, renewed, &stop);
@@ -75,7 +77,7 @@ pub(crate) async fn control_plane_without_loops(mut options: Up) -> Result<()> {
     let progress = Progress::begin();
     let stop = shutdown::on_signal()?;
     let plan = Plan::of(options)?;
-    let (pki, running, renewed) = control_plane(&plan, &progress).await?;
+    let (pki, running, renewed) = control_plane(&plan, &progress, &Handle::current()).await?;
     let mut parts = JoinSet::new();
     keep_valid(&mut parts, &pki, renewed, &stop);
     advise(&plan, &progress);
@@ -99,7 +101,11 @@ pub(crate) fn keep_valid(
     });
 }
 
-async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Running, Vec<Arc<Renewed>>)> {
+async fn control_plane(
+    plan: &Plan,
+    progress: &Progress,
+    api: &Handle,
+) -> Result<(Arc<Pki>, Running, Vec<Arc<Renewed>>)> {
     let Place { layout, node_name, node_ip, facts, options } = &plan.place;
     let known = layout.open()?;
     facts.keep(layout)?;
@@ -132,7 +138,8 @@ async fn control_plane(plan: &Plan, progress: &Progress) -> Result<(Arc<Pki>, Ru
         max_sessions_per_user: plan.options.bounds.max_sessions_per_user,
         ..coracle_apiserver::Config::default()
     };
-    let running = Server::start(config, CancellationToken::new()).await.context("API server")?;
+    let started = api.spawn(Server::start(config, CancellationToken::new())).await.context("API server")?;
+    let running = started.context("API server")?;
     progress.step(format_args!(
         "API server ready on {}",
         running.addr.context("the API server has no listener")?
