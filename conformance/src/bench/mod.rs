@@ -3,6 +3,7 @@
 //! Each step measures one server and then the other, so that what else the machine does meets both alike.
 
 mod control_plane;
+mod definitions;
 mod load;
 mod page;
 mod plot;
@@ -40,7 +41,7 @@ pub struct Options {
     /// Everything smaller, for trying: less than three minutes
     #[arg(long)]
     quick: bool,
-    /// Only the steps whose name contains this: idle, requests, lists, watch, pods
+    /// Only the steps whose name contains this: idle, requests, lists, watch, definitions, pods
     #[arg(long, default_value = "", value_name = "NAME")]
     only: String,
     /// The program to measure [default: beside this one]
@@ -61,6 +62,9 @@ pub struct Amounts {
     /// How often each list is asked for.
     pub lists: usize,
     pub watchers: usize,
+    /// Large definitions of kinds.
+    #[serde(default)]
+    pub definitions: usize,
     /// Seconds of doing nothing.
     pub idle: u64,
     /// Pods started at once, and one after the other.
@@ -73,6 +77,8 @@ pub struct Amounts {
 pub struct Figures {
     pub measures: Vec<Measure>,
     pub watch: Option<watch::FanOut>,
+    #[serde(default)]
+    pub definitions: Option<definitions::Definitions>,
     pub memory: Memory,
     /// Seconds from the start of the whole control plane until `/readyz` says ok.
     pub ready: Option<f64>,
@@ -133,7 +139,7 @@ pub fn run(options: &Options) -> Result<()> {
         if options.wants("idle") {
             control_plane::measure(&runtime, &program, scratch.path(), &mut run)?;
         }
-        if ["requests", "lists", "watch"].iter().any(|step| options.wants(step)) {
+        if ["requests", "lists", "watch", "definitions"].iter().any(|step| options.wants(step)) {
             api_servers(&runtime, &program, scratch.path(), options, &mut run)?;
         }
         if options.starts_node() {
@@ -169,6 +175,7 @@ impl Options {
                 objects: 2_000,
                 lists: 5,
                 watchers: 200,
+                definitions: 50,
                 idle: 10,
                 together: 20,
                 alone: 3,
@@ -178,6 +185,7 @@ impl Options {
                 objects: 10_000,
                 lists: 10,
                 watchers: 1_000,
+                definitions: 500,
                 idle: 60,
                 together: 60,
                 alone: 15,
@@ -246,6 +254,7 @@ fn api_servers(
     runtime.block_on(load_all(&mut servers, options, &run.amounts))?;
     let take = |into: &mut Figures, from: &mut Server| {
         let figures = std::mem::take(&mut from.figures);
+        into.definitions = figures.definitions;
         (into.measures, into.watch, into.memory) = (figures.measures, figures.watch, figures.memory);
     };
     take(&mut run.coracle, &mut servers[0]);
@@ -272,6 +281,10 @@ async fn load_all(servers: &mut [Server], options: &Options, amounts: &Amounts) 
     for server in servers.iter_mut().filter(|_| options.wants("watch")) {
         watch::fan_out(server, amounts.watchers).await?;
         server.done("watchers");
+    }
+    for server in servers.iter_mut().filter(|_| options.wants("definitions")) {
+        definitions::measure(server, amounts.definitions).await?;
+        server.done("definitions");
     }
     Ok(())
 }

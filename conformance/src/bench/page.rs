@@ -117,7 +117,7 @@ fn operations(out: &mut String, run: &Run) -> std::fmt::Result {
 /// What is no request.
 fn others(run: &Run) -> Vec<Row> {
     let amounts = &run.amounts;
-    let more: [(String, Of); 19] = [
+    let more: [(String, Of); 24] = [
         (format!("watch, {} watchers: events a second", amounts.watchers), |f| {
             Some(f.watch.as_ref()?.events_per_second)
         }),
@@ -131,6 +131,18 @@ fn others(run: &Run) -> Vec<Row> {
             grown(f.memory.before_watchers, f.memory.with_watchers)
         }),
         ("RSS with objects and watchers, MiB".into(), |f| mib(f.memory.with_watchers)),
+        (format!("{} definitions of 68 KB: until all are written, s", amounts.definitions), |f| {
+            Some(f.definitions.as_ref()?.written)
+        }),
+        ("definitions: until all are served, s".into(), |f| Some(f.definitions.as_ref()?.served)),
+        ("definitions: RSS of each, KiB".into(), |f| {
+            let d = f.definitions.as_ref()?;
+            Some(d.rss_growth as f64 / d.count as f64 / 1024.0)
+        }),
+        ("definitions: first /openapi/v2, s".into(), |f| Some(f.definitions.as_ref()?.openapi)),
+        ("definitions: RSS for /openapi/v2 more, MiB".into(), |f| {
+            Some(f.definitions.as_ref()?.openapi_rss_growth as f64 / f64::from(1 << 20))
+        }),
         ("start of the control plane to readyz, s".into(), |f| f.ready),
         (format!("idle control plane for {} s: CPU ms a second", amounts.idle), |f| {
             Some(f.idle.as_ref()?.cpu_ms_per_second)
