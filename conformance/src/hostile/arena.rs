@@ -46,6 +46,8 @@ pub(super) struct Arena {
     /// The cluster's administrator, as a client of kube's.
     pub(super) client: Client,
     pub(super) kubeconfig: PathBuf,
+    /// Where the program's data is, and more.
+    pub(super) scratch: PathBuf,
     pub(super) node_kubeconfig: PathBuf,
     pub(super) layout: Layout,
     pub(super) pid: Pid,
@@ -105,6 +107,7 @@ impl Arena {
             node: node(cluster, scratch)?,
             client,
             kubeconfig,
+            scratch: scratch.to_owned(),
             node_kubeconfig: node_kubeconfig(scratch),
             layout,
             pid: cluster.pid()?,

@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::arena::Arena;
-use super::witness::Peak;
+use super::tenant::Spread;
+use super::witness::{Disk, Peak};
 use crate::acceptance::leftovers::Traces;
 use crate::process::Processes;
 
@@ -23,6 +24,7 @@ pub(super) struct Meter {
     pub(super) disk: u64,
     pub(super) traces: Traces,
     peak: Peak,
+    witness: Disk,
 }
 
 /// What an attack cost until it ended.
@@ -33,6 +35,8 @@ pub(super) struct Spent {
     pub(super) rss_growth: u64,
     pub(super) descriptors_growth: usize,
     pub(super) disk_growth: u64,
+    /// How long the disk took for others meanwhile.
+    pub(super) disk: Spread,
 }
 
 /// What is there of the program at a moment.
@@ -56,6 +60,7 @@ impl Meter {
             disk,
             traces,
             peak: Peak::watch(processes.clone()),
+            witness: Disk::watch(&arena.scratch)?,
             processes,
         })
     }
@@ -66,6 +71,7 @@ impl Meter {
             rss_growth: self.processes.peak_bytes().saturating_sub(self.rss),
             descriptors_growth: self.peak.descriptors().saturating_sub(self.descriptors),
             disk_growth: disk(&arena.layout.data).saturating_sub(self.disk),
+            disk: self.witness.times(),
         }
     }
 

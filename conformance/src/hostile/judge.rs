@@ -50,6 +50,9 @@ pub struct Row {
     pub descriptors_growth: usize,
     pub disk_growth: u64,
     pub tenant: Times,
+    /// How long the disk took meanwhile for a little that somebody else made durable.
+    #[serde(default)]
+    pub disk: Spread,
     pub ready: bool,
     pub after: After,
     /// What must not have been; nothing of it means that the attack was held.
@@ -121,6 +124,7 @@ impl Row {
             descriptors_growth: spent.descriptors_growth,
             disk_growth: spent.disk_growth,
             tenant,
+            disk: spent.disk,
             ready: true,
             after,
             faults,
@@ -145,7 +149,7 @@ impl Row {
         for (what, spread) in [("GET", &tenant.get), ("create", &tenant.create)] {
             never(spread.count > 0, format!("the tenant's {what} had no answer"));
             let p99 = spread.p99_ms;
-            never(p99 < limits.p99_ms, format!("the tenant's {what} p99 was {p99:.0} ms"));
+            never(p99 < limits.p99_ms, format!("{}{p99:.0} ms", waited(what)));
         }
         let most = tenant.join.most_ms;
         never(most < limits.join_ms, format!("a new client waited {most:.0} ms"));
@@ -160,6 +164,14 @@ impl Row {
             format!("{descriptors} descriptors are not back after {within} s"),
         );
         never(after.left.is_empty(), format!("left after {within} s: {}", after.left.join(", ")));
+    }
+
+    /// Whether nothing is held against the attack but that creates took long while the disk did so for everybody.
+    pub(super) fn blames_the_disk(&self, limits: &Limits) -> bool {
+        let creates = waited("create");
+        self.disk.p99_ms > limits.p99_ms / 4.0
+            && self.faults.iter().all(|fault| fault.starts_with(&creates))
+            && !self.faults.is_empty()
     }
 
     pub(super) fn print(&self) {
@@ -178,19 +190,25 @@ impl Row {
             (None, _) => String::new(),
         };
         format!(
-            "cpu {:.2} s, rss +{:.0} MB (left {:.0}), fds +{} (left {}), disk +{:.1} MB; tenant GET {}, create {}, new {}{again}; back in {:.1} s",
+            "cpu {:.2} s, rss +{:.0} MB (left {:.0}), fds +{} (left {}), disk +{:.1} MB (others wait {} for it); tenant GET {}, create {}, new {}{again}; back in {:.1} s",
             self.cpu_seconds,
             self.rss_growth as f64 / MB,
             after.rss_left as f64 / MB,
             self.descriptors_growth,
             after.descriptors_left,
             self.disk_growth as f64 / MB,
+            self.disk,
             tenant.get,
             tenant.create,
             tenant.join,
             after.seconds
         )
     }
+}
+
+/// How a fault begins that says how long the tenant waited.
+fn waited(what: &str) -> String {
+    format!("the tenant's {what} p99 was ")
 }
 
 // === impl Run ===
@@ -242,6 +260,14 @@ mod tests {
         assert_eq!(judged(|r| r.after.rss_left = 40_000_000), ["40 MB are not back after 60 s"]);
         assert_eq!(judged(|r| r.after.descriptors_left = 17), ["17 descriptors are not back after 60 s"]);
         assert_eq!(judged(|r| r.after.left = vec!["mount /x".into()]), ["left after 60 s: mount /x"]);
+        let spoiled = |get: f64, create: f64, disk: f64| {
+            let mut row = good();
+            (row.tenant.get.p99_ms, row.tenant.create.p99_ms, row.disk.p99_ms) = (get, create, disk);
+            row.judge(&limits, true, true, Ok(()));
+            row.blames_the_disk(&limits)
+        };
+        let blames = [(2.0, 2.0, 90.0), (2.0, 130.0, 90.0), (2.0, 130.0, 9.0), (110.0, 130.0, 90.0)];
+        assert_eq!(blames.map(|(get, create, disk)| spoiled(get, create, disk)), [false, true, false, false]);
         let mut row = good();
         row.judge(&limits, false, false, Err(anyhow::anyhow!("read")));
         assert_eq!(row.faults, ["the program ended", "the node was not Ready", "read"]);

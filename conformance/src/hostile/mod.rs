@@ -70,6 +70,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// How long the tenant is watched before anything happens, and at least during each attack.
 const QUIET: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(3);
+/// How often an attack is played again during which the disk, which others use too, told nothing of the program.
+const AGAIN: usize = 2;
 
 // === impl Options ===
 
@@ -187,7 +189,16 @@ impl Stage {
         }
         let mut run = Run::begin(quiet, Limits { p99_ms: options.tenant_p99, ..Limits::default() });
         for attack in attacks {
-            let row = self.attack(attack, options, &run.limits)?;
+            let mut row = self.attack(attack, options, &run.limits)?;
+            // The quick book does not wait until an attack's namespace is gone.
+            for _ in 0..if options.quick { 0 } else { AGAIN } {
+                if !row.blames_the_disk(&run.limits) {
+                    break;
+                }
+                row.print();
+                println!("         the disk was slow for everybody: once more");
+                row = self.attack(attack, options, &run.limits)?;
+            }
             row.print();
             run.rows.push(row);
             if self.cluster.restart_if_gone()? {

@@ -26,7 +26,7 @@ use crate::pod_starts::percentile;
 use crate::wire::{Connection, Endpoint, JSON};
 
 /// Fifty reads and fifty creates a second: what a busy controller does.
-const PACE: Duration = Duration::from_millis(20);
+pub(super) const PACE: Duration = Duration::from_millis(20);
 /// How often a newcomer connects and asks.
 const NEWCOMERS: Duration = Duration::from_millis(500);
 /// A request without an answer for so long is sent again, on a new connection; its time goes on.
@@ -298,7 +298,7 @@ impl Samples {
 // === impl Spread ===
 
 impl Spread {
-    fn of(times: &mut [Duration]) -> Self {
+    pub(super) fn of(times: &mut [Duration]) -> Self {
         let ms = |share, times: &mut [Duration]| percentile(times, share).as_secs_f64() * 1000.0;
         Spread { count: times.len(), p50_ms: ms(50, times), p99_ms: ms(99, times), most_ms: ms(100, times) }
     }
