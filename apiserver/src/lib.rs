@@ -6,6 +6,7 @@
 pub mod access;
 pub mod admission;
 pub mod aggregation;
+mod apart;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;

@@ -52,9 +52,10 @@ pub const SUBRESOURCE_BYTES: usize = 256;
 /// From how many bytes on, of body and stored object together, a request is worked on apart from the async workers.
 pub const APART_BYTES: usize = 64 << 10;
 
-/// How many such requests are worked on at once, and of one user.
-pub const APART_AT_ONCE: usize = 8;
-pub const APART_OF_USER: usize = 2;
+/// The bytes of such requests that are worked on at once, and of one user: what is made of a byte takes a hundred and more.
+/// One that has more waits until it is alone.
+pub const APART_AT_ONCE: usize = 2 << 20;
+pub const APART_OF_USER: usize = 512 << 10;
 
 /// Up to how many bytes answers are not compressed (upstream's `defaultGzipThresholdBytes`).
 pub const GZIP_BYTES: u64 = 128 << 10;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::discovery::get;
 use super::remote::Remote;
 use crate::Server;
+use crate::apart;
 use crate::openapi::RemoteSwagger;
 
 /// The URL of the group version's document with its hash, as the server's index says; `None` where it has none.
@@ -30,5 +31,5 @@ pub(super) async fn swagger(server: &Server, remote: &Remote) -> Option<RemoteSw
     }
     let (group, version) = (remote.group.clone(), remote.version.clone());
     let read = move || RemoteSwagger::new(&group, &version, &body);
-    tokio::task::spawn_blocking(read).await.ok().flatten()
+    apart::spawn(read).await.ok().flatten()
 }

@@ -18,9 +18,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{document, hash, hash_of_all, path, v2};
-use crate::Server;
 use crate::registry::{Catalog, Version};
 use crate::status::{Result, Status};
+use crate::{Server, apart};
 
 /// For how long nobody may have asked for a document that is kept.
 const KEPT: Duration = Duration::from_secs(45);
@@ -106,7 +106,7 @@ impl Documents {
             return Ok(packed.bytes.clone());
         }
         self.made.notify_one();
-        let made = tokio::task::spawn_blocking(move || {
+        let made = apart::spawn(move || {
             let bytes = pack(write)?;
             *packed = Some(Packed { bytes: bytes.clone(), asked: Instant::now() });
             Ok::<_, io::Error>(bytes)

@@ -25,7 +25,7 @@ use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::status::Status;
 use crate::store::{History, OpenError, Options, Store};
-use crate::{admission, aggregation, bootstrap, crd, flow_control, pki, resources};
+use crate::{admission, aggregation, apart, bootstrap, crd, flow_control, pki, resources};
 
 pub use api::Api;
 
@@ -174,7 +174,8 @@ impl Server {
         tasks.spawn(flow_control::tell_dangling(server.clone(), server.stop.clone()));
         let mut definitions = crd::Definitions::default();
         definitions.settle(&server).await;
-        tasks.spawn(crd::run(server.clone(), definitions, server.stop.clone()));
+        // Definitions are large.
+        tasks.spawn_on(crd::run(server.clone(), definitions, server.stop.clone()), &apart::workers());
         let mut services = aggregation::Services::default();
         services.settle(&server).await;
         tasks.spawn(aggregation::run(server.clone(), services, server.stop.clone()));

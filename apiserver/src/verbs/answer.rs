@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use super::list::Listed;
 use super::write::converted;
+use crate::apart;
 use crate::codec::indent::{Indent, indented};
 use crate::codec::ordered::Ordered;
 use crate::codec::{self, Accepted, Encoding, Form, IncludeObject, Row, partial_metadata, table, yaml};
+use crate::limits;
 use crate::request::RequestInfo;
 use crate::resource::Resource;
 use crate::status::Status;
@@ -33,7 +35,8 @@ pub struct Style {
 // === impl Style ===
 
 impl Style {
-    fn plain(&self, resource: &Resource) -> bool {
+    /// Whether answers are the stored bytes, or no more than spread over lines.
+    pub(super) fn plain(&self, resource: &Resource) -> bool {
         let a = self.accepted;
         a.encoding == Encoding::Json && a.form == Form::Object && resource.conversion.is_none()
     }
@@ -88,7 +91,32 @@ impl Style {
         }
     }
 
-    pub fn list(&self, resource: &Arc<Resource>, mut listed: Listed) -> Response<Body> {
+    /// A list; where much of it has to be made, that happens apart.
+    pub async fn list(self, resource: &Arc<Resource>, listed: Listed) -> Response<Body> {
+        if !self.makes_much(resource, &listed) {
+            return self.listed(resource, listed);
+        }
+        let resource = resource.clone();
+        let response = apart::run(move || self.listed(&resource, listed)).await;
+        response.map(apart::body)
+    }
+
+    /// Whether a list is more than what is stored, and kept, put together.
+    fn makes_much(&self, resource: &Resource, listed: &Listed) -> bool {
+        let a = self.accepted;
+        let always = a.encoding == Encoding::Yaml || a.pretty || resource.conversion.is_some();
+        let makes = |stored: &&Arc<Stored>| match (a.encoding, a.form) {
+            _ if always => true,
+            (Encoding::Protobuf, Form::Object) => stored.forms.protobuf.get().is_none(),
+            (Encoding::Protobuf, _) => true,
+            (_, Form::Table) => !matches!(stored.forms.row.get(), Some(Some(_))),
+            (_, Form::Object | Form::Metadata | Form::MetadataList) => false,
+        };
+        let made: usize = listed.items.iter().filter(makes).map(|stored| stored.value.len()).sum();
+        made >= limits::APART_BYTES
+    }
+
+    fn listed(&self, resource: &Arc<Resource>, mut listed: Listed) -> Response<Body> {
         let a = self.accepted;
         if a.encoding == Encoding::Protobuf {
             match self.list_messages(resource, listed) {

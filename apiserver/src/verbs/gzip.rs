@@ -9,9 +9,9 @@ use flate2::write::GzEncoder;
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Response, header};
 
-use crate::limits;
+use crate::{apart, limits};
 
-/// What is compressed before somebody else has a turn.
+/// What is compressed before another request has a turn.
 const PIECE: usize = 64 << 10;
 
 /// The answer, compressed where it is large and the client accepts that.
@@ -27,7 +27,7 @@ pub(super) fn compressed(headers: &HeaderMap, response: Response<Body>) -> Respo
     let encoder = Some(GzEncoder::new(vec![], Compression::fast()));
     let zip = Zip { from: body.into_data_stream(), rest: Bytes::new(), encoder };
     let pieces = futures::stream::unfold(zip, |mut zip| async move { Some((zip.next().await?, zip)) });
-    Response::from_parts(parts, Body::from_stream(pieces))
+    Response::from_parts(parts, apart::body(Body::from_stream(pieces)))
 }
 
 fn accepts(headers: &HeaderMap) -> bool {

@@ -190,7 +190,7 @@ impl Request<'_> {
     async fn list(&self) -> Result<Response<Body>> {
         let style = self.style(false)?;
         let listed = list::list(self.server, self.info, &self.resource, self.now.as_second()).await?;
-        Ok(style.list(&self.resource, listed))
+        Ok(style.list(&self.resource, listed).await)
     }
 
     async fn create(&self) -> Result<Response<Body>> {
@@ -342,7 +342,7 @@ impl Request<'_> {
             outcome?;
         }
         drop(outcomes);
-        Ok(style.list(&self.resource, listed))
+        Ok(style.list(&self.resource, listed).await)
     }
 
     async fn scale(&self) -> Result<Response<Body>> {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::expressions::{Declared, declare_variable, environment};
 use crate::Server;
+use crate::apart;
 use crate::cel::{Environment, ObjectType, Type};
 use crate::crd;
 use crate::registry::Catalog;
@@ -43,7 +44,7 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) {
 async fn judge(server: &Arc<Server>, policy: Object) {
     let (catalog, name, generation) =
         (server.registry.snapshot(), policy.name().to_owned(), policy.generation());
-    let Ok(warnings) = tokio::task::spawn_blocking(move || check(&catalog, &policy)).await else { return };
+    let Ok(warnings) = apart::spawn(move || check(&catalog, &policy)).await else { return };
     let change = |policy: &mut Object| {
         let found = if warnings.is_empty() { json!({}) } else { json!({"expressionWarnings": warnings}) };
         policy.set(&["status", "typeChecking"], found);
