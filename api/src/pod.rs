@@ -39,5 +39,5 @@ pub fn node_name(pod: &Object) -> &str {
 /// Whether an init container of this name is a sidecar.
 pub fn is_sidecar(pod: &Object, name: &str) -> bool {
     let init = pod.items_at(&["spec", "initContainers"]);
-    init.iter().any(|c| c["name"] == name && crate::resources::is_sidecar(c))
+    init.iter().any(|c| c["name"] == name && crate::resources::is_sidecar(c["restartPolicy"].as_str()))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::resources::{self, QosClass, ResourceList};
+use crate::resources::{Demand, QosClass, ResourceList};
 use crate::{Object, Quantity};
 
 const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
@@ -97,8 +97,8 @@ impl Counted<'_> {
         match (self.core(), scope) {
             ("pods", "Terminating") => terminating(),
             ("pods", "NotTerminating") => !terminating(),
-            ("pods", "BestEffort") => resources::qos_class(spec) == QosClass::BestEffort,
-            ("pods", "NotBestEffort") => resources::qos_class(spec) != QosClass::BestEffort,
+            ("pods", "BestEffort") => QosClass::of_object(object) == QosClass::BestEffort,
+            ("pods", "NotBestEffort") => QosClass::of_object(object) != QosClass::BestEffort,
             ("pods", "PriorityClass") => {
                 selected(operator, values, &[object.str_at(&["spec", "priorityClassName"])])
             }
@@ -118,10 +118,7 @@ impl Counted<'_> {
     /// What a pod's containers leave unsaid although a quota demands it: `cpu for: a,b; memory for: a`.
     pub fn unspecified(self, hard: &ResourceList, object: &Object) -> Option<String> {
         let spec = object.at(&["spec"])?;
-        let whole = &spec["resources"];
-        let pod_level =
-            ["requests", "limits"].iter().any(|k| whole[k].as_object().is_some_and(|m| !m.is_empty()));
-        if self.core() != "pods" || pod_level {
+        if self.core() != "pods" || Demand::of_json(spec).is_pod_level() {
             return None;
         }
         let all = || {
@@ -169,8 +166,8 @@ fn pod_usage(pod: &Object, now: Timestamp, used: &mut ResourceList) {
         return;
     }
     used.insert("pods".to_owned(), Quantity::from_units(1));
-    let Some(spec) = pod.at(&["spec"]) else { return };
-    for (name, amount) in resources::requests(spec) {
+    let demand = Demand::of_object(pod);
+    for (name, amount) in demand.requests() {
         let requested = format!("{REQUESTS}{name}");
         if COMPUTE.contains(&name.as_str()) || name.starts_with(HUGE_PAGES) {
             used.insert(requested, amount);
@@ -179,7 +176,7 @@ fn pod_usage(pod: &Object, now: Timestamp, used: &mut ResourceList) {
             used.insert(requested, amount);
         }
     }
-    for (name, amount) in resources::limits(spec) {
+    for (name, amount) in demand.limits() {
         if COMPUTE.contains(&name.as_str()) {
             used.insert(format!("limits.{name}"), amount);
         }

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use coracle_api::resources::QosClass;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -25,7 +26,7 @@ pub struct SandboxSpec {
     pub sysctls: Vec<(String, String)>,
     /// Limits of the pod-level cgroup.
     pub resources: Resources,
-    pub qos: Qos,
+    pub qos: QosClass,
 }
 
 /// Ids of the host, of users and of groups alike, that stand for 0 and up in a pod with users of its own.
@@ -40,13 +41,6 @@ impl IdRange {
     pub fn outside(self, inside: u32) -> Option<u32> {
         (inside < self.count).then(|| self.first.checked_add(inside)).flatten()
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Qos {
-    Guaranteed,
-    Burstable,
-    BestEffort,
 }
 
 /// cgroup limits. `None` means: no limit.

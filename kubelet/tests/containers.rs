@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use coracle_api::resources::QosClass;
 use coracle_kubelet::beneath::Dir;
 use coracle_kubelet::cri::{
-    ContainerSpec, ContainerState, ExecSpec, Mount, Propagation, Qos, Resources, RuntimeError, SandboxSpec,
+    ContainerSpec, ContainerState, ExecSpec, Mount, Propagation, Resources, RuntimeError, SandboxSpec,
     Security,
 };
 use coracle_kubelet::images::{Images, ImagesConfig};
@@ -181,7 +182,7 @@ impl Node {
             own_users: false,
             sysctls: Vec::new(),
             resources: Resources::default(),
-            qos: Qos::BestEffort,
+            qos: QosClass::BestEffort,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use coracle_api::Quantity;
+use coracle_api::resources::list_of;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::owners::Owners;
@@ -113,7 +115,7 @@ impl Cluster {
 impl NodeInfo {
     pub fn new(node: &Node) -> NodeInfo {
         let (spec, status) = (node.spec.as_ref(), node.status.as_ref());
-        let allocatable = status.and_then(|s| s.allocatable.as_ref());
+        let allocatable = list_of(status.and_then(|s| s.allocatable.as_ref()));
         let mut images = HashMap::new();
         for image in status.iter().flat_map(|s| s.images.iter().flatten()) {
             for name in image.names.iter().flatten() {
@@ -125,8 +127,8 @@ impl NodeInfo {
             labels: node.metadata.labels.clone().unwrap_or_default(),
             taints: spec.and_then(|s| s.taints.clone()).unwrap_or_default(),
             unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or(false),
-            allocatable: Resources::parse(allocatable),
-            max_pods: allocatable.and_then(|a| a.get("pods")).and_then(|q| q.0.parse().ok()).unwrap_or(0),
+            allocatable: Resources::of(&allocatable),
+            max_pods: allocatable.get("pods").map_or(0, Quantity::value),
             images,
             ..NodeInfo::default()
         }

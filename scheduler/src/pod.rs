@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use coracle_api::resources::is_sidecar;
 use k8s_openapi::api::core::v1::{
     ObjectReference, Pod, PodAffinityTerm, PodCondition, PodSpec, PodStatus, Toleration,
     TopologySpreadConstraint, Volume,
@@ -9,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::owners::Kind;
-use crate::resources::{Resources, nonzero_requests_of, requests_of};
+use crate::resources::{Resources, requests_of};
 use crate::selector::{Labels, NodeTerm, Requirement, Selector};
 
 /// The reason of the condition by which a pod learns that it must make room.
@@ -105,6 +106,7 @@ impl PodInfo {
         let labels = meta.labels.clone().unwrap_or_default();
         let scheduled =
             status.and_then(|s| s.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled"));
+        let (requests, score_requests) = requests_of(pod);
         let mut info = PodInfo {
             uid: meta.uid.clone().unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
@@ -120,8 +122,8 @@ impl PodInfo {
                 .and_then(|s| s.phase.as_deref())
                 .is_some_and(|p| p == "Succeeded" || p == "Failed"),
             gates: spec.scheduling_gates.iter().flatten().map(|g| g.name.clone()).collect(),
-            requests: requests_of(pod),
-            score_requests: nonzero_requests_of(pod),
+            requests,
+            score_requests,
             host_ports: host_ports(spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             node_selector: spec
@@ -256,7 +258,7 @@ fn own_values(keys: Option<&Vec<String>>, labels: &Labels, operator: &str) -> Ve
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     let sidecars =
-        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        spec.init_containers.iter().flatten().filter(|c| is_sidecar(c.restart_policy.as_deref()));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     let ports = ports.filter_map(|p| Some((p, p.host_port.filter(|n| *n > 0)?)));
     ports

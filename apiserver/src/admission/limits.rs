@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use coracle_api::Object;
 use coracle_api::quantity::Quantity;
-use coracle_api::resources::{self, ResourceList};
+use coracle_api::resources::{self, Demand, ResourceList};
 use serde_json::{Map, Value, json};
 
 use super::{Attributes, Operation};
@@ -149,11 +149,8 @@ fn pod_breaches(pod: &Object, range: &Object) -> Vec<String> {
             }
             Some("Pod") => {
                 // The overhead is the class's, not the author's: it does not count here.
-                let mut spec = spec.clone();
-                if let Some(spec) = spec.as_object_mut() {
-                    spec.remove("overhead");
-                }
-                check(limit, "Pod", &resources::requests(&spec), &resources::limits(&spec), &mut broken);
+                let demand = Demand::of_json(spec).without_overhead();
+                check(limit, "Pod", &demand.requests(), &demand.limits(), &mut broken);
             }
             _ => {}
         }

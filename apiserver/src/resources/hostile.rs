@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use coracle_api::{Gvk, Object, quota, resources};
+use coracle_api::resources::{self, Demand};
+use coracle_api::{Gvk, Object, quota};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -96,9 +97,8 @@ fn shown(resource: &std::sync::Arc<Resource>, object: &Object) {
 /// What quota, limits and Pod Security make of it.
 fn counted(object: &Object) {
     for spec in [&object.0["spec"], &object.0["spec"]["template"]["spec"]] {
-        resources::requests(spec);
-        resources::limits(spec);
-        resources::qos_class(spec);
+        let demand = Demand::of_json(spec);
+        drop((demand.requests(), demand.limits(), demand.qos_class(), demand.sum_of_containers()));
     }
     for plural in ["pods", "services", "persistentvolumeclaims"] {
         let counted = quota::Counted { group: "", plural };

@@ -1,13 +1,14 @@
 //! What pods may write to the node's disk, and who has gone beyond it. Pure.
 
 use coracle_api::quantity::Quantity;
+use coracle_api::resources::Demand;
 use k8s_openapi::{
     api::core::v1::{Container, Pod},
     apimachinery::pkg::api::resource::Quantity as Wire,
 };
 
 use super::{ranking::Usage, words};
-use crate::pods::view::{Role, init_containers, role_of_init, spec_of};
+use crate::pods::view::spec_of;
 
 /// Which limit was exceeded, as `kubelet_evictions` labels it, and what is said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,22 +30,9 @@ fn limit(c: &Container) -> Option<Quantity> {
     limits.get("ephemeral-storage").and_then(|q: &Wire| Quantity::try_from(q).ok())
 }
 
-/// The limit of the whole pod, where any container has one: of the main containers with sidecars, or the init peak.
+/// The limit of the whole pod, where any container has one.
 fn pod_limit(pod: &Pod) -> Option<Quantity> {
-    let spec = spec_of(pod);
-    let of = |c: &Container| limit(c).unwrap_or_default();
-    let (mut sidecars, mut peak) = (Quantity::ZERO, Quantity::ZERO);
-    for c in init_containers(spec) {
-        let here = sidecars + of(c);
-        peak = peak.max(here);
-        if role_of_init(c) == Role::Sidecar {
-            sidecars = here;
-        }
-    }
-    let limits = spec.containers.iter().filter_map(limit);
-    let main = limits.reduce(|a, b| a + b).map_or(sidecars, |sum| sum + sidecars);
-    let any = init_containers(spec).iter().chain(&spec.containers).any(|c| limit(c).is_some());
-    any.then(|| if peak > main { peak } else { main })
+    Demand::of_spec(spec_of(pod)).limits().remove("ephemeral-storage")
 }
 
 /// Whether there is anything to measure for.

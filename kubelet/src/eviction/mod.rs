@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use coracle_api::resources::QosClass;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -27,12 +28,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cri::Qos,
     node::{admission::Rejection, image_gc, pressure},
     pods::{
         node_context::NodeContext,
         recorder::{node_reference, pod_reference},
-        resources::qos,
         roster::Eviction,
         sweep,
         view::{name_of, spec_of, uid_of},
@@ -87,7 +86,7 @@ pub(crate) fn admit(pod: &Pod, shortages: &Shortages) -> Result<(), Rejection> {
         return Ok(());
     }
     let memory_only = shortages.iter().eq([&Condition::Memory]);
-    if memory_only && (qos(spec_of(pod)) != Qos::BestEffort || tolerates_memory_pressure(pod)) {
+    if memory_only && (QosClass::of_pod(pod) != QosClass::BestEffort || tolerates_memory_pressure(pod)) {
         return Ok(());
     }
     Err(Rejection { reason: words::REASON.to_owned(), message: words::refused(shortages.iter()) })

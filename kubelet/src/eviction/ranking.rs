@@ -2,10 +2,11 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
+use coracle_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::thresholds::{Resource, Signal};
-use crate::pods::{resources::pod_request, view::spec_of};
+use crate::pods::{resources::requests_of, view::spec_of};
 
 /// What something takes of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +93,7 @@ pub(crate) fn rank(signal: Signal, separate_images: bool, candidates: &mut [Cand
         Resource::Inodes => ("inodes", "ephemeral-storage"),
         Resource::Pids => ("", ""),
     };
-    let request = |pod: &Pod, name: &str| pod_request(spec_of(pod), name) / 1000;
+    let request = |pod: &Pod, name: &str| requests_of(pod).get(name).map_or(0, Quantity::value);
     candidates.sort_by_cached_key(|c| {
         let Some(usage) = &c.usage else { return (false, false, i32::MIN, Reverse(i64::MAX)) };
         let used = used(usage);

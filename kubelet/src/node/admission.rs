@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use coracle_api::quantity::Quantity;
+use coracle_api::resources::{ResourceList as Amounts, add, list_of};
 use k8s_openapi::api::core::v1::{ContainerPort, Node, Pod};
 
 use crate::pods::{
-    resources::{ResourceList, milli, pod_request},
+    resources::{ResourceList, requests_of},
     view::{Role, init_containers, role_of_init, spec_of, uid_of},
 };
 
@@ -55,6 +57,9 @@ fn right_system(pod: &Pod) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// What is looked at first, in upstream's order; the others come by name.
+const COMMON: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+
 /// Pods first, then what the pod asks for, as upstream orders its answers.
 pub(crate) fn fits(pod: &Pod, others: &[&Pod], allocatable: Option<&ResourceList>) -> Result<(), Rejection> {
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
@@ -64,39 +69,29 @@ pub(crate) fn fits(pod: &Pod, others: &[&Pod], allocatable: Option<&ResourceList
         );
         Err(Rejection { reason: format!("OutOf{name}"), message })
     };
-    let pods = milli(allocatable, "pods").unwrap_or(0) / 1000;
+    let (wanted, has) = (requests_of(pod), list_of(allocatable));
+    let mut used = Amounts::new();
+    for other in others {
+        add(&mut used, &requests_of(other));
+    }
+    let pods = has.get("pods").map_or(0, Quantity::value);
     if count + 1 > pods {
         return lacks("pods", 1, count, pods);
     }
-    for name in requested(pod) {
+    let named = wanted.keys().map(String::as_str).filter(|name| !COMMON.contains(name));
+    for name in COMMON.into_iter().chain(named) {
         // What the node does not know is somebody else's to count.
-        if is_extended(&name) && allocatable.is_none_or(|a| !a.contains_key(&name)) {
+        if is_extended(name) && !has.contains_key(name) {
             continue;
         }
-        let unit = if name == "cpu" { 1 } else { 1000 };
-        let of = |p: &Pod| pod_request(spec_of(p), &name);
-        let wanted = of(pod);
-        let used: i64 = others.iter().map(|p| of(p)).sum();
-        let capacity = milli(allocatable, &name).unwrap_or(0);
-        if wanted > 0 && wanted > capacity - used {
-            return lacks(&name, wanted / unit, used / unit, capacity / unit);
+        let of = |list: &Amounts| list.get(name).copied().unwrap_or_default();
+        let (wanted, used, capacity) = (of(&wanted), of(&used), of(&has));
+        if wanted > Quantity::ZERO && wanted > capacity - used {
+            let shown = |a: Quantity| if name == "cpu" { a.milli_value() } else { a.value() };
+            return lacks(name, shown(wanted), shown(used), shown(capacity));
         }
     }
     Ok(())
-}
-
-/// The resources a pod asks for: the common ones in upstream's order, then the others by name.
-fn requested(pod: &Pod) -> Vec<String> {
-    let spec = spec_of(pod);
-    let containers = init_containers(spec).iter().chain(&spec.containers);
-    let lists = containers.map(|c| c.resources.as_ref()).chain([spec.resources.as_ref()]);
-    let requests = lists.filter_map(|r| r?.requests.as_ref());
-    let common = ["cpu", "memory", "ephemeral-storage"];
-    let mut others: Vec<&String> =
-        requests.flat_map(ResourceList::keys).filter(|n| !common.contains(&n.as_str())).collect();
-    others.sort();
-    others.dedup();
-    common.into_iter().map(str::to_owned).chain(others.into_iter().cloned()).collect()
 }
 
 fn is_extended(name: &str) -> bool {

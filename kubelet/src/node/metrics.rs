@@ -121,7 +121,7 @@ fn pod_rows(node: &NodeContext, u: &Usage) -> Vec<Row> {
         let Some((name, started, stats)) = known.filter(|_| running) else { continue };
         let id = format!("{cgroup}/{}", record.id);
         let spec = find_container(spec_of(&u.pod), name)
-            .map(|(_, c)| container_resources(spec_of(&u.pod), &c, node.capacity.memory));
+            .map(|(_, c)| container_resources(&u.pod, &c, node.capacity.memory));
         rows.push(Row {
             labels: row_labels([name, &id, &record.image, &record.id, namespace, pod]),
             stats: *stats,

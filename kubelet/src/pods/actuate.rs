@@ -83,9 +83,9 @@ impl Worker {
         let text = |error: RuntimeError| with_causes(&error);
         let (uid, runtime) = (uid_of(&self.pod).to_owned(), self.node.runtime.clone());
         let spec = spec_of(&self.pod);
-        let wanted = resources::pod_resources(spec);
+        let wanted = resources::pod_resources(&self.pod);
         let current = runtime.pod_limits(&uid).await.map_err(text)?;
-        let changes = resize::changes(spec, &self.view, self.node.capacity.memory);
+        let changes = resize::changes(&self.pod, &self.view, self.node.capacity.memory);
         let falling = resize::falling_limits(&current, &wanted, &changes);
         let mut usage = Vec::new();
         for (change, _) in &falling {

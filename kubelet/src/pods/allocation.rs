@@ -5,6 +5,8 @@
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
+use coracle_api::quantity::Quantity;
+use coracle_api::resources::{QosClass, ResourceList as Amounts, list_of};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
@@ -12,10 +14,10 @@ use tokio::sync::Notify;
 
 use super::{
     resize::{same_resources, with_resources_of},
-    resources::{ResourceList, milli, pod_request, qos},
+    resources::{ResourceList, requests_of},
     view::{spec_of, uid_of},
 };
-use crate::{cri::Qos, node::admission::fits};
+use crate::node::admission::fits;
 
 pub(crate) struct Allocations {
     /// What the node has for pods.
@@ -132,11 +134,12 @@ fn settle(grants: &mut HashMap<String, Grant>, allocatable: &ResourceList, now: 
 
 /// Whether the node could give it, were no other pod there.
 fn feasible(pod: &Pod, allocatable: &ResourceList) -> Result<(), String> {
-    for (name, unit) in [("cpu", 1), ("memory", 1000)] {
-        let wanted = pod_request(spec_of(pod), name);
-        let capacity = milli(Some(allocatable), name).unwrap_or(0);
+    let (wanted, capacity) = (requests_of(pod), list_of(Some(allocatable)));
+    for (name, shown) in [("cpu", Quantity::milli_value as fn(&Quantity) -> i64), ("memory", Quantity::value)] {
+        let of = |list: &Amounts| list.get(name).copied().unwrap_or_default();
+        let (wanted, capacity) = (of(&wanted), of(&capacity));
         if wanted > capacity {
-            let (wanted, capacity) = (wanted / unit, capacity / unit);
+            let (wanted, capacity) = (shown(&wanted), shown(&capacity));
             return Err(format!(
                 "Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
             ));
@@ -147,11 +150,11 @@ fn feasible(pod: &Pod, allocatable: &ResourceList) -> Result<(), String> {
 
 /// Who asks for no more comes first; then by priority, by class, and by how long they have waited.
 fn turn(grant: &Grant) -> (bool, Reverse<i32>, bool, bool, Option<Timestamp>) {
-    let (desired, allocated) = (spec_of(&grant.desired), spec_of(&grant.allocated));
-    let more = ["cpu", "memory"].iter().any(|name| pod_request(desired, name) > pod_request(allocated, name));
+    let (desired, allocated) = (requests_of(&grant.desired), requests_of(&grant.allocated));
+    let more = ["cpu", "memory"].iter().any(|name| desired.get(*name) > allocated.get(*name));
     let since = grant.pending.as_ref().map(|pending| pending.since);
-    let priority = Reverse(desired.priority.unwrap_or(0));
-    (more, priority, qos(desired) != Qos::Guaranteed, since.is_none(), since)
+    let priority = Reverse(spec_of(&grant.desired).priority.unwrap_or(0));
+    (more, priority, QosClass::of_pod(&grant.desired) != QosClass::Guaranteed, since.is_none(), since)
 }
 
 #[cfg(test)]
@@ -173,7 +176,7 @@ mod tests {
         let mut lines: Vec<String> = grants
             .iter()
             .map(|(uid, grant)| {
-                let cpu = pod_request(spec_of(&grant.allocated), "cpu");
+                let cpu = requests_of(&grant.allocated)["cpu"].milli_value();
                 format!("{uid}={cpu}{}", if grant.pending.is_some() { "?" } else { "" })
             })
             .collect();

@@ -143,7 +143,7 @@ async fn container_spec(
         all.collect::<Result<Vec<_>, _>>()
     };
     let (command, args) = (expand(&c.command)?, expand(&c.args)?);
-    let resources = resources::container_resources(spec_of(pod), c, node.capacity.memory);
+    let resources = resources::container_resources(pod, c, node.capacity.memory);
     let security = security::security(spec_of(pod), c);
     let places = node.places(pod).map_err(|e| e.to_string())?;
     let log_path = places.log(&c.name, l.attempt).map_err(|e| e.to_string())?;

@@ -140,14 +140,14 @@ pub(crate) struct Change {
     wanted: Resources,
 }
 
-pub(crate) fn changes(spec: &PodSpec, view: &PodView, node_memory: i64) -> Vec<Change> {
+pub(crate) fn changes(pod: &Pod, view: &PodView, node_memory: i64) -> Vec<Change> {
     let change = |c: &Container| {
         let v = view.container(&c.name);
         let id = v.current.as_ref().filter(|_| differs(c, v))?.id.clone();
         let (from, to) = (Compute::of(v.actual.as_ref()), Compute::of(c.resources.as_ref()));
-        Some(Change { name: c.name.clone(), id, from, to, wanted: container_resources(spec, c, node_memory) })
+        Some(Change { name: c.name.clone(), id, from, to, wanted: container_resources(pod, c, node_memory) })
     };
-    resizable(spec).filter_map(change).collect()
+    resizable(spec_of(pod)).filter_map(change).collect()
 }
 
 /// One write: to the pod's cgroup, or to a container's.

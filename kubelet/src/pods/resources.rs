@@ -1,17 +1,18 @@
-//! Requests and limits: QoS class, cgroup values, sums. Pure.
+//! Requests and limits as cgroup values. Pure.
 
 use std::collections::BTreeMap;
 
 use coracle_api::quantity::Quantity as Amount;
+use coracle_api::resources::{Demand, QosClass, ResourceList as Amounts};
 use k8s_openapi::{
-    api::core::v1::{Container, PodSpec, ResourceRequirements},
+    api::core::v1::{Container, Pod, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity,
 };
 
 use super::resize;
-use super::view::{Role, init_containers, role_of_init};
+use super::view::spec_of;
 use crate::{
-    cri::{Qos, Resources},
+    cri::Resources,
     runtime::limits::{no_huge_pages, size_name},
 };
 
@@ -38,36 +39,9 @@ fn limits(c: &Container) -> Option<&ResourceList> {
     c.resources.as_ref()?.limits.as_ref()
 }
 
-pub(crate) fn qos(spec: &PodSpec) -> Qos {
-    if let Some(pod) = &spec.resources {
-        return qos_of(std::iter::once((pod.requests.as_ref(), pod.limits.as_ref())));
-    }
-    qos_of(init_containers(spec).iter().chain(&spec.containers).map(|c| (requests(c), limits(c))))
-}
-
-fn qos_of<'a>(all: impl Iterator<Item = (Option<&'a ResourceList>, Option<&'a ResourceList>)>) -> Qos {
-    let (mut any, mut guaranteed) = (false, true);
-    for (requests, limits) in all {
-        for name in ["cpu", "memory"] {
-            let request = milli(requests, name).filter(|v| *v > 0);
-            let limit = milli(limits, name).filter(|v| *v > 0);
-            any |= request.is_some() || limit.is_some();
-            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => Qos::BestEffort,
-        (true, true) => Qos::Guaranteed,
-        (true, false) => Qos::Burstable,
-    }
-}
-
-pub(crate) fn qos_name(qos: Qos) -> &'static str {
-    match qos {
-        Qos::Guaranteed => "Guaranteed",
-        Qos::Burstable => "Burstable",
-        Qos::BestEffort => "BestEffort",
-    }
+/// What the pod asks for in total.
+pub(crate) fn requests_of(pod: &Pod) -> Amounts {
+    Demand::of_spec(spec_of(pod)).requests()
 }
 
 pub(crate) fn cpu_shares(milli: i64) -> u64 {
@@ -79,7 +53,7 @@ fn cpu_quota(milli: i64) -> i64 {
 }
 
 /// The cgroup values of one container.
-pub(crate) fn container_resources(spec: &PodSpec, c: &Container, node_memory: i64) -> Resources {
+pub(crate) fn container_resources(pod: &Pod, c: &Container, node_memory: i64) -> Resources {
     let request = milli(requests(c), "cpu").or_else(|| milli(limits(c), "cpu"));
     let memory_request = value(requests(c), "memory").or_else(|| value(limits(c), "memory")).unwrap_or(0);
     Resources {
@@ -88,45 +62,38 @@ pub(crate) fn container_resources(spec: &PodSpec, c: &Container, node_memory: i6
         cpu_period: 100_000,
         memory_limit: value(limits(c), "memory").filter(|m| *m > 0),
         pids_limit: None,
-        oom_score_adj: oom_score_adj(spec, memory_request, node_memory),
+        oom_score_adj: oom_score_adj(pod, memory_request, node_memory),
         kill_together: true,
         huge_pages: huge_pages(limits(c), &no_huge_pages()),
     }
 }
 
 /// -997 Guaranteed, 1000 BestEffort, in between by the share of memory asked for.
-fn oom_score_adj(spec: &PodSpec, memory_request: i64, node_memory: i64) -> i32 {
-    if spec.priority.unwrap_or(0) >= 2_000_000_000 {
+fn oom_score_adj(pod: &Pod, memory_request: i64, node_memory: i64) -> i32 {
+    if spec_of(pod).priority.unwrap_or(0) >= 2_000_000_000 {
         return -997;
     }
-    match qos(spec) {
-        Qos::Guaranteed => -997,
-        Qos::BestEffort => 1000,
-        Qos::Burstable => {
+    match QosClass::of_pod(pod) {
+        QosClass::Guaranteed => -997,
+        QosClass::BestEffort => 1000,
+        QosClass::Burstable => {
             let adj = 1000 - 1000 * memory_request / node_memory.max(1);
             i32::try_from(adj.clamp(3, 999)).unwrap_or(999)
         }
     }
 }
 
-/// The limits of the pod's cgroup.
-pub(crate) fn pod_resources(spec: &PodSpec) -> Resources {
-    let request = total(spec, "cpu", requests);
-    let all_limited = |name| {
-        init_containers(spec)
-            .iter()
-            .chain(&spec.containers)
-            .all(|c| milli(limits(c), name).is_some_and(|v| v > 0))
-    };
-    let own = spec.resources.as_ref().and_then(|r| r.limits.as_ref());
-    let quota = milli(own, "cpu").or_else(|| all_limited("cpu").then(|| total(spec, "cpu", limits)));
-    let memory =
-        value(own, "memory").or_else(|| all_limited("memory").then(|| total(spec, "memory", limits) / 1000));
+/// The limits of the pod's cgroup. A pod of the class BestEffort has what others leave, whatever its containers say.
+pub(crate) fn pod_resources(pod: &Pod) -> Resources {
+    let demand = Demand::of_spec(spec_of(pod));
+    let counts = QosClass::of_pod(pod) != QosClass::BestEffort;
+    let (requests, limits) = (demand.requests(), demand.limits());
+    let limit = |name: &str| limits.get(name).filter(|_| counts && demand.is_limited(name));
     Resources {
-        cpu_shares: Some(cpu_shares(request)),
-        cpu_quota: quota.map(cpu_quota),
+        cpu_shares: Some(cpu_shares(requests.get("cpu").filter(|_| counts).map_or(0, Amount::milli_value))),
+        cpu_quota: limit("cpu").map(|limit| cpu_quota(limit.milli_value())),
         cpu_period: 100_000,
-        memory_limit: memory,
+        memory_limit: limit("memory").map(Amount::value),
         pids_limit: None,
         oom_score_adj: 0,
         kill_together: false,
@@ -145,27 +112,6 @@ fn huge_pages(limits: Option<&ResourceList>, sizes: &[(String, u64)]) -> Vec<(St
         }
     }
     all
-}
-
-/// What a pod asks for in total, in 1/1000 units: the larger of the main containers with sidecars and the init peak.
-pub(crate) fn total(spec: &PodSpec, name: &str, list: fn(&Container) -> Option<&ResourceList>) -> i64 {
-    let of = |c: &Container| milli(list(c), name).unwrap_or(0);
-    let (mut sidecars, mut peak) = (0, 0);
-    for c in init_containers(spec) {
-        if role_of_init(c) == Role::Sidecar {
-            sidecars += of(c);
-            peak = peak.max(sidecars);
-        } else {
-            peak = peak.max(sidecars + of(c));
-        }
-    }
-    let main: i64 = spec.containers.iter().map(of).sum();
-    peak.max(main + sidecars)
-}
-
-pub(crate) fn pod_request(spec: &PodSpec, name: &str) -> i64 {
-    let own = milli(spec.resources.as_ref().and_then(|r| r.requests.as_ref()), name);
-    own.unwrap_or_else(|| total(spec, name, requests)) + milli(spec.overhead.as_ref(), name).unwrap_or(0)
 }
 
 /// `allocatedResources` and `resources` of a container status.

@@ -2,6 +2,7 @@
 
 use std::{io, net::IpAddr, sync::Arc};
 
+use coracle_api::resources::QosClass;
 use k8s_openapi::api::{
     core::v1::{ContainerPort, Pod, PodSpec},
     node::v1::RuntimeClass,
@@ -165,8 +166,8 @@ fn sandbox(config: &Config, pod: &Pod) -> Result<SandboxSpec, String> {
         share_pid: spec.share_process_namespace == Some(true),
         own_users: has_own(pod),
         sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
-        resources: Resources { pids_limit: config.pod_max_pids, ..resources::pod_resources(spec) },
-        qos: resources::qos(spec),
+        resources: Resources { pids_limit: config.pod_max_pids, ..resources::pod_resources(pod) },
+        qos: QosClass::of_pod(pod),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use coracle_api::resources::QosClass;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
@@ -63,7 +64,7 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
         init_container_statuses: (!init.is_empty() && !rejected).then_some(init),
         container_statuses: (!main.is_empty() && !rejected).then_some(main),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
-        qos_class: Some(resources::qos_name(resources::qos(spec)).to_owned()),
+        qos_class: Some(QosClass::of_pod(pod).name().to_owned()),
         ..PodStatus::default()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use coracle_api::resources::is_sidecar;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements};
 
@@ -213,7 +214,7 @@ pub(crate) enum Role {
 }
 
 pub(crate) fn role_of_init(c: &Container) -> Role {
-    if c.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init }
+    if is_sidecar(c.restart_policy.as_deref()) { Role::Sidecar } else { Role::Init }
 }
 
 pub(crate) fn init_containers(spec: &PodSpec) -> &[Container] {

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::io;
 
+use coracle_api::resources::QosClass;
+
 use super::{Runtime, RuntimeConfig, blocking, cgroups, io_error, limits};
-use crate::cri::{ContainerState, Qos, Resources, RuntimeError};
+use crate::cri::{ContainerState, Resources, RuntimeError};
 
 /// The least there is: BestEffort pods get what others leave.
 const LEAST_SHARES: u64 = 2;
@@ -59,7 +61,7 @@ impl Runtime {
             // A pod without any container yet is about to have one.
             let counts = |uid: &str| live.contains(uid) || !known.contains(uid);
             let burstable =
-                sandboxes.values().filter(|s| s.qos == Some(Qos::Burstable) && counts(&s.pod_uid));
+                sandboxes.values().filter(|s| s.qos == Some(QosClass::Burstable) && counts(&s.pod_uid));
             burstable.map(|s| s.cpu_shares).sum::<u64>().max(LEAST_SHARES)
         };
         let mut weighed = self.0.weighed.lock();

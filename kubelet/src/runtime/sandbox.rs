@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use coracle_api::resources::QosClass;
 use jiff::Timestamp;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,7 +15,7 @@ use super::device_rules::Devices;
 use super::program::Program;
 use super::{RuntimeConfig, cgroups};
 use crate::beneath;
-use crate::cri::{IdRange, Qos, Resources, Sandbox, SandboxSpec};
+use crate::cri::{IdRange, Resources, Sandbox, SandboxSpec};
 use crate::shim::namespaces::{PAUSE, Wanted};
 use crate::shim::{pause, protocol::write_file};
 use crate::sys::{mounts, namespaces};
@@ -36,7 +37,7 @@ pub(super) struct SandboxRecord {
     pub(super) ids: Option<IdRange>,
     /// Absent in records of older versions.
     #[serde(default)]
-    pub(super) qos: Option<Qos>,
+    pub(super) qos: Option<QosClass>,
     #[serde(default)]
     pub(super) cpu_shares: u64,
 }
@@ -94,14 +95,14 @@ pub(super) fn dir(config: &RuntimeConfig, pod_uid: &str) -> PathBuf {
 
 /// The groups that a pod may have, one for each class.
 pub(super) fn groups(root: &str, pod_uid: &str) -> [String; 3] {
-    [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort].map(|qos| cgroup(root, qos, pod_uid))
+    [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort].map(|qos| cgroup(root, qos, pod_uid))
 }
 
-fn cgroup(root: &str, qos: Qos, pod_uid: &str) -> String {
+fn cgroup(root: &str, qos: QosClass, pod_uid: &str) -> String {
     let class = match qos {
-        Qos::Guaranteed => "",
-        Qos::Burstable => "/burstable",
-        Qos::BestEffort => "/besteffort",
+        QosClass::Guaranteed => "",
+        QosClass::Burstable => "/burstable",
+        QosClass::BestEffort => "/besteffort",
     };
     format!("{root}{class}/pod{pod_uid}")
 }

@@ -43,7 +43,7 @@ pub(super) fn medium(pod: &Pod, source: &EmptyDirVolumeSource, node_memory: i64)
 /// Its own limit, the pod's, the node's, whichever is least.
 fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, node_memory: i64) -> Option<i64> {
     let own = source.size_limit.as_ref().and_then(resources::parse_bytes);
-    let all = [own, resources::pod_resources(spec_of(pod)).memory_limit, Some(node_memory)];
+    let all = [own, resources::pod_resources(pod).memory_limit, Some(node_memory)];
     all.into_iter().flatten().filter(|bytes| *bytes > 0).min()
 }
 

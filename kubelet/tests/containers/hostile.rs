@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use coracle_kubelet::cri::{ContainerSpec, ContainerState, Qos, Resources, RuntimeError, SandboxSpec};
+use coracle_api::resources::QosClass;
+use coracle_kubelet::cri::{ContainerSpec, ContainerState, Resources, RuntimeError, SandboxSpec};
 use serde_json::{Value, json};
 
 use super::{Node, PATIENCE, end};
@@ -217,7 +218,7 @@ async fn classes_have_what_their_pods_asked_for(node: &Node) {
         std::fs::read_to_string(file).expect("a class").trim().to_owned()
     };
     let pod = |uid: &str, shares: u64| SandboxSpec {
-        qos: Qos::Burstable,
+        qos: QosClass::Burstable,
         resources: Resources { cpu_shares: Some(shares), ..Resources::default() },
         ..Node::sandbox(uid, false)
     };

@@ -1,6 +1,6 @@
 //! What `kubectl get pods` shows: readiness, the one word that best says how the pod is, and restarts.
 
-use coracle_api::{Object, conditions, pod, time};
+use coracle_api::{Object, conditions, pod, resources::is_sidecar, time};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ impl Summary {
             "SchedulingGated".clone_into(&mut s.word);
         }
         let init = o.items_at(&["spec", "initContainers"]);
-        let sidecars = init.iter().filter(|c| coracle_api::resources::is_sidecar(c)).count();
+        let sidecars = init.iter().filter(|c| is_sidecar(c["restartPolicy"].as_str())).count();
         s.total = o.items_at(&["spec", "containers"]).len() + sidecars;
         let (initializing, of_init, of_sidecars) = s.initialize(o, init.len());
         s.count(of_init);

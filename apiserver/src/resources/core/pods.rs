@@ -1,6 +1,6 @@
 //! Pods: lifecycle of the object, its subresources and selectable fields.
 
-use coracle_api::{Object, resources};
+use coracle_api::{Object, resources::Demand};
 use serde_json::json;
 
 use super::super::validation::Errors;
@@ -102,7 +102,7 @@ impl Strategy for Pods {
         }
         pod_spec::merge_label_keys(new);
         let spec = new.at(&["spec"]).cloned().unwrap_or_default();
-        let class = resources::qos_class(&spec).name();
+        let class = Demand::of_json(&spec).qos_class().name();
         new.set(&["status"], json!({"phase": "Pending", "qosClass": class}));
         if !new.items_at(&["spec", "schedulingGates"]).is_empty() {
             let condition = json!({"type": "PodScheduled", "status": "False", "lastProbeTime": null,

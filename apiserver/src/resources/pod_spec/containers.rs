@@ -64,7 +64,7 @@ pub(super) fn init_containers(at: &str, spec: &Value, volumes: &VolumeNames, err
         }
         unique(&at, c, &mut names, errors);
         host_ports(std::slice::from_ref(c), list, errors);
-        if is_sidecar(c) {
+        if is_sidecar(c["restartPolicy"].as_str()) {
             lifecycle(&at, c, &spec["terminationGracePeriodSeconds"], errors);
             probes(&at, c, errors);
             continue;

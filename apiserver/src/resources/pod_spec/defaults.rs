@@ -105,7 +105,7 @@ fn pod_level_requests(it: &mut Value) {
     let Some(limits) = it["resources"]["limits"].as_object().filter(|l| !l.is_empty()).cloned() else {
         return;
     };
-    let of_containers = coracle_api::resources::sum_of_containers(it);
+    let of_containers = coracle_api::resources::Demand::of_json(it).sum_of_containers();
     let requests = object(object(it, "resources"), "requests");
     for (name, amount) in &of_containers {
         if matches!(name.as_str(), "cpu" | "memory") {

@@ -1,7 +1,7 @@
 //! What is wrong with the resources of a pod as a whole, and how they fit those of its containers.
 
 use coracle_api::Quantity;
-use coracle_api::resources::{sum_of_containers, sum_of_limits};
+use coracle_api::resources::{Demand, ResourceList};
 use serde_json::Value;
 
 use super::super::core::limit_rules::is_standard_resource;
@@ -40,7 +40,7 @@ fn name(at: &str, name: &str, errors: &mut Errors) {
 
 /// A pod asks for what its containers ask for, at least; and none has more than the pod.
 fn consistent(all: &Located<'_>, spec: &Value, errors: &mut Errors) {
-    let at_least = |list: &str, sums: coracle_api::resources::ResourceList, errors: &mut Errors| {
+    let at_least = |list: &str, sums: ResourceList, errors: &mut Errors| {
         for (name, sum) in sums {
             let own = all.at(list).value().get(&name).and_then(|own| Quantity::from_json(own).ok());
             if let Some(own) = own.filter(|own| *own < sum) {
@@ -49,8 +49,9 @@ fn consistent(all: &Located<'_>, spec: &Value, errors: &mut Errors) {
             }
         }
     };
-    at_least("requests", sum_of_containers(spec), errors);
-    let mut limits = sum_of_limits(spec);
+    let demand = Demand::of_json(spec);
+    at_least("requests", demand.sum_of_containers(), errors);
+    let mut limits = demand.sum_of_limits();
     limits.retain(|name, _| name.starts_with("hugepages-"));
     at_least("limits", limits, errors);
     let containers = Located::placed(format!("{}.containers", all.path()), &spec["containers"]);

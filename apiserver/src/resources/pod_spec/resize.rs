@@ -1,7 +1,7 @@
 //! What a resize may change: CPU and memory of the containers a pod has, of the pod as a whole, and how that is done.
 
 use coracle_api::Object;
-use coracle_api::resources::{self, is_sidecar, qos_class};
+use coracle_api::resources::{self, Demand, QosClass, is_sidecar};
 use serde_json::{Value, json};
 
 use super::super::validation::Errors;
@@ -56,9 +56,7 @@ pub(in super::super) fn validate_pod_resize(new: &Object, old: &Object) -> Vec<F
     if was["os"]["name"] == "windows" {
         return never("windows");
     }
-    let class = old.str_at(&["status", "qosClass"]);
-    let class = if class.is_empty() { qos_class(was).name() } else { class };
-    if class != qos_class(is).name() {
+    if QosClass::of_object(old) != Demand::of_json(is).qos_class() {
         let value = new.str_at(&["status", "qosClass"]);
         errors.invalid("spec", value, "Pod QOS Class may not change as a result of resizing");
     }
@@ -135,7 +133,7 @@ fn rest_unchanged(is: &Value, was: &Value, errors: &mut Errors) {
             let detail = "only cpu and memory resources for init or sidecar containers are mutable";
             errors.forbidden(at.as_str(), detail);
         }
-        if new == old || is_sidecar(new) {
+        if new == old || is_sidecar(new["restartPolicy"].as_str()) {
             continue;
         }
         for _ in items(new, "resizePolicy").filter(|p| p["restartPolicy"] == "RestartContainer") {

@@ -88,14 +88,13 @@ fn cgroups_are_set_in_an_order_that_never_overcommits() {
         (before.clone(), &["pod: shares 2048"]),
     ];
     let view = running(&before);
-    let current = super::super::resources::pod_resources(spec_of(&before));
+    let current = super::super::resources::pod_resources(&before);
     for (after, want) in cases {
-        let spec = spec_of(&after);
-        let wanted = super::super::resources::pod_resources(spec);
-        assert_eq!(told(&steps(&current, &wanted, &changes(spec, &view, 1 << 30))), want);
+        let wanted = super::super::resources::pod_resources(&after);
+        assert_eq!(told(&steps(&current, &wanted, &changes(&after, &view, 1 << 30))), want);
     }
     let unlimited = Resources::default();
-    let wanted = super::super::resources::pod_resources(spec_of(&before));
+    let wanted = super::super::resources::pod_resources(&before);
     let lowered = steps(&unlimited, &wanted, &[]);
     assert_eq!(told(&lowered), ["pod: memory 200", "pod: shares 2048", "pod: quota 200000"]);
 }
@@ -122,8 +121,8 @@ fn limits_below_what_is_used_are_refused_in_upstreams_words() {
     let before = pod(json!([container("a", "1", "200", &none)]));
     let after = pod(json!([container("a", "1", "100", &none)]));
     let resources = super::super::resources::pod_resources;
-    let (current, wanted) = (resources(spec_of(&before)), resources(spec_of(&after)));
-    let changes = changes(spec_of(&after), &running(&before), 1 << 30);
+    let (current, wanted) = (resources(&before), resources(&after));
+    let changes = changes(&after, &running(&before), 1 << 30);
     let falling = falling_limits(&current, &wanted, &changes);
     let both = "cannot decrease memory limits: [attempting to set pod memory limit (100) below current usage (150), \
         attempting to set container \"a\" memory limit (100) below current usage (120)]";
