@@ -1,35 +1,27 @@
 //! Taints of nodes and the tolerations of pods that match them.
 
-use serde_json::Value;
+use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 /// Whether a toleration lets a pod meet a taint: same effect (an empty one matches all), and the key exists or has the
 /// value. An empty key with `Exists` tolerates everything. `Lt` and `Gt` match nothing: their gate,
 /// `TaintTolerationComparisonOperators`, is off.
-pub fn tolerates(toleration: &Value, taint: &Value) -> bool {
-    let text = |v: &Value, key: &str| v[key].as_str().unwrap_or_default().to_owned();
-    let (effect, key) = (text(toleration, "effect"), text(toleration, "key"));
-    if !effect.is_empty() && effect != text(taint, "effect") {
-        return false;
-    }
-    if !key.is_empty() && key != text(taint, "key") {
-        return false;
-    }
-    let (wanted, value) = (text(toleration, "value"), text(taint, "value"));
-    match toleration["operator"].as_str().unwrap_or_default() {
-        "" | "Equal" => wanted == value,
-        "Exists" => true,
-        _ => false,
-    }
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let any_or =
+        |own: &Option<String>, wanted: &str| own.as_deref().is_none_or(|v| v.is_empty() || v == wanted);
+    any_or(&toleration.effect, &taint.effect)
+        && any_or(&toleration.key, &taint.key)
+        && match toleration.operator.as_deref().unwrap_or_default() {
+            "" | "Equal" => {
+                toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+            }
+            "Exists" => true,
+            _ => false,
+        }
 }
 
-/// The first taint of the given effects that no toleration covers.
-pub fn first_untolerated<'a>(
-    taints: &'a [Value],
-    tolerations: &[Value],
-    effects: &[&str],
-) -> Option<&'a Value> {
-    let matters = |t: &&Value| t["effect"].as_str().is_some_and(|e| effects.contains(&e));
-    taints.iter().filter(matters).find(|taint| !tolerations.iter().any(|t| tolerates(t, taint)))
+/// Whether any of the tolerations does.
+pub fn tolerated(tolerations: Option<&[Toleration]>, taint: &Taint) -> bool {
+    tolerations.into_iter().flatten().any(|toleration| tolerates(toleration, taint))
 }
 
 #[cfg(test)]
@@ -40,17 +32,26 @@ mod tests {
 
     #[test]
     fn tolerations_match_by_effect_key_and_value() {
-        let taint = json!({"key": "a", "value": "1", "effect": "NoSchedule"});
+        let taint: Taint =
+            serde_json::from_value(json!({"key": "a", "value": "1", "effect": "NoSchedule"})).unwrap();
         for (toleration, matches) in [
             (json!({"operator": "Exists"}), true),
+            (json!({"operator": "Exists", "key": "", "effect": ""}), true),
             (json!({"key": "a", "operator": "Exists"}), true),
             (json!({"key": "a", "value": "1"}), true),
+            (json!({"key": "a", "value": "1", "operator": ""}), true),
+            (json!({"value": "1"}), true),
+            (json!({"key": "a"}), false),
             (json!({"key": "a", "operator": "Equal", "value": "2"}), false),
             (json!({"key": "b", "operator": "Exists"}), false),
             (json!({"key": "a", "operator": "Exists", "effect": "NoExecute"}), false),
             (json!({"key": "a", "operator": "Gt", "value": "0"}), false),
         ] {
-            assert_eq!(tolerates(&toleration, &taint), matches, "{toleration}");
+            let shown = toleration.to_string();
+            let toleration = serde_json::from_value(toleration).unwrap();
+            assert_eq!(tolerates(&toleration, &taint), matches, "{shown}");
+            assert_eq!(tolerated(Some(&[toleration]), &taint), matches, "{shown}");
         }
+        assert!(!tolerated(None, &taint));
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_api::taint::tolerates;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use parking_lot::Mutex;
@@ -127,20 +128,6 @@ fn stay(taints: &[&Taint], tolerations: &[Toleration], known: Option<Timestamp>,
     let Some(seconds) = least else { return Stay::Forever };
     let fresh = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
     Stay::Until(known.unwrap_or(fresh))
-}
-
-pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let any_or = |value: Option<&str>, wanted: &str| value.is_none_or(|v| v.is_empty() || v == wanted);
-    let key = any_or(toleration.key.as_deref(), &taint.key);
-    let effect = any_or(toleration.effect.as_deref(), &taint.effect);
-    let value = match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        None | Some("" | "Equal") => {
-            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-        }
-        Some(_) => false,
-    };
-    key && effect && value
 }
 
 #[cfg(test)]

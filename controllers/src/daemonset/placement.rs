@@ -2,6 +2,7 @@
 
 use coracle_api::names::{TAINT_NOT_READY, TAINT_UNREACHABLE, TAINT_UNSCHEDULABLE};
 use coracle_api::node_affinity;
+use coracle_api::taint::tolerated;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
@@ -10,7 +11,6 @@ use k8s_openapi::api::core::v1::{
 use crate::claims::{controller_ref, name, namespace};
 use crate::pods;
 use crate::revisions::REVISION_HASH;
-use crate::taint_eviction::tolerates;
 
 const GENERATION: &str = "deprecated.daemonset.template.generation";
 const NAME_FIELD: &str = "metadata.name";
@@ -45,7 +45,7 @@ pub(super) fn fit(set: &DaemonSet, node: &Node) -> Fit {
     }
     let tolerations = tolerations(spec);
     let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
-    let borne = |t: &&k8s_openapi::api::core::v1::Taint| tolerations.iter().any(|tol| tolerates(tol, t));
+    let borne = |t: &&k8s_openapi::api::core::v1::Taint| tolerated(Some(&tolerations), t);
     let refused: Vec<_> =
         taints.filter(|t| t.effect != "PreferNoSchedule").filter(|t| !borne(t)).map(|t| &t.effect).collect();
     match refused.iter().any(|effect| *effect == "NoExecute") {

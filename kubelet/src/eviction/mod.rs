@@ -18,9 +18,9 @@ use std::{
 };
 
 use coracle_api::resources::QosClass;
-use k8s_openapi::api::core::v1::Pod;
+use coracle_api::taint::tolerated;
+use k8s_openapi::api::core::v1::{Pod, Taint};
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -93,10 +93,8 @@ pub(crate) fn admit(pod: &Pod, shortages: &Shortages) -> Result<(), Rejection> {
 }
 
 fn tolerates_memory_pressure(pod: &Pod) -> bool {
-    let taint = json!({"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"});
-    let tolerations = spec_of(pod).tolerations.iter().flatten();
-    let mut tolerations = tolerations.filter_map(|t| serde_json::to_value(t).ok());
-    tolerations.any(|t| coracle_api::taint::tolerates(&t, &taint))
+    let (key, effect) = ("node.kubernetes.io/memory-pressure".to_owned(), "NoSchedule".to_owned());
+    tolerated(spec_of(pod).tolerations.as_deref(), &Taint { key, effect, ..Taint::default() })
 }
 
 /// Static pods, mirrors of them, and those of the system's priorities are never evicted.
@@ -269,7 +267,7 @@ fn evict(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 

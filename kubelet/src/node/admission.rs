@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use coracle_api::quantity::Quantity;
 use coracle_api::resources::{ResourceList as Amounts, add, list_of};
+use coracle_api::taint::tolerated;
 use k8s_openapi::api::core::v1::{ContainerPort, Node, Pod};
 
 use crate::pods::{
@@ -32,7 +33,7 @@ pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], node: &Node) -> Result<(), R
         return Err(failed("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
     }
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
-    if taints.iter().any(|t| t.effect == "NoExecute" && !tolerated(pod, t)) {
+    if taints.iter().any(|t| t.effect == "NoExecute" && !tolerated(spec_of(pod).tolerations.as_deref(), t)) {
         return Err(failed("TaintToleration", "node(s) had untolerated taint(s)"));
     }
     Ok(())
@@ -127,14 +128,6 @@ fn host_ports(pod: &Pod) -> impl Iterator<Item = HostPort<'_>> {
             port: p.host_port.unwrap_or(0),
         },
     )
-}
-
-fn tolerated(pod: &Pod, taint: &k8s_openapi::api::core::v1::Taint) -> bool {
-    let Ok(taint) = serde_json::to_value(taint) else { return false };
-    let tolerations = spec_of(pod).tolerations.iter().flatten();
-    tolerations
-        .filter_map(|t| serde_json::to_value(t).ok())
-        .any(|t| coracle_api::taint::tolerates(&t, &taint))
 }
 
 #[cfg(test)]
