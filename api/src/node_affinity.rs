@@ -1,36 +1,86 @@
 //! Which nodes a pod may run on by its own word: `nodeSelector` and required node affinity.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
 
-use crate::selector::{Operator, Requirement};
+use crate::selector::{LabelSelector, Labels, Operator, Requirement};
 
-/// Whether a pod asks for a node of this name with these labels, as upstream's `GetRequiredNodeAffinity(pod).Match`.
-pub fn wants(spec: &PodSpec, name: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
-    let label = |key: &str| labels?.get(key).map(String::as_str);
-    let by_label = spec.node_selector.iter().flatten().all(|(key, value)| label(key) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    by_label && required.is_none_or(|r| r.node_selector_terms.iter().any(|term| meets(term, name, label)))
+/// One term of a node selector: requirements on the labels and on the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTerm {
+    labels: Vec<Requirement>,
+    /// Requirements on fields, of which there is only `metadata.name`.
+    fields: Vec<Requirement>,
 }
 
-/// A term without any requirement matches no node; of the fields there is only `metadata.name`.
-fn meets<'a>(term: &NodeSelectorTerm, name: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    (!expressions.is_empty() || !fields.is_empty())
-        && expressions.iter().all(|r| holds(r, label(&r.key)))
-        && fields.iter().all(|r| r.key == "metadata.name" && holds(r, Some(name)))
+/// What a pod requires of its node, as upstream's `GetRequiredNodeAffinity`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Required {
+    selector: LabelSelector,
+    /// One must match. `None`: the pod has no required affinity.
+    terms: Option<Vec<NodeTerm>>,
 }
 
-fn holds(r: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = || r.values.clone().unwrap_or_default();
-    Operator::named(&r.operator).is_some_and(|o| Requirement::new(&*r.key, o, values()).matches(value))
+// === impl NodeTerm ===
+
+impl NodeTerm {
+    pub fn of(term: &NodeSelectorTerm) -> Self {
+        let compile = |list: Option<&Vec<NodeSelectorRequirement>>| {
+            let list = list.into_iter().flatten();
+            list.map(|r| Requirement::named(&*r.key, &r.operator, r.values.clone().unwrap_or_default()))
+                .collect()
+        };
+        NodeTerm {
+            labels: compile(term.match_expressions.as_ref()),
+            fields: compile(term.match_fields.as_ref()),
+        }
+    }
+
+    /// A term without any requirement matches no node.
+    pub fn matches(&self, name: &str, labels: Option<&Labels>) -> bool {
+        let label = |key: &str| labels?.get(key).map(String::as_str);
+        !(self.labels.is_empty() && self.fields.is_empty())
+            && self.labels.iter().all(|r| r.matches(label(&r.key)))
+            && self.fields.iter().all(|r| r.key == "metadata.name" && r.matches(Some(name)))
+    }
+
+    /// The nodes a term names outright, as a DaemonSet's pods do.
+    pub fn named_nodes(&self) -> Option<&[String]> {
+        self.fields.iter().find(|r| r.operator == Operator::In).map(|r| r.values.as_slice())
+    }
+}
+
+// === impl Required ===
+
+impl Required {
+    pub fn of(spec: &PodSpec) -> Self {
+        let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
+        let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+        Required {
+            selector: spec.node_selector.as_ref().map(LabelSelector::of_labels).unwrap_or_default(),
+            terms: required.map(|r| r.node_selector_terms.iter().map(NodeTerm::of).collect()),
+        }
+    }
+
+    /// Whether a node of this name with these labels will do.
+    pub fn allows(&self, name: &str, labels: Option<&Labels>) -> bool {
+        self.selector.matches(|key| labels?.get(key).map(String::as_str))
+            && self.terms.as_ref().is_none_or(|terms| terms.iter().any(|t| t.matches(name, labels)))
+    }
+
+    pub fn terms(&self) -> Option<&[NodeTerm]> {
+        self.terms.as_deref()
+    }
+}
+
+/// Whether a pod asks for a node of this name with these labels.
+pub fn wants(spec: &PodSpec, name: &str, labels: Option<&Labels>) -> bool {
+    Required::of(spec).allows(name, labels)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::{Value, json};
 
     use super::*;

@@ -351,7 +351,11 @@ mod tests {
                 "Deferred",
                 "cpu=2",
             ),
-            (json!({"allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": "3"}}}), "", "cpu=3"),
+            (
+                json!({"allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": "3"}}}),
+                "",
+                "cpu=3",
+            ),
             (
                 json!({"allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": "1"}}}),
                 "Infeasible",
@@ -365,10 +369,12 @@ mod tests {
                 known
             };
             let conditions = json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
-            let of_containers = json!({"containerStatuses": [known("containers0")], "conditions": conditions});
+            let of_containers =
+                json!({"containerStatuses": [known("containers0")], "conditions": conditions});
             let pod = json!({"spec": {"containers": [wish]}, "status": of_containers});
             assert_eq!(requests(&pod), want, "{status} {reason}");
-            let of_init = json!({"initContainerStatuses": [known("initContainers0")], "conditions": conditions});
+            let of_init =
+                json!({"initContainerStatuses": [known("initContainers0")], "conditions": conditions});
             let mut pod = json!({"spec": {"containers": [{}], "initContainers": [wish]}, "status": of_init});
             assert_eq!(requests(&pod), "cpu=2", "an init container is not resized: {status} {reason}");
             pod["spec"]["initContainers"][0]["restartPolicy"] = json!("Always");

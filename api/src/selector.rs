@@ -1,11 +1,18 @@
 //! Label and field selectors: their text forms, and what they match.
+//!
+//! [`Operator::holds`] is the one rule; the forms of a selector (text, typed, JSON) are read into it.
 
-use std::collections::HashSet;
+mod parse;
+pub mod typed;
+
 use std::fmt;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 use serde_json::Value;
 
-/// A label selector as in a query string: all requirements must hold.
+pub use typed::Labels;
+
+/// A label selector: all requirements must hold. They are in the order of their keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector(pub Vec<Requirement>);
 
@@ -16,8 +23,11 @@ pub struct Requirement {
     pub values: Vec<String>,
 }
 
+/// The first two have one value and are how the second two are written short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
+    Equals,
+    NotEquals,
     In,
     NotIn,
     Exists,
@@ -48,43 +58,65 @@ type Result<T> = std::result::Result<T, SelectorError>;
 // === impl LabelSelector ===
 
 impl LabelSelector {
+    /// A selector as in a query string.
     pub fn parse(text: &str) -> Result<Self> {
-        let mut parser = Parser { tokens: lex(text), at: 0 };
-        parser.selector().map(LabelSelector)
+        parse::labels(text).map(LabelSelector::of)
     }
 
-    /// A `metav1.LabelSelector` as JSON; what is absent or empty selects everything.
+    /// A selector that selects nothing: as absent ones do where an empty one selects everything.
+    pub fn nothing() -> Self {
+        LabelSelector(vec![Requirement::impossible("")])
+    }
+
+    /// A `metav1.LabelSelector`; an empty one selects everything.
+    pub fn of_typed(selector: &v1::LabelSelector) -> Self {
+        let equal =
+            selector.match_labels.iter().flatten().map(|(key, value)| Requirement::equals(key, value));
+        let expressions = selector.match_expressions.iter().flatten();
+        let expressions = expressions
+            .map(|e| Requirement::named(&*e.key, &e.operator, e.values.clone().unwrap_or_default()));
+        LabelSelector::of(equal.chain(expressions).collect())
+    }
+
+    /// The same of JSON; what is absent selects everything, too.
     pub fn of_json(selector: &Value) -> Self {
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let labels = selector["matchLabels"].as_object().into_iter().flatten();
-        let equal = labels.map(|(key, value)| Requirement::new(key, Operator::In, vec![text(value)]));
-        let expression = |e: &Value| {
-            let operator = match e["operator"].as_str() {
-                Some("In") => Operator::In,
-                Some("NotIn") => Operator::NotIn,
-                Some("DoesNotExist") => Operator::DoesNotExist,
-                _ => Operator::Exists,
-            };
+        let equal = labels.map(|(key, value)| Requirement::equals(key, &text(value)));
+        let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+        let expressions = expressions.map(|e| {
             let values = e["values"].as_array().into_iter().flatten().map(text).collect();
-            Requirement::new(text(&e["key"]), operator, values)
-        };
-        let expressions = selector["matchExpressions"].as_array().into_iter().flatten().map(expression);
-        LabelSelector(equal.chain(expressions).collect())
+            Requirement::named(text(&e["key"]), e["operator"].as_str().unwrap_or_default(), values)
+        });
+        LabelSelector::of(equal.chain(expressions).collect())
     }
 
-    /// The selector every label of `labels` must equal (`matchLabels` alone).
-    pub fn of_labels<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let requirement =
-            |(key, value): (&str, &str)| Requirement::new(key, Operator::In, vec![value.to_owned()]);
-        LabelSelector(labels.map(requirement).collect())
+    /// The selector every label of `labels` must equal (`matchLabels` alone), as Services select.
+    pub fn of_labels(labels: &Labels) -> Self {
+        LabelSelector::of(labels.iter().map(|(key, value)| Requirement::equals(key, value)).collect())
+    }
+
+    fn of(mut requirements: Vec<Requirement>) -> Self {
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        LabelSelector(requirements)
     }
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// Adds requirements.
+    pub fn and(&mut self, more: impl IntoIterator<Item = Requirement>) {
+        self.0.extend(more);
+        self.0.sort_by(|a, b| a.key.cmp(&b.key));
+    }
+
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|r| r.matches(label(&r.key)))
+    }
+
+    pub fn selects(&self, labels: &Labels) -> bool {
+        self.matches(|key| labels.get(key).map(String::as_str))
     }
 }
 
@@ -103,26 +135,49 @@ impl Operator {
             _ => return None,
         })
     }
-}
 
-// === impl Requirement ===
-
-impl Requirement {
-    pub fn new(key: impl Into<String>, operator: Operator, values: Vec<String>) -> Self {
-        Requirement { key: key.into(), operator, values }
-    }
-
-    pub fn matches(&self, value: Option<&str>) -> bool {
-        let listed = |v: &str| self.values.iter().any(|x| x == v);
-        let number = || Some((value?.parse::<i64>().ok()?, self.values.first()?.parse::<i64>().ok()?));
-        match self.operator {
-            Operator::In => value.is_some_and(listed),
-            Operator::NotIn => !value.is_some_and(listed),
+    /// Whether a label with this value, or its absence, meets a requirement with these.
+    pub fn holds(self, value: Option<&str>, values: &[String]) -> bool {
+        let listed = |v: &str| values.iter().any(|x| x == v);
+        let number = || Some((value?.parse::<i64>().ok()?, values.first()?.parse::<i64>().ok()?));
+        match self {
+            Operator::Equals | Operator::In => value.is_some_and(listed),
+            Operator::NotEquals | Operator::NotIn => !value.is_some_and(listed),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
             Operator::GreaterThan => number().is_some_and(|(have, bound)| have > bound),
             Operator::LessThan => number().is_some_and(|(have, bound)| have < bound),
         }
+    }
+}
+
+// === impl Requirement ===
+
+impl Requirement {
+    /// The values are written in order. Those of texts are a set; upstream keeps what an object says twice.
+    pub fn new(key: impl Into<String>, operator: Operator, mut values: Vec<String>) -> Self {
+        values.sort_unstable();
+        Requirement { key: key.into(), operator, values }
+    }
+
+    pub fn equals(key: &str, value: &str) -> Self {
+        Requirement::new(key, Operator::Equals, vec![value.to_owned()])
+    }
+
+    /// With an operator as API objects write it. Nothing meets one that is not known.
+    pub fn named(key: impl Into<String>, operator: &str, values: Vec<String>) -> Self {
+        match Operator::named(operator) {
+            Some(operator) => Requirement::new(key, operator, values),
+            None => Requirement::impossible(key),
+        }
+    }
+
+    fn impossible(key: impl Into<String>) -> Self {
+        Requirement::new(key, Operator::In, vec![])
+    }
+
+    pub fn matches(&self, value: Option<&str>) -> bool {
+        self.operator.holds(value, &self.values)
     }
 }
 
@@ -134,8 +189,8 @@ impl fmt::Display for LabelSelector {
             }
             let values = r.values.join(",");
             match r.operator {
-                Operator::In if r.values.len() == 1 => write!(f, "{}={values}", r.key)?,
-                Operator::NotIn if r.values.len() == 1 => write!(f, "{}!={values}", r.key)?,
+                Operator::Equals => write!(f, "{}={values}", r.key)?,
+                Operator::NotEquals => write!(f, "{}!={values}", r.key)?,
                 Operator::In => write!(f, "{} in ({values})", r.key)?,
                 Operator::NotIn => write!(f, "{} notin ({values})", r.key)?,
                 Operator::Exists => f.write_str(&r.key)?,
@@ -148,240 +203,10 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-// === impl FieldSelector ===
-
-impl FieldSelector {
-    pub fn parse(text: &str) -> Result<Self> {
-        let mut terms = vec![];
-        for term in split_terms(text).into_iter().filter(|t| !t.is_empty()) {
-            let operators = [("!=", false), ("==", true), ("=", true)];
-            let Some((field, value, equal)) = first_operator(term, &operators) else {
-                return Err(SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'")));
-            };
-            terms.push(FieldTerm { field: field.to_owned(), value: unescape(value)?, equal });
-        }
-        Ok(FieldSelector(terms))
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The value a field is required to have, where one is.
-    pub fn required(&self, field: &str) -> Option<&str> {
-        self.0.iter().find(|t| t.equal && t.field == field).map(|t| &*t.value)
-    }
-}
-
-fn split_terms(text: &str) -> Vec<&str> {
-    let (mut terms, mut start, mut escaped) = (vec![], 0, false);
-    for (i, c) in text.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            ',' => {
-                terms.push(&text[start..i]);
-                start = i + 1;
-            }
-            _ => {}
-        }
-    }
-    terms.push(&text[start..]);
-    terms
-}
-
-fn first_operator<'a>(term: &'a str, operators: &[(&str, bool)]) -> Option<(&'a str, &'a str, bool)> {
-    (0..term.len()).filter(|&i| term.is_char_boundary(i)).find_map(|i| {
-        let (op, equal) = operators.iter().find(|(op, _)| term[i..].starts_with(op))?;
-        Some((&term[..i], &term[i + op.len()..], *equal))
-    })
-}
-
-fn unescape(value: &str) -> Result<String> {
-    let mut out = String::with_capacity(value.len());
-    let mut chars = value.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => match chars.next() {
-                Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                Some(c) => {
-                    return Err(SelectorError(format!(
-                        "invalid field selector: invalid escape sequence: \\{c}"
-                    )));
-                }
-                None => {
-                    return Err(SelectorError("invalid field selector: invalid escape sequence: \\".into()));
-                }
-            },
-            ',' | '=' => {
-                return Err(SelectorError(format!(
-                    "invalid field selector: unescaped character in value: {c}"
-                )));
-            }
-            c => out.push(c),
-        }
-    }
-    Ok(out)
-}
-
-/// Upstream's tokens: punctuation, or a word (which is an operator only where one may stand).
-fn lex(text: &str) -> Vec<&str> {
-    let special = |c: char| matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<');
-    let mut tokens = vec![];
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let length = match first {
-            '=' if rest.starts_with("==") => 2,
-            '!' if rest.starts_with("!=") => 2,
-            c if special(c) => 1,
-            _ => rest.find(|c: char| special(c) || c.is_whitespace()).unwrap_or(rest.len()),
-        };
-        tokens.push(&rest[..length]);
-        rest = rest[length..].trim_start();
-    }
-    tokens
-}
-
-struct Parser<'a> {
-    tokens: Vec<&'a str>,
-    at: usize,
-}
-
-// === impl Parser ===
-
-impl<'a> Parser<'a> {
-    /// The token here, `""` at the end.
-    fn peek(&self) -> &'a str {
-        self.tokens.get(self.at).copied().unwrap_or_default()
-    }
-
-    fn take(&mut self) -> &'a str {
-        let token = self.peek();
-        self.at += 1;
-        token
-    }
-
-    fn selector(&mut self) -> Result<Vec<Requirement>> {
-        let mut requirements = vec![];
-        loop {
-            match self.peek() {
-                "" => return Ok(requirements),
-                token if token == "!" || is_word(token) => {}
-                token => return fail(token, "expected: !, identifier, or 'end of string'"),
-            }
-            let one = self.requirement();
-            requirements
-                .push(one.map_err(|e| SelectorError(format!("unable to parse requirement: {}", e.0)))?);
-            match self.take() {
-                "" => return Ok(requirements),
-                "," => match self.peek() {
-                    token if token == "!" || is_word(token) => {}
-                    token => return fail(token, "expected: identifier after ','"),
-                },
-                token => return fail(token, "expected: ',' or 'end of string'"),
-            }
-        }
-    }
-
-    fn requirement(&mut self) -> Result<Requirement> {
-        let negated = self.peek() == "!";
-        if negated {
-            self.at += 1;
-        }
-        let key = self.take();
-        if !is_word(key) {
-            return fail(key, "expected: identifier");
-        }
-        if negated {
-            return Ok(Requirement::new(key, Operator::DoesNotExist, vec![]));
-        }
-        let (operator, values) = match self.peek() {
-            "" | "," => return Ok(Requirement::new(key, Operator::Exists, vec![])),
-            "=" | "==" => (Operator::In, self.one_value()),
-            "!=" => (Operator::NotIn, self.one_value()),
-            ">" => (Operator::GreaterThan, self.one_value()),
-            "<" => (Operator::LessThan, self.one_value()),
-            "in" => (Operator::In, self.set()?),
-            "notin" => (Operator::NotIn, self.set()?),
-            other => return fail(other, "expected: in, notin, =, ==, !=, gt, lt"),
-        };
-        for (i, value) in values.iter().enumerate() {
-            check_value(operator, key, i, value)?;
-        }
-        Ok(Requirement::new(key, operator, values))
-    }
-
-    fn one_value(&mut self) -> Vec<String> {
-        self.at += 1;
-        match self.peek() {
-            word if is_word(word) => vec![self.take().to_owned()],
-            _ => vec![String::new()],
-        }
-    }
-
-    fn set(&mut self) -> Result<Vec<String>> {
-        self.at += 1;
-        match self.take() {
-            "(" => {}
-            token => return Err(SelectorError(format!("found '{token}' expected: '('"))),
-        }
-        let mut values = vec![];
-        loop {
-            match self.take() {
-                ")" => {
-                    if values.is_empty() {
-                        values.push(String::new());
-                    }
-                    // It is a set.
-                    let mut seen = HashSet::new();
-                    values.retain(|value| seen.insert(value.clone()));
-                    return Ok(values);
-                }
-                "," if values.is_empty() || self.peek() == ")" => values.push(String::new()),
-                "," => {}
-                token if is_word(token) => values.push(token.to_owned()),
-                token => {
-                    return Err(SelectorError(format!("found '{token}', expected: ',', ')' or identifier")));
-                }
-            }
-        }
-    }
-}
-
-fn is_word(token: &str) -> bool {
-    token.chars().next().is_some_and(|c| !matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<'))
-}
-
-fn fail<T>(token: &str, expected: &str) -> Result<T> {
-    Err(SelectorError(format!("found '{token}', {expected}")))
-}
-
-fn check_value(operator: Operator, key: &str, at: usize, value: &str) -> Result<()> {
-    if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err() {
-        return Err(SelectorError(format!(
-            "values[{at}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
-        )));
-    }
-    let edge = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
-    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if value.len() > 63 {
-        return Err(SelectorError(format!(
-            "values[{at}][{key}]: Invalid value: {value:?}: must be no more than 63 bytes"
-        )));
-    }
-    if !edge(value.chars().next()) || !edge(value.chars().last()) || !value.chars().all(inner) {
-        return Err(SelectorError(format!(
-            "values[{at}][{key}]: Invalid value: {value:?}: a valid label must be an empty string or consist of \
-             alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. \
-             'MyValue',  or 'my_value',  or '12345', regex used for validation is \
-             '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-        )));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -412,10 +237,46 @@ mod tests {
     #[test]
     fn values_are_sets() {
         for (text, written) in
-            [("a in (,,)", "a="), ("a in (b,b)", "a=b"), ("a notin (c,b,c)", "a notin (c,b)")]
+            [("a in (,,)", "a in ()"), ("a in (b,b)", "a in (b)"), ("a notin (c,b,c)", "a notin (b,c)")]
         {
             assert_eq!(LabelSelector::parse(text).unwrap().to_string(), written, "{text}");
         }
+    }
+
+    #[test]
+    fn every_form_is_read_alike_and_written_in_the_order_of_its_keys() {
+        let labels = Labels::from([("app".to_owned(), "web".to_owned()), ("n".to_owned(), "5".to_owned())]);
+        let expression = |key: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]});
+        for (selector, want, text) in [
+            (json!({}), true, ""),
+            (json!({"matchLabels": {"n": "5", "app": "web"}}), true, "app=web,n=5"),
+            (json!({"matchLabels": {"app": "db"}}), false, "app=db"),
+            (json!({"matchLabels": {"tier": "db"}}), false, "tier=db"),
+            (expression("app", "In", &["web", "a"]), true, "app in (a,web)"),
+            (expression("app", "In", &["web"]), true, "app in (web)"),
+            (expression("app", "In", &["web", "web"]), true, "app in (web,web)"),
+            (expression("app", "NotIn", &["web"]), false, "app notin (web)"),
+            (expression("tier", "NotIn", &["web"]), true, "tier notin (web)"),
+            (expression("app", "Exists", &[]), true, "app"),
+            (expression("tier", "DoesNotExist", &[]), true, "!tier"),
+            (expression("n", "Gt", &["4"]), true, "n>4"),
+            (expression("n", "Lt", &["5"]), false, "n<5"),
+            (expression("tier", "Gt", &["0"]), false, "tier>0"),
+            (expression("app", "Strange", &["web"]), false, "app in ()"),
+            (expression("app", "", &[]), false, "app in ()"),
+        ] {
+            let typed: v1::LabelSelector = serde_json::from_value(selector.clone()).unwrap();
+            let read = LabelSelector::of_json(&selector);
+            assert_eq!(read, LabelSelector::of_typed(&typed), "{selector}");
+            assert_eq!((read.selects(&labels), read.to_string()), (want, text.to_owned()), "{selector}");
+            assert_eq!(typed::matches(&typed, Some(&labels)), want, "{selector}");
+            assert_eq!(typed::matches(&typed, None), read.selects(&Labels::new()), "{selector}");
+            assert_eq!(typed::is_empty(&typed), read.is_empty(), "{selector}");
+        }
+        assert!(!LabelSelector::nothing().selects(&labels));
+        assert!(
+            !typed::picks(None, Some(&labels)) && !typed::picks(Some(&v1::LabelSelector::default()), None)
+        );
     }
 
     #[test]

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use coracle_api::selector::Labels;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
 use crate::runtime::{Cache, Key, Kind, Queue, Writer, is_not_found, reason_of};
-use crate::selector::Labels;
 
 pub(crate) fn controller_of<K: Kind>(object: &K) -> Option<&OwnerReference> {
     object.meta().owner_references.iter().flatten().find(|r| r.controller == Some(true))

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use coracle_api::selector::typed as selector;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 
 use crate::Config;
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
-use crate::selector;
 
 struct Controller {
     roles: Arc<Cache<ClusterRole>>,

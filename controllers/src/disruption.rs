@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_api::selector::typed as selector;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
@@ -16,7 +17,6 @@ use crate::claims::{controller_of, name, namespace};
 use crate::deployment::resolve;
 use crate::pods;
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
-use crate::selector;
 
 /// An evicted pod counts as gone for so long; if it is still there then, it was not deleted after all.
 const DELETION_TIMEOUT: i64 = 120;

@@ -30,7 +30,6 @@ mod resource_quota;
 mod revisions;
 mod root_ca;
 mod runtime;
-mod selector;
 mod service_account;
 mod service_account_tokens;
 mod statefulset;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use coracle_api::Quantity;
 use coracle_api::resources::list_of;
+use coracle_api::selector::Labels;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::owners::Owners;
 use crate::pod::{Key, PodInfo};
 use crate::resources::Resources;
-use crate::selector::Labels;
 use crate::volumes::Volumes;
 
 /// Nodes with the pods on them, assumed ones included, and what else decisions depend on.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coracle_api::node_affinity::NodeTerm;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -94,8 +95,8 @@ fn best(pod: &PodInfo, fitting: &[&NodeInfo], cluster: &Cluster, rng: &mut impl 
 
 /// All nodes, or only those that every term of the pod's affinity names, as for a DaemonSet's pods.
 fn candidates<'a>(pod: &PodInfo, cluster: &'a Cluster) -> Vec<&'a NodeInfo> {
-    let named = pod.node_terms.as_ref().and_then(|terms| {
-        let names: Option<Vec<&[String]>> = terms.iter().map(|t| t.named_nodes()).collect();
+    let named = pod.node.terms().and_then(|terms| {
+        let names: Option<Vec<&[String]>> = terms.iter().map(NodeTerm::named_nodes).collect();
         names.filter(|n| !n.is_empty())
     });
     match named {

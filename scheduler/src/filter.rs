@@ -1,13 +1,13 @@
 //! The checks of one pod against one node, in upstream's order: the first that fails gives the reasons.
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use coracle_api::names::TAINT_UNSCHEDULABLE;
+use coracle_api::taint::tolerated;
+use k8s_openapi::api::core::v1::Taint;
 
 use crate::cluster::{Cluster, NodeInfo};
 use crate::decide::Rejection;
 use crate::pod::{HostPort, PodInfo};
 use crate::topology::Constraints;
-
-const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 pub(crate) fn check(
     pod: &PodInfo,
@@ -17,7 +17,7 @@ pub(crate) fn check(
 ) -> Result<(), Rejection> {
     unschedulable(pod, node)?;
     taints(pod, node)?;
-    if !pod.wants_node(&node.name, &node.labels) {
+    if !pod.node.allows(&node.name, Some(&node.labels)) {
         return Err(Rejection::unresolvable("node(s) didn't match Pod's node affinity/selector".to_owned()));
     }
     ports(pod, node)?;
@@ -29,7 +29,7 @@ pub(crate) fn check(
 fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
     let taint =
         Taint { key: TAINT_UNSCHEDULABLE.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
-    if node.unschedulable && !tolerated(&pod.tolerations, &taint) {
+    if node.unschedulable && !tolerated(Some(&pod.tolerations), &taint) {
         return Err(Rejection::unresolvable("node(s) were unschedulable".to_owned()));
     }
     Ok(())
@@ -37,30 +37,10 @@ fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
 
 pub(crate) fn taints(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
     let forbids = |t: &&Taint| t.effect == "NoSchedule" || t.effect == "NoExecute";
-    if node.taints.iter().filter(forbids).any(|taint| !tolerated(&pod.tolerations, taint)) {
+    if node.taints.iter().filter(forbids).any(|taint| !tolerated(Some(&pod.tolerations), taint)) {
         return Err(Rejection::unresolvable("node(s) had untolerated taint(s)".to_owned()));
     }
     Ok(())
-}
-
-pub(crate) fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|t| tolerates(t, taint))
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "Exists" => true,
-        "" | "Equal" => {
-            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-        }
-        // Numeric comparison is behind a gate that is off in upstream's v1.36.
-        _ => false,
-    }
 }
 
 fn ports(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {

@@ -12,7 +12,6 @@ pub mod pod;
 pub mod preempt;
 mod preference;
 pub mod resources;
-pub mod selector;
 
 mod bind;
 mod feed;

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use coracle_api::selector::LabelSelector;
+
 use crate::pod::{Key, PodInfo};
-use crate::selector::{Labels, Selector};
 
 /// What selects pods: several Services may, and the one controller that owns a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +17,7 @@ pub(crate) enum Kind {
 
 /// By namespace, then by kind and name.
 #[derive(Debug, Default)]
-pub(crate) struct Owners(HashMap<String, BTreeMap<(Kind, String), Selector>>);
+pub(crate) struct Owners(HashMap<String, BTreeMap<(Kind, String), LabelSelector>>);
 
 // === impl Kind ===
 
@@ -34,7 +35,7 @@ impl Kind {
 // === impl Owners ===
 
 impl Owners {
-    pub(crate) fn set(&mut self, kind: Kind, (namespace, name): Key, selector: Option<Selector>) {
+    pub(crate) fn set(&mut self, kind: Kind, (namespace, name): Key, selector: Option<LabelSelector>) {
         let Some(selector) = selector else {
             if let Some(all) = self.0.get_mut(&namespace) {
                 all.remove(&(kind, name));
@@ -48,13 +49,13 @@ impl Owners {
     }
 
     /// What the pod's Services and its owner select by, taken together.
-    pub(crate) fn selector_of(&self, pod: &PodInfo) -> Option<Selector> {
+    pub(crate) fn selector_of(&self, pod: &PodInfo) -> Option<LabelSelector> {
         let all = self.0.get(&pod.key.0)?;
-        let services = all.iter().filter(|((kind, _), s)| *kind == Kind::Service && s.matches(&pod.labels));
+        let services = all.iter().filter(|((kind, _), s)| *kind == Kind::Service && s.selects(&pod.labels));
         let owner = pod.owner.as_ref().and_then(|owner| all.get(owner));
-        let mut together = Selector::of_labels(&Labels::new());
+        let mut together = LabelSelector::default();
         for selector in services.map(|(_, s)| s).chain(owner) {
-            together.and(selector.requirements().iter().cloned());
+            together.and(selector.0.iter().cloned());
         }
         (!together.is_empty()).then_some(together)
     }

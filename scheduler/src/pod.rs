@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use coracle_api::node_affinity::{NodeTerm, Required};
 use coracle_api::resources::is_sidecar;
+use coracle_api::selector::{LabelSelector, Labels, Operator, Requirement};
 use k8s_openapi::api::core::v1::{
     ObjectReference, Pod, PodAffinityTerm, PodCondition, PodSpec, PodStatus, Toleration,
     TopologySpreadConstraint, Volume,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::owners::Kind;
 use crate::resources::{Resources, requests_of};
-use crate::selector::{Labels, NodeTerm, Requirement, Selector};
 
 /// The reason of the condition by which a pod learns that it must make room.
 pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
@@ -44,10 +46,8 @@ pub struct PodInfo {
     pub score_requests: Resources,
     pub host_ports: Vec<HostPort>,
     pub tolerations: Vec<Toleration>,
-    /// `nodeSelector` as requirements; all must hold.
-    pub node_selector: Vec<Requirement>,
-    /// Required node affinity: one term must match. `None` where there is none.
-    pub node_terms: Option<Vec<NodeTerm>>,
+    /// Which nodes it may run on.
+    pub node: Required,
     pub preferred_node_terms: Vec<(i32, NodeTerm)>,
     pub affinity: Vec<PodTerm>,
     pub anti_affinity: Vec<PodTerm>,
@@ -76,10 +76,10 @@ pub struct HostPort {
 /// A pod affinity or anti-affinity term, bound to its pod's namespace.
 #[derive(Clone, Debug)]
 pub struct PodTerm {
-    pub selector: Selector,
+    pub selector: LabelSelector,
     pub namespaces: Vec<String>,
     /// Namespaces by label; absent selects none.
-    pub namespace_selector: Selector,
+    pub namespace_selector: LabelSelector,
     pub topology_key: String,
 }
 
@@ -87,7 +87,7 @@ pub struct PodTerm {
 pub struct Spread {
     pub max_skew: i32,
     pub topology_key: String,
-    pub selector: Selector,
+    pub selector: LabelSelector,
     pub min_domains: Option<i32>,
     /// `DoNotSchedule`
     pub hard: bool,
@@ -126,13 +126,7 @@ impl PodInfo {
             score_requests,
             host_ports: host_ports(spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
-            node_selector: spec
-                .node_selector
-                .iter()
-                .flatten()
-                .map(|(k, v)| Requirement::equals(k, v))
-                .collect(),
-            node_terms: None,
+            node: Required::of(spec),
             preferred_node_terms: Vec::new(),
             affinity: Vec::new(),
             anti_affinity: Vec::new(),
@@ -160,10 +154,8 @@ impl PodInfo {
     fn read_affinity(&mut self, spec: &PodSpec) {
         let Some(affinity) = &spec.affinity else { return };
         if let Some(node) = &affinity.node_affinity {
-            let required = node.required_during_scheduling_ignored_during_execution.as_ref();
-            self.node_terms = required.map(|s| s.node_selector_terms.iter().map(NodeTerm::new).collect());
             let preferred = node.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-            self.preferred_node_terms = preferred.map(|t| (t.weight, NodeTerm::new(&t.preference))).collect();
+            self.preferred_node_terms = preferred.map(|t| (t.weight, NodeTerm::of(&t.preference))).collect();
         }
         let term = |term: &PodAffinityTerm| PodTerm::new(term, &self.key.0, &self.labels);
         if let Some(pods) = &affinity.pod_affinity {
@@ -204,21 +196,15 @@ impl PodInfo {
     pub fn assumed_on(self: &Arc<Self>, node: &str) -> Arc<PodInfo> {
         Arc::new(PodInfo { node_name: node.to_owned(), ..PodInfo::clone(self) })
     }
-
-    /// Node selector and required node affinity.
-    pub fn wants_node(&self, name: &str, labels: &Labels) -> bool {
-        self.node_selector.iter().all(|r| r.holds(labels))
-            && self.node_terms.as_ref().is_none_or(|terms| terms.iter().any(|t| t.matches(name, labels)))
-    }
 }
 
 // === impl PodTerm ===
 
 impl PodTerm {
     fn new(term: &PodAffinityTerm, namespace: &str, labels: &Labels) -> PodTerm {
-        let mut selector = Selector::new(term.label_selector.as_ref());
-        selector.and(own_values(term.match_label_keys.as_ref(), labels, "In"));
-        selector.and(own_values(term.mismatch_label_keys.as_ref(), labels, "NotIn"));
+        let mut selector = selector_of(term.label_selector.as_ref());
+        selector.and(own_values(term.match_label_keys.as_ref(), labels, Operator::In));
+        selector.and(own_values(term.mismatch_label_keys.as_ref(), labels, Operator::NotIn));
         let mut namespaces = term.namespaces.clone().unwrap_or_default();
         if namespaces.is_empty() && term.namespace_selector.is_none() {
             namespaces.push(namespace.to_owned());
@@ -226,7 +212,7 @@ impl PodTerm {
         PodTerm {
             selector,
             namespaces,
-            namespace_selector: Selector::new(term.namespace_selector.as_ref()),
+            namespace_selector: selector_of(term.namespace_selector.as_ref()),
             topology_key: term.topology_key.clone(),
         }
     }
@@ -236,8 +222,8 @@ impl PodTerm {
 
 impl Spread {
     fn new(constraint: &TopologySpreadConstraint, labels: &Labels) -> Spread {
-        let mut selector = Selector::new(constraint.label_selector.as_ref());
-        selector.and(own_values(constraint.match_label_keys.as_ref(), labels, "In"));
+        let mut selector = selector_of(constraint.label_selector.as_ref());
+        selector.and(own_values(constraint.match_label_keys.as_ref(), labels, Operator::In));
         Spread {
             max_skew: constraint.max_skew,
             topology_key: constraint.topology_key.clone(),
@@ -250,15 +236,19 @@ impl Spread {
     }
 }
 
+/// Absent selects nothing, empty selects everything.
+pub(crate) fn selector_of(selector: Option<&v1::LabelSelector>) -> LabelSelector {
+    selector.map_or_else(LabelSelector::nothing, LabelSelector::of_typed)
+}
+
 /// `matchLabelKeys`: requirements with the pod's own values of these labels; labels it lacks are left out.
-fn own_values(keys: Option<&Vec<String>>, labels: &Labels, operator: &str) -> Vec<Requirement> {
+fn own_values(keys: Option<&Vec<String>>, labels: &Labels, operator: Operator) -> Vec<Requirement> {
     let present = keys.into_iter().flatten().filter_map(|key| Some((key, labels.get(key)?)));
-    present.map(|(key, value)| Requirement::new(key, operator, std::slice::from_ref(value))).collect()
+    present.map(|(key, value)| Requirement::new(key, operator, vec![value.clone()])).collect()
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars =
-        spec.init_containers.iter().flatten().filter(|c| is_sidecar(c.restart_policy.as_deref()));
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c.restart_policy.as_deref()));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     let ports = ports.filter_map(|p| Some((p, p.host_port.filter(|n| *n > 0)?)));
     ports

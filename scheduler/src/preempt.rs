@@ -4,21 +4,21 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use coracle_api::selector::LabelSelector;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::decide::{Rejection, Unschedulable};
 use crate::filter;
-use crate::pod::{Key, PodInfo};
-use crate::selector::Selector;
+use crate::pod::{Key, PodInfo, selector_of};
 use crate::topology::Constraints;
 
 /// A disruption budget, as far as it speaks about victims.
 #[derive(Clone, Debug)]
 pub struct Budget {
     namespace: String,
-    selector: Selector,
+    selector: LabelSelector,
     allowed: i32,
     /// Pods whose end it has already counted.
     disrupted: Vec<String>,
@@ -38,7 +38,7 @@ impl Budget {
         let disrupted = status.and_then(|s| s.disrupted_pods.as_ref());
         Budget {
             namespace: budget.metadata.namespace.clone().unwrap_or_default(),
-            selector: Selector::new(budget.spec.as_ref().and_then(|s| s.selector.as_ref())),
+            selector: selector_of(budget.spec.as_ref().and_then(|s| s.selector.as_ref())),
             allowed: status.and_then(|s| s.disruptions_allowed).unwrap_or(0),
             disrupted: disrupted.into_iter().flat_map(|d| d.keys().cloned()).collect(),
         }
@@ -47,7 +47,7 @@ impl Budget {
     fn counts(&self, pod: &PodInfo) -> bool {
         self.namespace == pod.key.0
             && !self.selector.is_empty()
-            && self.selector.matches(&pod.labels)
+            && self.selector.selects(&pod.labels)
             && !self.disrupted.contains(&pod.key.1)
     }
 }

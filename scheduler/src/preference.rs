@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use coracle_api::selector::LabelSelector;
+
 use crate::cluster::{Cluster, NodeInfo};
 use crate::pod::{PodInfo, PodTerm, Spread};
 use crate::score::MAX;
-use crate::selector::Selector;
 use crate::topology::{counts_for, fits};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -107,11 +108,11 @@ impl Domains {
 }
 
 /// A selector that selects everything counts nothing, as upstream has it.
-fn matching(selector: &Selector, pod: &PodInfo, node: &NodeInfo) -> i64 {
+fn matching(selector: &LabelSelector, pod: &PodInfo, node: &NodeInfo) -> i64 {
     if selector.is_empty() {
         return 0;
     }
-    let counted = |p: &PodInfo| p.key.0 == pod.key.0 && !p.deleting && selector.matches(&p.labels);
+    let counted = |p: &PodInfo| p.key.0 == pod.key.0 && !p.deleting && selector.selects(&p.labels);
     node.pods.values().filter(|p| counted(p)).count() as i64
 }
 

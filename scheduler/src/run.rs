@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use coracle_api::selector::LabelSelector;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service,
@@ -30,7 +31,6 @@ use crate::owners::Kind;
 use crate::pod::{Key, PodInfo};
 use crate::preempt::{Budget, Preemption, preempt};
 use crate::queue::Queue;
-use crate::selector::Selector;
 
 /// Changes that may wait while a decision is made.
 const PENDING_CHANGES: usize = 1024;
@@ -44,7 +44,7 @@ enum Update {
     Class(Change<StorageClass>),
     Budget(Change<PodDisruptionBudget>),
     /// What selects pods: a Service, or a controller.
-    Owner(Kind, Key, Option<Selector>),
+    Owner(Kind, Key, Option<LabelSelector>),
     OwnersSynced,
 }
 
@@ -139,16 +139,16 @@ fn start_watches(watches: &mut JoinSet<()>, client: &Client, into: &mpsc::Sender
     watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Class));
     watches.spawn(follow(Api::all(client.clone()), all(), into.clone(), Update::Budget));
     owners(watches, client, into, Kind::Service, |s: &Service| {
-        s.spec.as_ref()?.selector.as_ref().map(Selector::of_labels)
+        s.spec.as_ref()?.selector.as_ref().map(LabelSelector::of_labels)
     });
     owners(watches, client, into, Kind::ReplicationController, |rc: &ReplicationController| {
-        rc.spec.as_ref()?.selector.as_ref().map(Selector::of_labels)
+        rc.spec.as_ref()?.selector.as_ref().map(LabelSelector::of_labels)
     });
     owners(watches, client, into, Kind::ReplicaSet, |rs: &ReplicaSet| {
-        rs.spec.as_ref().map(|spec| Selector::new(Some(&spec.selector)))
+        rs.spec.as_ref().map(|spec| LabelSelector::of_typed(&spec.selector))
     });
     owners(watches, client, into, Kind::StatefulSet, |set: &StatefulSet| {
-        set.spec.as_ref().map(|spec| Selector::new(Some(&spec.selector)))
+        set.spec.as_ref().map(|spec| LabelSelector::of_typed(&spec.selector))
     });
     watches.len()
 }
@@ -158,7 +158,7 @@ fn owners<K>(
     client: &Client,
     into: &mpsc::Sender<Update>,
     kind: Kind,
-    selector: fn(&K) -> Option<Selector>,
+    selector: fn(&K) -> Option<LabelSelector>,
 ) where
     K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned + Clone + std::fmt::Debug + Send + Sync,
     K: 'static,

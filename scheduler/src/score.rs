@@ -1,9 +1,9 @@
 //! How good the nodes that fit are: upstream's score plugins with upstream's weights.
 
+use coracle_api::taint::tolerated;
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::cluster::{Cluster, NodeInfo};
-use crate::filter::tolerated;
 use crate::pod::PodInfo;
 use crate::preference;
 
@@ -34,11 +34,11 @@ pub(crate) fn totals(pod: &PodInfo, nodes: &[&NodeInfo], cluster: &Cluster) -> V
 
 fn untolerated_preferences(pod: &PodInfo, node: &NodeInfo) -> i64 {
     let prefers = |t: &&Taint| t.effect == "PreferNoSchedule";
-    node.taints.iter().filter(prefers).filter(|t| !tolerated(&pod.tolerations, t)).count() as i64
+    node.taints.iter().filter(prefers).filter(|t| !tolerated(Some(&pod.tolerations), t)).count() as i64
 }
 
 fn preferred_terms(pod: &PodInfo, node: &NodeInfo) -> i64 {
-    let matching = pod.preferred_node_terms.iter().filter(|(_, t)| t.matches(&node.name, &node.labels));
+    let matching = pod.preferred_node_terms.iter().filter(|(_, t)| t.matches(&node.name, Some(&node.labels)));
     matching.map(|(weight, _)| i64::from(*weight)).sum()
 }
 

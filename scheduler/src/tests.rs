@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use coracle_api::selector::LabelSelector;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -13,7 +14,6 @@ use crate::decide::{Unschedulable, schedule};
 use crate::owners::Kind;
 use crate::pod::PodInfo;
 use crate::preempt::{Budget, preempt};
-use crate::selector::Selector;
 
 fn node(name: &str, cpu: &str, spec: &Value) -> Node {
     serde_json::from_value(json!({
@@ -206,7 +206,7 @@ fn soft_wishes_decide_between_nodes_that_fit() {
     cluster.add_pod(Arc::new(pod("stranger", stranger)).assumed_on("b"));
     let next = labelled("p", json!({"containers": tiny}));
     assert_eq!(decide(&mut cluster, &next), Ok("a".to_owned()));
-    let selector = Selector::of_labels(&next.labels);
+    let selector = LabelSelector::of_labels(&next.labels);
     cluster.owners.set(Kind::Service, ("n".to_owned(), "web".to_owned()), Some(selector));
     assert_eq!(decide(&mut cluster, &next), Ok("b".to_owned()));
 }

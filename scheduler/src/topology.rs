@@ -5,11 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use coracle_api::selector::Labels;
+
 use crate::cluster::{Cluster, NodeInfo};
 use crate::decide::Rejection;
 use crate::filter;
 use crate::pod::{PodInfo, PodTerm, Spread};
-use crate::selector::Labels;
 
 /// A label of nodes with one of its values: what upstream calls a topology pair.
 type Domain = (String, String);
@@ -82,7 +83,7 @@ impl<'a> Constraints<'a> {
             };
             let too_few = constraint.min_domains.is_some_and(|n| (counts.len() as i64) < i64::from(n));
             let least = if too_few { 0 } else { counts.values().copied().min().unwrap_or(0) };
-            let own = i64::from(constraint.selector.matches(&self.pod.labels));
+            let own = i64::from(constraint.selector.selects(&self.pod.labels));
             let here = counts.get(value).copied().unwrap_or(0);
             if here + own - least > i64::from(constraint.max_skew) {
                 return Err(Rejection::resolvable(vec![REASON.to_owned()]));
@@ -96,8 +97,8 @@ impl<'a> Constraints<'a> {
 pub(crate) fn fits(term: &PodTerm, pod: &PodInfo, cluster: &Cluster) -> bool {
     let empty = Labels::new();
     let namespace = || cluster.namespaces.get(&pod.key.0).unwrap_or(&empty);
-    let in_scope = term.namespaces.contains(&pod.key.0) || term.namespace_selector.matches(namespace());
-    in_scope && term.selector.matches(&pod.labels)
+    let in_scope = term.namespaces.contains(&pod.key.0) || term.namespace_selector.selects(namespace());
+    in_scope && term.selector.selects(&pod.labels)
 }
 
 fn domains_with(cluster: &Cluster, term: &PodTerm, of: &PodInfo) -> HashSet<String> {
@@ -124,7 +125,7 @@ fn repelled(cluster: &Cluster, pod: &PodInfo) -> HashSet<Domain> {
 
 /// Whether a node counts, as the constraint's policies for affinity and taints say.
 pub(crate) fn counts_for(constraint: &Spread, pod: &PodInfo, node: &NodeInfo) -> bool {
-    let affine = !constraint.honor_affinity || pod.wants_node(&node.name, &node.labels);
+    let affine = !constraint.honor_affinity || pod.node.allows(&node.name, Some(&node.labels));
     let tolerated = !constraint.honor_taints || filter::taints(pod, node).is_ok();
     affine && tolerated
 }
@@ -141,7 +142,7 @@ fn count(cluster: &Cluster, pod: &PodInfo, constraint: &Spread) -> HashMap<Strin
             continue;
         };
         let counted = |p: &&std::sync::Arc<PodInfo>| {
-            p.key.0 == pod.key.0 && !p.deleting && constraint.selector.matches(&p.labels)
+            p.key.0 == pod.key.0 && !p.deleting && constraint.selector.selects(&p.labels)
         };
         *counts.entry(value.clone()).or_default() += node.pods.values().filter(counted).count() as i64;
     }

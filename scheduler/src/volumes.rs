@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use coracle_api::node_affinity::NodeTerm;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::cluster::NodeInfo;
 use crate::decide::Rejection;
 use crate::pod::{Key, PodInfo};
-use crate::selector::NodeTerm;
 
 #[derive(Debug, Default)]
 pub(crate) struct Volumes {
@@ -44,7 +44,7 @@ impl Volumes {
         let Some(volume) = volume else { return drop(self.volumes.remove(&name)) };
         let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref());
         let terms = affinity.and_then(|a| a.required.as_ref());
-        self.volumes.insert(name, terms.map(|t| t.node_selector_terms.iter().map(NodeTerm::new).collect()));
+        self.volumes.insert(name, terms.map(|t| t.node_selector_terms.iter().map(NodeTerm::of).collect()));
     }
 
     pub(crate) fn set_class(&mut self, name: String, class: Option<&StorageClass>) {
@@ -84,7 +84,7 @@ impl Volumes {
                         .to_owned();
                     return Err(Rejection::unresolvable(reason));
                 }
-                Some(Some(terms)) if !terms.iter().any(|t| t.matches(&node.name, &node.labels)) => {
+                Some(Some(terms)) if !terms.iter().any(|t| t.matches(&node.name, Some(&node.labels))) => {
                     return Err(Rejection::unresolvable(
                         "node(s) didn't match PersistentVolume's node affinity".to_owned(),
                     ));

@@ -1,5 +1,6 @@
 //! The vocabulary of `kubectl get` columns: constructors, and the texts several kinds print alike.
 
+use coracle_api::selector::{LabelSelector, Operator};
 use coracle_api::{Object, time};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -88,29 +89,12 @@ pub(super) fn labels(map: Option<&Value>) -> Value {
 /// A `LabelSelector` in the query language: requirements sorted by key.
 pub(super) fn label_selector(selector: Option<&Value>) -> String {
     let Some(selector) = selector else { return "<none>".to_owned() };
-    let mut terms: Vec<(String, String)> = selector["matchLabels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(k, v)| (k.clone(), format!("{k}={}", v.as_str().unwrap_or_default())))
-        .collect();
-    for e in selector["matchExpressions"].as_array().into_iter().flatten() {
-        let key = e["key"].as_str().unwrap_or_default();
-        let mut values: Vec<&str> =
-            e["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        let values = values.join(",");
-        let term = match e["operator"].as_str().unwrap_or_default() {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "Exists" => key.to_owned(),
-            "DoesNotExist" => format!("!{key}"),
-            _ => return "<error>".to_owned(),
-        };
-        terms.push((key.to_owned(), term));
+    let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+    let mut operators = expressions.map(|e| e["operator"].as_str().unwrap_or_default());
+    if operators.any(|operator| matches!(operator, "Gt" | "Lt") || Operator::named(operator).is_none()) {
+        return "<error>".to_owned();
     }
-    terms.sort();
-    let text = terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(",");
+    let text = LabelSelector::of_json(selector).to_string();
     if text.is_empty() { "<none>".to_owned() } else { text }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_api::selector::{LabelSelector, Operator, Requirement};
+use coracle_api::selector::LabelSelector;
 use coracle_api::{Gvr, Object};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -276,20 +276,7 @@ fn why_none(budget: &Object) -> String {
 /// Whether a budget's selector covers a pod; an empty selector covers all.
 fn selects(budget: &Object, pod: &Object) -> bool {
     let Some(selector) = budget.at(&["spec", "selector"]) else { return false };
-    let labels = selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten();
-    let mut all = LabelSelector::of_labels(labels.filter_map(|(k, v)| Some((k.as_str(), v.as_str()?))));
-    for term in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
-        let operator = match term["operator"].as_str() {
-            Some("In") => Operator::In,
-            Some("NotIn") => Operator::NotIn,
-            Some("Exists") => Operator::Exists,
-            _ => Operator::DoesNotExist,
-        };
-        let values =
-            term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
-        all.0.push(Requirement::new(term["key"].as_str().unwrap_or_default(), operator, values.collect()));
-    }
-    all.matches(|key| pod.label(key))
+    LabelSelector::of_json(selector).matches(|key| pod.label(key))
 }
 
 #[cfg(test)]

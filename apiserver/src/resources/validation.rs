@@ -1,5 +1,6 @@
 //! The vocabulary of validation: one line for each rule, so that hooks read like a table.
 
+use coracle_api::selector::LabelSelector;
 use serde_json::Value;
 
 use super::located::Located;
@@ -209,31 +210,10 @@ pub(super) fn selector_text(selector: &Value) -> String {
 
 /// Whether a `LabelSelector` names nothing.
 pub(super) fn is_empty_selector(selector: &Value) -> bool {
-    let empty = |key: &str| match &selector[key] {
-        Value::Object(map) => map.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        _ => true,
-    };
-    empty("matchLabels") && empty("matchExpressions")
+    LabelSelector::of_json(selector).is_empty()
 }
 
 /// Whether labels satisfy a `LabelSelector`.
 pub(super) fn selector_matches(selector: &Value, labels: &Value) -> bool {
-    let pairs = selector["matchLabels"].as_object().into_iter().flatten();
-    let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
-    pairs.into_iter().all(|(k, v)| labels[k] == *v)
-        && expressions.into_iter().all(|e| {
-            let value = e["key"].as_str().and_then(|k| labels.get(k));
-            let listed = || {
-                let values = e["values"].as_array().map(Vec::as_slice).unwrap_or_default();
-                value.is_some_and(|v| values.contains(v))
-            };
-            match e["operator"].as_str().unwrap_or_default() {
-                "In" => listed(),
-                "NotIn" => !listed(),
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
-        })
+    LabelSelector::of_json(selector).matches(|key| labels.get(key)?.as_str())
 }

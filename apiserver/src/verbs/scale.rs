@@ -1,5 +1,6 @@
 //! The `scale` subresource: one view of every kind that has replicas.
 
+use coracle_api::selector::LabelSelector;
 use coracle_api::{Gvk, Object};
 use serde_json::{Map, Value, json};
 
@@ -73,27 +74,11 @@ fn selector_text(selector: &Value) -> String {
         return text.clone();
     }
     let labelled = selector.get("matchLabels").or_else(|| selector.get("matchExpressions")).is_some();
-    let equal = if labelled { selector.get("matchLabels") } else { Some(selector) };
-    let mut parts: Vec<(String, String)> = vec![];
-    for (key, value) in equal.and_then(Value::as_object).into_iter().flatten() {
-        parts.push((key.clone(), format!("{key}={}", value.as_str().unwrap_or_default())));
+    match labelled {
+        true => LabelSelector::of_json(selector),
+        false => LabelSelector::of_json(&json!({"matchLabels": selector})),
     }
-    for e in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
-        let key = e.get("key").and_then(Value::as_str).unwrap_or_default();
-        let values = e.get("values").and_then(Value::as_array).into_iter().flatten();
-        let mut values: Vec<&str> = values.filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        let values = values.join(",");
-        let text = match e.get("operator").and_then(Value::as_str).unwrap_or_default() {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
-        };
-        parts.push((key.to_owned(), text));
-    }
-    parts.sort();
-    parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+    .to_string()
 }
 
 /// The columns of a scale's table. Of custom kinds upstream tells an absent number from 0, and the type of the age.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_api::selector::{Labels, typed as selector};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
@@ -21,7 +22,6 @@ use crate::claims::{self, name, uid};
 use crate::replicaset::{message_of, namespace_is_terminating};
 use crate::revisions::{self, REVISION_HASH};
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
-use crate::selector::{self, Labels};
 use placement::fit;
 use plan::{Plan, View};
 

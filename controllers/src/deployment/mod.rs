@@ -10,6 +10,7 @@ mod view;
 
 use std::sync::Arc;
 
+use coracle_api::selector::typed as selector;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::Pod;
@@ -20,7 +21,6 @@ use crate::Config;
 use crate::claims::{self, controller_of, controller_ref, name, namespace, uid};
 use crate::replicaset::{message_of, namespace_is_terminating};
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_exists};
-use crate::selector;
 pub(crate) use revision::template_hash;
 use status::Progress;
 use view::View;

@@ -8,13 +8,13 @@ mod slice;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use coracle_api::selector::typed::contains;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::Config;
 use crate::claims::{namespace, uid};
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
-use crate::selector::contains;
 use crate::service_account::unless_going;
 use slice::Write;
 

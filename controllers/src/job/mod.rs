@@ -12,6 +12,7 @@ mod ttl;
 
 use std::sync::Arc;
 
+use coracle_api::selector::{Labels, typed as selector};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -22,7 +23,6 @@ use crate::Config;
 use crate::claims::{self, controller_of, name, owner_key, uid};
 use crate::replicaset::{message_of, namespace_is_terminating};
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_not_found};
-use crate::selector::{self, Labels};
 pub(crate) use conditions::{is_complete, is_finished};
 use plan::{Plan, Slot};
 pub(crate) use ttl::start as start_ttl;

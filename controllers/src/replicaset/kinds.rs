@@ -1,5 +1,6 @@
 //! Where the two kinds keep what the controller reads and writes.
 
+use coracle_api::selector::{Labels, typed as selector};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
@@ -8,7 +9,6 @@ use k8s_openapi::api::core::v1::{
 
 use super::status::{Condition, Status};
 use crate::runtime::Kind;
-use crate::selector::{self, Labels};
 
 pub(crate) trait Replicas: Kind + kube::Resource<Scope = NamespaceResourceScope> {
     const COMPONENT: &'static str;

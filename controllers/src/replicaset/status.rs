@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_api::selector::typed::contains;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -10,7 +11,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::kinds::Replicas;
 use super::{Failure, message_of};
 use crate::pods;
-use crate::selector::contains;
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 

@@ -7,6 +7,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use coracle_api::selector::{Labels, typed as selector};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -17,7 +18,6 @@ use crate::claims::{self, name, uid};
 use crate::replicaset::{message_of, namespace_is_terminating};
 use crate::revisions;
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_exists};
-use crate::selector::{self, Labels};
 use plan::{Action, Revision, View};
 
 struct Controller {

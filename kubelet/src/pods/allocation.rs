@@ -135,11 +135,12 @@ fn settle(grants: &mut HashMap<String, Grant>, allocatable: &ResourceList, now: 
 /// Whether the node could give it, were no other pod there.
 fn feasible(pod: &Pod, allocatable: &ResourceList) -> Result<(), String> {
     let (wanted, capacity) = (requests_of(pod), list_of(Some(allocatable)));
-    for (name, shown) in [("cpu", Quantity::milli_value as fn(&Quantity) -> i64), ("memory", Quantity::value)] {
+    for name in ["cpu", "memory"] {
+        let shown = |a: Quantity| if name == "cpu" { a.milli_value() } else { a.value() };
         let of = |list: &Amounts| list.get(name).copied().unwrap_or_default();
         let (wanted, capacity) = (of(&wanted), of(&capacity));
         if wanted > capacity {
-            let (wanted, capacity) = (shown(&wanted), shown(&capacity));
+            let (wanted, capacity) = (shown(wanted), shown(capacity));
             return Err(format!(
                 "Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
             ));
