@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::duration;
+
 /// When a CronJob is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
@@ -140,48 +142,9 @@ fn every(word: &str) -> Result<Schedule, String> {
     let Some(text) = word.strip_prefix("@every ") else {
         return Err(format!("unrecognized descriptor: {word}"));
     };
-    let seconds = seconds(text)
-        .ok_or_else(|| format!("failed to parse duration {word}: time: invalid duration {text:?}"))?;
-    Ok(Schedule::Every(Duration::from_secs(seconds.max(1))))
-}
-
-/// The whole seconds of Go's way to write a duration: numbers with units. None is negative here.
-fn seconds(text: &str) -> Option<u64> {
-    const UNITS: [(&str, f64); 8] = [
-        ("ns", 1e-9),
-        ("us", 1e-6),
-        ("µs", 1e-6),
-        ("μs", 1e-6),
-        ("ms", 1e-3),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-    ];
-    let negative = text.starts_with('-');
-    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if rest == "0" {
-        return Some(0);
-    }
-    let mut total = 0.0;
-    loop {
-        let units = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-        let digits = &rest[..rest.len() - units.len()];
-        let number: f64 = digits.parse().ok()?;
-        let (unit, size) = UNITS.iter().find(|(unit, _)| units.starts_with(unit))?;
-        total += number * size;
-        rest = &units[unit.len()..];
-        if rest.is_empty() {
-            break;
-        }
-    }
-    // Go's durations are nanoseconds in 64 bits.
-    let representable = total < 9_223_372_036.0;
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between nought and the bound above"
-    )]
-    representable.then_some(if negative { 0 } else { total as u64 })
+    let nanos = duration::parse(text).map_err(|why| format!("failed to parse duration {word}: {why}"))?;
+    // Whole seconds, one at least.
+    Ok(Schedule::Every(Duration::from_secs(u64::try_from(nanos / 1_000_000_000).unwrap_or(0).max(1))))
 }
 
 #[cfg(test)]
@@ -211,6 +174,7 @@ mod tests {
             ("", "empty spec string"),
             ("@foo", "unrecognized descriptor: @foo"),
             ("@every x", "failed to parse duration @every x: time: invalid duration \"x\""),
+            ("@every 5", "failed to parse duration @every 5: time: missing unit in duration \"5\""),
             ("@every ", "failed to parse duration @every : time: invalid duration \"\""),
             (
                 "@every 9999999999h",
@@ -232,9 +196,13 @@ mod tests {
         assert_eq!(fields("50/4 * * * *").minutes, 1 << 50 | 1 << 54 | 1 << 58);
         let any_day = ["0 0 1 * 1", "0 0 * * 1", "0 0 */1 * 1", "0 0 */2 * 1", "0 0 *-3 * 1", "0 0 1 * ?"];
         assert_eq!(any_day.map(|text| fields(text).any_day), [true, false, false, true, false, false]);
-        for (text, seconds) in
-            [("@every 1h30m", 5400), ("@every 1.5h", 5400), ("@every 1ms", 1), ("@every -3s", 1)]
-        {
+        for (text, seconds) in [
+            ("@every 1h30m", 5400),
+            ("@every 1m0.5s", 60),
+            ("@every 1.5h", 5400),
+            ("@every 1ms", 1),
+            ("@every -3s", 1),
+        ] {
             assert_eq!(Schedule::parse(text), Ok(Schedule::Every(Duration::from_secs(seconds))), "{text}");
         }
     }

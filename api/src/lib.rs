@@ -6,6 +6,7 @@ pub mod cidr;
 pub mod conditions;
 pub mod cron;
 pub mod der;
+pub mod duration;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod gvk;

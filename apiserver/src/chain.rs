@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
+use coracle_api::duration;
 use coracle_api::names::GROUP_MASTERS;
 use coracle_api::panics;
 use futures::FutureExt;
@@ -25,7 +26,6 @@ use crate::registry::{Catalog, Registry};
 use crate::request::{self, RequestInfo};
 use crate::resource::SubresourceHandler;
 use crate::route::{self, Route};
-use crate::schema::parse_duration;
 use crate::server::Server;
 use crate::status::{Result, Status};
 use crate::verbs::{answer, apart, serve};
@@ -237,9 +237,8 @@ fn time_limit(most: Duration, info: &RequestInfo) -> Result<Duration> {
     let Some(asked) = info.param("timeout").filter(|t| !t.is_empty() && !is_long_running(info)) else {
         return Ok(most);
     };
-    let nanoseconds = parse_duration(&asked).ok_or_else(|| {
-        let why = "invalid timeout specified in the request URL - time: invalid duration";
-        Status::bad_request(format!("{why} {asked:?}"))
+    let nanoseconds = duration::parse(&asked).map_err(|why| {
+        Status::bad_request(format!("invalid timeout specified in the request URL - {why}"))
     })?;
     let asked = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
     Ok(if asked.is_zero() { most } else { asked.min(most) })

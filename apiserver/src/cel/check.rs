@@ -367,7 +367,7 @@ impl<'e> Checker<'e> {
             return;
         };
         let well = match (call.function.as_str(), call.args.len()) {
-            ("duration", 1) => crate::schema::parse_duration(text).is_some(),
+            ("duration", 1) => coracle_api::duration::parse(text).is_ok(),
             ("timestamp", 1) => library::parse_timestamp(text).is_some(),
             ("matches", 2) => crate::regexp::Regexp::new(text).is_ok(),
             ("find" | "findAll", 2) => {

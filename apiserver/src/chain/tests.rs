@@ -77,7 +77,7 @@ fn a_client_may_ask_for_less_time_than_there_is() {
         ("/api/v1/pods?timeout=0s", Ok(60_000)),
         (
             "/api/v1/pods?timeout=5",
-            Err("invalid timeout specified in the request URL - time: invalid duration \"5\""),
+            Err("invalid timeout specified in the request URL - time: missing unit in duration \"5\""),
         ),
         (
             "/api/v1/pods?timeout=soon",

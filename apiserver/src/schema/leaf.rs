@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use coracle_api::quantity;
+use coracle_api::{duration, quantity};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ pub(super) fn canonicalize(leaf: &Leaf, value: &mut Value) -> Result<(), Mismatc
         LeafKind::Quantity => quantity(value),
         LeafKind::Time => time(value, Precision::Seconds),
         LeafKind::MicroTime => time(value, Precision::Micros),
-        LeafKind::Duration => duration(value),
+        LeafKind::Duration => canonical_duration(value),
         LeafKind::IntOrString if value.is_string() => Ok(()),
         LeafKind::IntOrString => integer(value, "int32", Target::Custom, INT32),
     }
@@ -210,94 +210,13 @@ fn time_error(text: &str, precision: Precision) -> Mismatch {
     }
 }
 
-fn duration(value: &mut Value) -> Result<(), Mismatch> {
+fn canonical_duration(value: &mut Value) -> Result<(), Mismatch> {
     let Value::String(text) = &*value else {
         return Err(Mismatch::of(value, "string", Target::Custom));
     };
-    let nanos =
-        parse_duration(text).ok_or_else(|| Mismatch::Words(format!("time: invalid duration {text:?}")))?;
-    *value = print_duration(nanos).into();
+    let nanos = duration::parse(text).map_err(|e| Mismatch::Words(e.to_string()))?;
+    *value = duration::print(nanos).into();
     Ok(())
-}
-
-/// Go's `time.ParseDuration`.
-pub(crate) fn parse_duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let limit = i64::MAX.unsigned_abs() + u64::from(negative);
-    let mut total: u64 = 0;
-    while !rest.is_empty() {
-        let end = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (whole, after) = rest.split_at(end(rest));
-        let (fraction, after) = match after.strip_prefix('.') {
-            Some(after) => after.split_at(end(after)),
-            None => ("", after),
-        };
-        if whole.is_empty() && fraction.is_empty() {
-            return None;
-        }
-        let (unit, after) =
-            after.split_at(after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len()));
-        let scale: u64 = match unit {
-            "ns" => 1,
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        // What is less than a nanosecond is cut off.
-        let parts = fraction.bytes().take(18).fold((0_u128, 1_u128), |(value, base), digit| {
-            (value * 10 + u128::from(digit - b'0'), base * 10)
-        });
-        let part = u64::try_from(parts.0 * u128::from(scale) / parts.1).ok()?;
-        total = whole.checked_mul(scale)?.checked_add(part)?.checked_add(total)?;
-        if total > limit {
-            return None;
-        }
-        rest = after;
-    }
-    Some(if negative { 0_i64.wrapping_sub_unsigned(total) } else { total.cast_signed() })
-}
-
-/// Go's `Duration.String`.
-pub(crate) fn print_duration(nanos: i64) -> String {
-    let sign = if nanos < 0 { "-" } else { "" };
-    let n = nanos.unsigned_abs();
-    let fraction = |whole: u64, rest: u64, width: usize, unit: &str| {
-        let digits = format!("{rest:0width$}");
-        match digits.trim_end_matches('0') {
-            "" => format!("{sign}{whole}{unit}"),
-            digits => format!("{sign}{whole}.{digits}{unit}"),
-        }
-    };
-    match n {
-        0 => "0s".to_owned(),
-        1..1_000 => format!("{sign}{n}ns"),
-        1_000..1_000_000 => fraction(n / 1_000, n % 1_000, 3, "\u{b5}s"),
-        1_000_000..1_000_000_000 => fraction(n / 1_000_000, n % 1_000_000, 6, "ms"),
-        _ => {
-            let (seconds, rest) = (n / 1_000_000_000, n % 1_000_000_000);
-            let tail = fraction(seconds % 60, rest, 9, "s");
-            let tail = tail.trim_start_matches('-');
-            match (seconds / 3600, seconds / 60 % 60) {
-                (0, 0) => format!("{sign}{tail}"),
-                (0, m) => format!("{sign}{m}m{tail}"),
-                (h, m) => format!("{sign}{h}h{m}m{tail}"),
-            }
-        }
-    }
 }
 
 /// The RFC 3339 text of seconds and nanoseconds since the epoch, with as many digits as the type has.

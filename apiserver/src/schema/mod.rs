@@ -15,7 +15,7 @@ use coracle_api::{Gvk, Object};
 
 use crate::status::Status;
 pub use custom::{Custom, Written};
-pub(crate) use leaf::{parse_duration, print_duration, print_instant};
+pub(crate) use leaf::print_instant;
 use normalize::{Mismatch, Normalizer};
 pub(crate) use normalize::{Path, describe};
 use structural::Nulls;

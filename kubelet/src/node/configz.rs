@@ -1,7 +1,6 @@
 //! `/configz`: what the kubelet was told, as upstream's `KubeletConfiguration` names it. Pure.
 
-use std::time::Duration;
-
+use coracle_api::duration::print_span;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -36,7 +35,7 @@ pub(crate) fn configz(config: &Config) -> Value {
         "enableSystemLogHandler": true,
         "clusterDomain": config.cluster_domain,
         "clusterDNS": dns,
-        "streamingConnectionIdleTimeout": go_duration(config.serving.idle_timeout),
+        "streamingConnectionIdleTimeout": print_span(config.serving.idle_timeout),
         "nodeStatusUpdateFrequency": "10s",
         "nodeStatusReportFrequency": "5m0s",
         "nodeLeaseDurationSeconds": 40,
@@ -53,8 +52,8 @@ pub(crate) fn configz(config: &Config) -> Value {
         "containerLogMaxFiles": 5,
         "podLogsDir": config.log_dir,
         "configMapAndSecretChangeDetectionStrategy": "Watch",
-        "imageMinimumGCAge": go_duration(config.image_gc.minimum_age),
-        "imageMaximumGCAge": go_duration(config.image_gc.maximum_age.unwrap_or_default()),
+        "imageMinimumGCAge": print_span(config.image_gc.minimum_age),
+        "imageMaximumGCAge": print_span(config.image_gc.maximum_age.unwrap_or_default()),
         "imageGCHighThresholdPercent": config.image_gc.high_percent,
         "imageGCLowThresholdPercent": config.image_gc.low_percent,
         "localStorageCapacityIsolation": true,
@@ -62,14 +61,14 @@ pub(crate) fn configz(config: &Config) -> Value {
         "providerID": config.provider_id.as_deref().unwrap_or_default(),
         "evictionHard": map(&hard, |t| Some(amount(t.value))),
         "evictionSoft": map(&soft, |t| Some(amount(t.value))),
-        "evictionSoftGracePeriod": map(&soft, |t| Some(go_duration(t.grace))),
+        "evictionSoftGracePeriod": map(&soft, |t| Some(print_span(t.grace))),
         "evictionMinimumReclaim": map(&all, |t| t.minimum_reclaim.map(amount)),
-        "evictionPressureTransitionPeriod": go_duration(eviction.transition),
+        "evictionPressureTransitionPeriod": print_span(eviction.transition),
         "evictionMaxPodGracePeriod": eviction.max_pod_grace,
     }});
     let periods = config.shutdown_periods;
-    configured["kubeletconfig"]["shutdownGracePeriod"] = go_duration(periods.all).into();
-    configured["kubeletconfig"]["shutdownGracePeriodCriticalPods"] = go_duration(periods.critical).into();
+    configured["kubeletconfig"]["shutdownGracePeriod"] = print_span(periods.all).into();
+    configured["kubeletconfig"]["shutdownGracePeriodCriticalPods"] = print_span(periods.critical).into();
     configured["kubeletconfig"]["rotateCertificates"] = true.into();
     configured["kubeletconfig"]["serverTLSBootstrap"] = config.serving.certificate.is_some().into();
     configured
@@ -79,28 +78,5 @@ fn amount(amount: Amount) -> String {
     match amount {
         Amount::Quantity(quantity) => quantity.to_string(),
         Amount::Fraction(part) => format!("{}%", part * 100.0),
-    }
-}
-
-/// `4h0m0s`, `1m30s`, `5s`, `0s`.
-fn go_duration(duration: Duration) -> String {
-    let all = duration.as_secs();
-    let (hours, minutes, seconds) = (all / 3600, all / 60 % 60, all % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, _) => format!("{minutes}m{seconds}s"),
-        _ => format!("{hours}h{minutes}m{seconds}s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_written_as_go_does() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (300, "5m0s"), (14_400, "4h0m0s"), (3661, "1h1m1s")] {
-            assert_eq!(go_duration(Duration::from_secs(seconds)), text);
-        }
     }
 }

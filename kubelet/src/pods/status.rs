@@ -1,7 +1,9 @@
 //! The status of a pod, computed from what is known of it. Pure.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use coracle_api::duration::print_span;
 use coracle_api::resources::QosClass;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -247,18 +249,13 @@ fn state(
 }
 
 pub(crate) fn crash_message(pod: &Pod, container: &str, v: &ContainerView) -> String {
-    let delay = go_duration(v.crash.delay);
+    let delay = print_span(Duration::from_secs(v.crash.delay.unsigned_abs()));
     format!(
         "back-off {delay} restarting failed container={container} pod={}_{}({})",
         name_of(pod),
         namespace_of(pod),
         uid_of(pod)
     )
-}
-
-/// Seconds as Go prints a duration: `10s`, `1m20s`, `5m0s`.
-pub(crate) fn go_duration(seconds: i64) -> String {
-    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ApiState {

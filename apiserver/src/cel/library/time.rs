@@ -1,12 +1,12 @@
 //! Times and durations.
 
+use coracle_api::duration;
 use jiff::{SignedDuration, Timestamp, Zoned, tz::TimeZone};
 
 use super::super::functions::Row;
 use super::super::value::{Result, Value, fail};
 use super::convert::unconvertible;
 use super::text;
-use crate::schema::parse_duration;
 
 /// One part of a time, in UTC or in a time zone that an argument names.
 macro_rules! parts {
@@ -42,9 +42,9 @@ pub(super) static ROWS: &[Row] = &[
         at.map_or_else(|_| fail("timestamp overflow"), |t| Ok(Value::Timestamp(t)))
     }),
     Row("duration(duration): duration", |_, a| Ok(a[0].clone())),
-    Row("duration(string): duration", |_, a| match parse_duration(text(&a[0])) {
-        Some(nanoseconds) => Ok(Value::Duration(SignedDuration::from_nanos(nanoseconds))),
-        None => unconvertible("google.protobuf.Duration"),
+    Row("duration(string): duration", |_, a| match duration::parse(text(&a[0])) {
+        Ok(nanoseconds) => Ok(Value::Duration(SignedDuration::from_nanos(nanoseconds))),
+        Err(_) => unconvertible("google.protobuf.Duration"),
     }),
     Row("duration(int): duration", |_, a| Ok(Value::Duration(SignedDuration::from_secs(super::int(&a[0]))))),
     Row("duration.getHours(): int", |_, a| span(&a[0], |d| d.as_hours())),

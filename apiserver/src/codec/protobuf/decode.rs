@@ -2,15 +2,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use coracle_api::{Gvk, Object};
+use coracle_api::{Gvk, Object, duration};
 use serde_json::{Map, Value, json};
 
 use super::MAGIC;
 use super::wire::{Reader, Result, Wire};
 use crate::codec::decode::Decoded;
-use crate::schema::{
-    Field, LeafKind, Noticed, Numbered, Schema, Struct, Type, TypeId, Types, print_duration, print_instant,
-};
+use crate::schema::{Field, LeafKind, Noticed, Numbered, Schema, Struct, Type, TypeId, Types, print_instant};
 
 /// Messages nested deeper are refused.
 const MAX_DEPTH: usize = 120;
@@ -198,7 +196,7 @@ impl Transcoder<'_> {
             },
             (LeafKind::Time | LeafKind::MicroTime, Wire::Bytes(v)) => time(v, kind == LeafKind::MicroTime)?,
             (LeafKind::Duration, Wire::Bytes(v)) => match first(v, 1)? {
-                Some(Wire::Varint(nanos)) => print_duration(nanos as i64).into(),
+                Some(Wire::Varint(nanos)) => duration::print(nanos as i64).into(),
                 _ => "0s".into(),
             },
             (LeafKind::IntOrString, Wire::Bytes(v)) => int_or_string(v)?,

@@ -3,12 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use coracle_api::Gvk;
+use coracle_api::{Gvk, duration};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::MAGIC;
-use crate::schema::{Leaf, LeafKind, Numbered, Schema, Struct, Type, TypeId, Types, parse_duration};
+use crate::schema::{Leaf, LeafKind, Numbered, Schema, Struct, Type, TypeId, Types};
 
 /// An object or list in its envelope; `None` where its kind has no protobuf form (custom resources, tables).
 pub(crate) fn encode(object: &Value) -> Option<Vec<u8>> {
@@ -185,7 +185,7 @@ impl Encoder<'_> {
                 }
             }
             #[allow(clippy::cast_sign_loss, reason = "protobuf's varints hold two's complement")]
-            LeafKind::Duration => varint_field(part, 1, parse_duration(text).unwrap_or_default() as u64),
+            LeafKind::Duration => varint_field(part, 1, duration::parse(text).unwrap_or_default() as u64),
             LeafKind::IntOrString => {
                 varint_field(part, 1, u64::from(value.is_string()));
                 varint_field(part, 2, integer);

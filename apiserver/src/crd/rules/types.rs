@@ -130,8 +130,8 @@ impl Form {
             },
             (Form::Time, Json::String(text)) => time(text).map_or_else(|| json.into(), Value::Timestamp),
             (Form::Duration, Json::String(text)) => {
-                let nanos = crate::schema::parse_duration(text);
-                nanos.map_or_else(|| json.into(), |n| Value::Duration(jiff::SignedDuration::from_nanos(n)))
+                let nanos = coracle_api::duration::parse(text);
+                nanos.map_or_else(|_| json.into(), |n| Value::Duration(jiff::SignedDuration::from_nanos(n)))
             }
             (Form::List(item), Json::Array(items)) => {
                 Value::List(Rc::new(items.iter().map(|i| item.value(i)).collect()))

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
+use coracle_api::duration;
 use serde_json::Value;
 
-use super::super::parse_duration;
 use crate::regexp::Regexp;
 
 type Check = fn(&str) -> bool;
@@ -64,7 +64,7 @@ const STRINGS: &[(&str, Check)] = &[
     ),
     ("password", |_| true),
     ("date", is_date),
-    ("duration", |t| parse_duration(t).is_some() || is_word_duration(t)),
+    ("duration", |t| duration::parse(t).is_ok() || is_word_duration(t)),
     ("datetime", is_date_time),
     ("k8s-short-name", |t| crate::field_names::dns1123_label(t).is_empty()),
     ("k8s-long-name", |t| crate::field_names::dns1123_subdomain(t).is_empty()),
