@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use crate::pod::is_terminal;
 use crate::resources::{Demand, QosClass, ResourceList};
 use crate::{Object, Quantity};
 
@@ -157,12 +158,11 @@ fn is_extended(name: &str) -> bool {
 
 /// Pods that have ended, or should have, use nothing but their place in storage.
 fn pod_usage(pod: &Object, now: Timestamp, used: &mut ResourceList) {
-    let ended = matches!(pod.str_at(&["status", "phase"]), "Failed" | "Succeeded");
     let deleted = pod.deletion_timestamp().and_then(|t| t.parse::<Timestamp>().ok());
     let overdue = deleted.zip(pod.deletion_grace_period_seconds()).is_some_and(|(at, grace)| {
         at.checked_add(SignedDuration::from_secs(grace)).is_ok_and(|end| now > end)
     });
-    if ended || overdue {
+    if is_terminal(pod) || overdue {
         return;
     }
     used.insert("pods".to_owned(), Quantity::from_units(1));

@@ -226,7 +226,7 @@ fn status(
         |name: &str| pods.iter().any(|p| crate::claims::name(&**p) == name && !pods::is_terminating(p));
     disrupted.retain(|name, at| pending(name) && at.0.as_second() + DELETION_TIMEOUT >= now.as_second());
     let healthy = pods.iter().filter(|p| !pods::is_terminating(p) && !disrupted.contains_key(name(&***p)));
-    let healthy = i32::try_from(healthy.filter(|p| pods::is_ready(p)).count()).unwrap_or(i32::MAX);
+    let healthy = i32::try_from(healthy.filter(pods::is_ready).count()).unwrap_or(i32::MAX);
     let allowed = if expected.pods > 0 { (healthy - expected.healthy).max(0) } else { 0 };
     let (value, reason) =
         if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };

@@ -114,7 +114,7 @@ impl Reconcile for Controller {
 impl Controller {
     async fn mark_pods(&self, node: &Node, api: &Writer, now: Timestamp) -> anyhow::Result<()> {
         let pods = self.by_node.on(name(node)).into_iter().filter_map(|key| self.pods.get(&key));
-        for pod in pods.filter(|p| pods::is_ready(p)) {
+        for pod in pods.filter(pods::is_ready) {
             let mut conditions = pod.status.clone().unwrap_or_default().conditions.unwrap_or_default();
             for condition in conditions.iter_mut().filter(|c| c.type_ == "Ready") {
                 condition.status = "False".to_owned();

@@ -88,10 +88,10 @@ fn keep_count(ended: &Ended, old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>) -> 
     let made = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
     let entry = |pod: &Arc<Pod>| (!evicted(pod), made(pod), Key::of(&**pod));
     let mut ended = ended.lock();
-    if let Some(old) = old.filter(|p| pods::is_finished(p)) {
+    if let Some(old) = old.filter(pods::is_finished) {
         ended.remove(&entry(old));
     }
-    if let Some(new) = new.filter(|p| pods::is_finished(p)) {
+    if let Some(new) = new.filter(pods::is_finished) {
         ended.insert(entry(new));
     }
     (ended.len() > ENDED_KEPT).then(|| ended.first().map(|(.., key)| key.clone())).flatten()

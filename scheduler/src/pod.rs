@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use coracle_api::node_affinity::{NodeTerm, Required};
+use coracle_api::pod::{State, is_terminal};
 use coracle_api::resources::is_sidecar;
 use coracle_api::selector::{LabelSelector, Labels, Operator, Requirement};
 use k8s_openapi::api::core::v1::{
@@ -116,11 +117,9 @@ impl PodInfo {
             started: status.and_then(|s| s.start_time.as_ref()).map(|t| t.0),
             node_name: spec.node_name.clone().unwrap_or_default(),
             nominated_node: status.and_then(|s| s.nominated_node_name.clone()).unwrap_or_default(),
-            deleting: meta.deletion_timestamp.is_some(),
+            deleting: pod.is_terminating(),
             preempted: status.is_some_and(preempted),
-            finished: status
-                .and_then(|s| s.phase.as_deref())
-                .is_some_and(|p| p == "Succeeded" || p == "Failed"),
+            finished: is_terminal(pod),
             gates: spec.scheduling_gates.iter().flatten().map(|g| g.name.clone()).collect(),
             requests,
             score_requests,

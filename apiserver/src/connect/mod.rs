@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use coracle_api::Object;
+use coracle_api::pod::is_over;
 use http::{Request, Response, StatusCode};
 use serde_json::Value;
 
@@ -207,7 +208,7 @@ fn session_path(kind: Connect, pod: &Object, query: &Query) -> Result<String> {
         if kind == Connect::Exec { ("exec", "exec into") } else { ("attach", "attach to") };
     let container = container(pod, query.get("container"))?;
     let phase = pod.str_at(&["status", "phase"]);
-    if kind == Connect::Exec && matches!(phase, "Succeeded" | "Failed") {
+    if kind == Connect::Exec && is_over(phase) {
         return Err(Status::bad_request(format!(
             "cannot {preposition} a container in a completed pod; current phase is {phase}"
         )));

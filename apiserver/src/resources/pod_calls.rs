@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use coracle_api::pod::{is_active, is_ready};
 use coracle_api::selector::LabelSelector;
 use coracle_api::{Gvr, Object};
 use futures::FutureExt;
@@ -157,7 +158,7 @@ impl Eviction {
     async fn carry_out(&self, server: &Server) -> Result<Object> {
         let Eviction { user, pod, how, .. } = self;
         let phase = pod.str_at(&["status", "phase"]);
-        let harmless = matches!(phase, "Succeeded" | "Failed" | "Pending") || pod.is_being_deleted();
+        let harmless = phase == "Pending" || !is_active(pod);
         if !harmless {
             self.take_from_budget(server).await?;
         }
@@ -189,10 +190,7 @@ impl Eviction {
                 return Err(Status::new(500, "InternalError", why));
             }
         };
-        let ready = pod
-            .items_at(&["status", "conditions"])
-            .iter()
-            .any(|c| c["type"] == "Ready" && c["status"] == "True");
+        let ready = is_ready(pod);
         let number = |field: &str| budget.i64_at(&["status", field]).unwrap_or(0);
         let unhealthy_may_go = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow"
             || (number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0);

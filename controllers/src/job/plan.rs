@@ -124,7 +124,7 @@ impl<'a> View<'a> {
             job,
             spec,
             pods,
-            active: pods.iter().filter(|p| pods::is_active(p)).cloned().collect(),
+            active: pods.iter().filter(pods::is_active).cloned().collect(),
             succeeded: status.succeeded.unwrap_or(0) + number(done.len()) + newly_done,
             failed: status.failed.unwrap_or(0) + number(lost.len()) + newly_lost,
             noted_indexes: Indexes::default(),
@@ -320,7 +320,7 @@ impl<'a> View<'a> {
     fn count_pods(&self, plan: &mut Plan) {
         let goes = plan.delete.iter().chain(&plan.dismiss).map(|p| uid(&**p)).collect::<BTreeSet<_>>();
         let stays = |p: &&Arc<Pod>| !goes.contains(uid(&***p));
-        let ready = self.active.iter().filter(stays).filter(|p| pods::is_ready(p)).count();
+        let ready = self.active.iter().filter(stays).filter(pods::is_ready).count();
         plan.status.active = Some(number(self.active.len() + plan.create.len() - plan.removed()));
         plan.status.ready = Some(number(ready));
         plan.status.terminating = Some(number(self.terminating() + plan.removed()));

@@ -50,7 +50,7 @@ impl<R: Replicas> Reconcile for Controller<R> {
         );
         let claimed = claimed.apply(&*owner, api).await?;
         let now = Timestamp::now();
-        let active: Vec<_> = claimed.iter().filter(|p| pods::is_active(p)).cloned().collect();
+        let active: Vec<_> = claimed.iter().filter(pods::is_active).cloned().collect();
         let terminating = claimed.iter().filter(|p| pods::is_terminating(p) && !pods::is_finished(p)).count();
         let failed = if deleting { None } else { self.scale(&owner, &active, now, api).await };
         let status = status::observe(&*owner, &active, terminating, failed.as_ref(), now);

@@ -30,7 +30,7 @@ pub(crate) fn choose(
 /// Active pods per node.
 fn crowd(related: &[Arc<Pod>]) -> HashMap<String, usize> {
     let mut crowd = HashMap::new();
-    for node in related.iter().filter(|p| pods::is_active(p)).filter_map(|p| pods::node_name(p)) {
+    for node in related.iter().filter(pods::is_active).filter_map(|p| pods::node_name(p)) {
         *crowd.entry(node.to_owned()).or_default() += 1;
     }
     crowd

@@ -49,7 +49,7 @@ pub(super) fn observe<R: Replicas>(
     Status {
         replicas: number(active.len()),
         fully_labeled: count(&|p| contains(p.metadata.labels.as_ref(), &labels)),
-        ready: count(&pods::is_ready),
+        ready: count(&|p| pods::is_ready(p)),
         available: count(&|p| pods::is_available(p, min_ready, now)),
         terminating: Some(number(terminating)),
         observed_generation: owner.meta().generation.unwrap_or(0),

@@ -1,5 +1,6 @@
 //! The conditions of a pod, in upstream's words. Pure.
 
+use coracle_api::pod::is_over;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Pod, PodCondition},
@@ -71,7 +72,7 @@ fn resize_conditions(view: &PodView, phase: &str) -> Vec<PodCondition> {
             last_transition_time: Some(whole_second(since)),
             observed_generation: generation,
         };
-    if matches!(phase, "Succeeded" | "Failed") {
+    if is_over(phase) {
         return Vec::new();
     }
     let [pending, progress] = OF_RESIZE;

@@ -38,6 +38,7 @@ mod writer;
 
 use std::{collections::HashMap, sync::Arc};
 
+use coracle_api::pod::is_terminal;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -127,7 +128,7 @@ fn admit(
     // Before the next newcomer asks what the node has left.
     let others = newcomers_neighbours(node, &pod);
     let held = Arc::new(resize::granted_before(&pod));
-    if !is_over(&pod) {
+    if !is_terminal(&pod) {
         node.allocations.open(&pod, held.clone(), wakers.grant.clone());
     }
     let node = node.clone();
@@ -141,12 +142,8 @@ fn admit(
 /// The pods that share the node with one that arrives; `None` for one that was here before a restart.
 fn newcomers_neighbours(node: &NodeContext, pod: &Pod) -> Option<Vec<Arc<Pod>>> {
     let status = pod.status.as_ref();
-    if status.is_some_and(|s| s.start_time.is_some()) || is_over(pod) {
+    if status.is_some_and(|s| s.start_time.is_some()) || is_terminal(pod) {
         return None;
     }
     Some(node.allocations.held())
-}
-
-fn is_over(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
 }

@@ -1,5 +1,6 @@
 //! Which parts of a pod's status the kubelet writes. All else belongs to other components and is kept as they left it. Pure.
 
+use coracle_api::pod::is_over;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 
 use super::conditions::OF_RESIZE;
@@ -45,7 +46,7 @@ pub(crate) fn own(status: &PodStatus) -> PodStatus {
 /// The pod's status as this node is to know it: `ours` by the kubelet, of which the API may be behind, and `theirs`, as the
 /// API has it. A pod that somebody else has ended is over, in their words.
 pub(crate) fn merged(ours: PodStatus, theirs: &PodStatus) -> PodStatus {
-    let over = |s: &PodStatus| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let over = |s: &PodStatus| s.phase.as_deref().is_some_and(is_over);
     let ended_by_others = over(theirs) && !over(&ours);
     // Each field by name: one that a new version adds has to be given to somebody.
     let PodStatus {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use coracle_api::duration::print_span;
+use coracle_api::pod::is_over;
 use coracle_api::resources::QosClass;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -80,14 +81,14 @@ fn remembered<'a>(
 ) -> Option<&'a ContainerStatus> {
     let lists = [&old.init_container_statuses, &old.container_statuses, &old.ephemeral_container_statuses];
     let known = lists.into_iter().flatten().flatten().find(|s| s.name == name)?;
-    let ended = matches!(phase, "Succeeded" | "Failed") && view.container(name).current.is_none();
+    let ended = is_over(phase) && view.container(name).current.is_none();
     (ended && known.container_id.is_some()).then_some(known)
 }
 
 fn pod_ips(spec: &PodSpec, view: &PodView, old: &PodStatus, host_ips: &[IpAddr], phase: &str) -> Vec<IpAddr> {
     if let SandboxView::Ready { ips } = &view.sandbox {
         if spec.host_network == Some(true) { host_ips.to_vec() } else { ips.clone() }
-    } else if matches!(phase, "Succeeded" | "Failed") || view.terminating.is_some() {
+    } else if is_over(phase) || view.terminating.is_some() {
         // A pod that has ended keeps the address it had, as a record.
         let parse = |ip: &PodIP| ip.ip.parse().ok();
         old.pod_ips.iter().flatten().filter_map(parse).collect()
@@ -221,7 +222,7 @@ fn state(
     now: Timestamp,
 ) -> ApiState {
     let spec = spec_of(pod);
-    let over = view.terminating.is_some() || view.doomed.is_some() || matches!(phase, "Succeeded" | "Failed");
+    let over = view.terminating.is_some() || view.doomed.is_some() || is_over(phase);
     if let Some(ContainerRecord { state: ContainerState::Running { started, .. }, .. }) = &v.current {
         let running = ContainerStateRunning { started_at: Some(Time(*started)) };
         return ApiState { running: Some(running), ..ApiState::default() };

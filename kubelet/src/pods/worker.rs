@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
+use coracle_api::pod::is_over;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use tokio::{
@@ -98,7 +99,7 @@ pub(crate) async fn run(
         worker.observe(now, deleted).await;
         worker.observe_grant(now);
         let status = status::status(&worker.pod, &worker.view, &worker.node.host_ips(), now);
-        worker.view.over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        worker.view.over = status.phase.as_deref().is_some_and(is_over);
         if worker.view.over {
             worker.node.allocations.close(uid_of(&worker.pod), now);
         }
