@@ -9,6 +9,11 @@ pub fn parse(value: &Value) -> Option<Timestamp> {
     value.as_str().filter(|text| text.starts_with(|c: char| c.is_ascii_digit()))?.parse().ok()
 }
 
+/// The second that a time is in: `metav1.Time` has no finer.
+pub fn whole_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).expect("a second of an existing timestamp is in range")
+}
+
 /// `metav1.Time` on the wire: whole seconds, UTC.
 pub fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

@@ -74,9 +74,17 @@ fn workspace() -> PathBuf {
 fn sources() -> Vec<Source> {
     let root = workspace();
     let mut found = vec![];
-    for krate in
-        ["api", "apiserver", "scheduler", "controllers", "kubelet", "listener", "coracle", "conformance"]
-    {
+    for krate in [
+        "api",
+        "api/client",
+        "apiserver",
+        "scheduler",
+        "controllers",
+        "kubelet",
+        "listener",
+        "coracle",
+        "conformance",
+    ] {
         visit(&root.join(krate).join("src"), &root, &mut found);
     }
     assert!(!found.is_empty(), "no sources found");

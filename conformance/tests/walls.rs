@@ -8,11 +8,12 @@ use serde_json::Value;
 /// Which of our own crates each crate may depend on (for building as well as for its tests).
 const ALLOWED: &[(&str, &[&str])] = &[
     ("coracle-api", &[]),
+    ("coracle-client", &["coracle-api"]),
     ("coracle-listener", &[]),
     ("coracle-apiserver", &["coracle-api", "coracle-listener"]),
     ("coracle-scheduler", &["coracle-api"]),
-    ("coracle-controllers", &["coracle-api"]),
-    ("coracle-kubelet", &["coracle-api", "coracle-listener"]),
+    ("coracle-controllers", &["coracle-api", "coracle-client"]),
+    ("coracle-kubelet", &["coracle-api", "coracle-client", "coracle-listener"]),
     (
         "coracle",
         &[

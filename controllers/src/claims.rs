@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use coracle_api::selector::Labels;
+use coracle_client::errors::{is_invalid, is_not_found};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
-use crate::runtime::{Cache, Key, Kind, Queue, Writer, is_not_found, reason_of};
+use crate::runtime::{Cache, Key, Kind, Queue, Writer};
 
 pub(crate) fn controller_of<K: Kind>(object: &K) -> Option<&OwnerReference> {
     object.meta().owner_references.iter().flatten().find(|r| r.controller == Some(true))
@@ -150,7 +151,7 @@ fn patch<K: Kind>(object: &K, references: &[OwnerReference], finalizers: &[Strin
 async fn write<K: Kind>(object: &K, patch: Value, api: &Writer) -> anyhow::Result<Option<K>> {
     match api.merge::<K>(&Key::of(object), patch).await {
         Ok(object) => Ok(Some(object)),
-        Err(error) if is_not_found(&error) || reason_of(&error) == "Invalid" => Ok(None),
+        Err(error) if is_not_found(&error) || is_invalid(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -22,6 +22,7 @@ mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod pod_control;
 mod pod_gc;
 mod pods;
 mod pods_by_node;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::names::FINALIZER_KUBERNETES;
+use coracle_client::errors::is_not_found;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::Config;
 use crate::discovery::{Served, discover};
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer, is_not_found};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
 
 /// Between two looks at content that is on its way out; the end of a pod is noticed at once.
 const RECHECK: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_client::errors::is_not_found;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::DeleteParams;
@@ -16,7 +17,7 @@ use crate::Config;
 use crate::claims::name;
 use crate::pods;
 use crate::pods_by_node::PodsByNode;
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer, is_not_found};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
 
 /// A node that is missing may come back within this time.
 const QUARANTINE: Duration = Duration::from_secs(40);

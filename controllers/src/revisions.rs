@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use coracle_client::errors::is_exists;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::claims::{controller_ref, name, namespace};
 use crate::deployment::template_hash;
-use crate::runtime::{Key, Kind, Writer, is_exists};
+use crate::runtime::{Key, Kind, Writer};
 
 /// On pods and revisions of either kind.
 pub(crate) const REVISION_HASH: &str = "controller-revision-hash";

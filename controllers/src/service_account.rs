@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use coracle_api::names;
+use coracle_client::errors::{is_exists, is_not_found, namespace_is_terminating};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::Config;
-use crate::replicaset::namespace_is_terminating;
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer, is_exists, is_not_found};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
 
 struct Controller {
     namespaces: Arc<Cache<Namespace>>,
@@ -65,7 +65,7 @@ pub(crate) fn unless_going<K>(result: Result<K, kube::Error>) -> anyhow::Result<
     match result {
         Ok(_) => Ok(Next::Done),
         Err(error) if is_exists(&error) || is_not_found(&error) => Ok(Next::Done),
-        Err(kube::Error::Api(status)) if namespace_is_terminating(&status) => Ok(Next::Done),
+        Err(error) if namespace_is_terminating(&error) => Ok(Next::Done),
         Err(error) => Err(error.into()),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::names::NAMESPACE_SYSTEM;
+use coracle_client::errors::{is_conflict, is_not_found};
 use jiff::civil::Date;
 use jiff::{Span, Timestamp, tz::TimeZone};
 use k8s_openapi::ByteString;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::claims::{name, namespace, uid};
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer, is_conflict, is_not_found};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Runtime, Writer};
 use crate::{Config, SignToken};
 
 /// All that is watched of the cluster's Secrets.

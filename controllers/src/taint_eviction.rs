@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::taint::tolerates;
+use coracle_client::errors::is_not_found;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use crate::claims::{name, uid};
 use crate::pod_gc::disruption;
 use crate::pods;
 use crate::pods_by_node::PodsByNode;
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_not_found};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 
 /// When pods are to go, by key, each with the uid it holds for. Bounded by the pods there are.
 type Deadlines = Mutex<HashMap<Key, (String, Timestamp)>>;

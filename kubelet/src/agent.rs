@@ -26,7 +26,7 @@ use crate::{
         allocation::Allocations,
         enforceable::{Abilities, Sysctls},
         node_context::NodeContext,
-        recorder::Recorder,
+        recorder,
         roster::Roster,
         sources::Sources,
     },
@@ -86,7 +86,7 @@ async fn run_once(config: Config, shutdown: CancellationToken) -> anyhow::Result
     let (shortages, told) = watch::channel(Shortages::new());
     let (end_is_near, ending) = watch::channel(false);
     let node = Arc::new(NodeContext {
-        recorder: Recorder::start(config.client.clone(), &config.node_name),
+        recorder: recorder::start(config.client.clone(), &config.node_name),
         sources: Sources::new(config.client.clone()),
         capacity,
         allocations: Allocations::new(node::allocatable(&config, capacity)),

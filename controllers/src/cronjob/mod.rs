@@ -5,14 +5,14 @@ mod schedule;
 
 use std::sync::Arc;
 
+use coracle_client::errors::{is_exists, message_of, namespace_is_terminating};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use kube::api::PropagationPolicy;
 
 use crate::Config;
 use crate::claims::{controller_of, name, owner_key, uid};
-use crate::replicaset::{message_of, namespace_is_terminating};
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_exists};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 
 struct Controller {
     crons: Arc<Cache<CronJob>>,
@@ -92,7 +92,7 @@ impl Controller {
                 let ours = existing.filter(|j| controller_of(j).is_some_and(|r| r.uid == uid(cron)));
                 Ok(ours.map_or(status.clone(), |job| plan::started(status, &job, due)))
             }
-            Err(kube::Error::Api(refusal)) if namespace_is_terminating(&refusal) => Ok(status),
+            Err(error) if namespace_is_terminating(&error) => Ok(status),
             Err(error) => {
                 let text = format!("Error creating job: {}", message_of(&error));
                 self.recorder.warning(cron, "FailedCreate", text);

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::selector::{Labels, typed as selector};
-use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -19,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::Config;
 use crate::claims::{self, name, uid};
-use crate::replicaset::{message_of, namespace_is_terminating};
+use crate::pod_control;
 use crate::revisions::{self, REVISION_HASH};
 use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 use placement::fit;
@@ -159,56 +158,11 @@ impl Controller {
         for text in plan.succeeded {
             self.recorder.normal(set, "SucceededDaemonPod", text);
         }
-        let created = self.create(set, &plan.create, hash, api).await;
+        let nodes = &plan.create[..plan.create.len().min(BURST)];
+        let pod = |node: &String| placement::pod(set, node, hash);
+        let (_, not_created) = pod_control::create(set, nodes, pod, &self.recorder, api).await;
         let victims = &plan.delete[..plan.delete.len().min(BURST)];
-        let deleted = join_all(victims.iter().map(|pod| api.delete(&**pod, None))).await;
-        let mut failure = created;
-        for (pod, result) in victims.iter().zip(deleted) {
-            match result {
-                Ok(true) => {
-                    self.recorder.normal(set, "SuccessfulDelete", format!("Deleted pod: {}", name(&**pod)));
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    let text = format!("Error deleting: {}", message_of(&error));
-                    self.recorder.warning(set, "FailedDelete", text);
-                    failure = Some(error);
-                }
-            }
-        }
-        failure
-    }
-
-    async fn create(
-        &self,
-        set: &DaemonSet,
-        nodes: &[String],
-        hash: &str,
-        api: &Writer,
-    ) -> Option<kube::Error> {
-        let (mut rest, mut batch) = (&nodes[..nodes.len().min(BURST)], 1);
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(batch.min(rest.len()));
-            let pods: Vec<Pod> = now.iter().map(|node| placement::pod(set, node, hash)).collect();
-            let mut failure = None;
-            for result in join_all(pods.iter().map(|pod| api.create(pod))).await {
-                match result {
-                    Ok(pod) => {
-                        self.recorder.normal(set, "SuccessfulCreate", format!("Created pod: {}", name(&pod)));
-                    }
-                    Err(error) => failure = Some(error),
-                }
-            }
-            match failure {
-                Some(kube::Error::Api(status)) if namespace_is_terminating(&status) => return None,
-                Some(error) => {
-                    let text = format!("Error creating: {}", message_of(&error));
-                    self.recorder.warning(set, "FailedCreate", text);
-                    return Some(error);
-                }
-                None => (rest, batch) = (later, batch * 2),
-            }
-        }
-        None
+        let not_deleted = pod_control::delete(set, victims, &self.recorder, api).await;
+        not_deleted.or(not_created)
     }
 }

@@ -11,6 +11,7 @@ mod view;
 use std::sync::Arc;
 
 use coracle_api::selector::typed as selector;
+use coracle_client::errors::{is_exists, message_of, namespace_is_terminating};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::Pod;
@@ -19,8 +20,7 @@ use kube::api::PropagationPolicy;
 
 use crate::Config;
 use crate::claims::{self, controller_of, controller_ref, name, namespace, uid};
-use crate::replicaset::{message_of, namespace_is_terminating};
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_exists};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 pub(crate) use revision::template_hash;
 use status::Progress;
 use view::View;
@@ -252,9 +252,7 @@ impl Controller {
         error: kube::Error,
         api: &Writer,
     ) -> anyhow::Result<Option<View>> {
-        if let kube::Error::Api(answer) = &error
-            && namespace_is_terminating(answer)
-        {
+        if namespace_is_terminating(&error) {
             return Ok(None);
         }
         let text = format!("Failed to create new replica set \"{}\": {}", name(set), message_of(&error));

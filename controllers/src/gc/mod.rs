@@ -11,6 +11,7 @@ mod watch;
 use std::sync::Arc;
 
 use coracle_api::names::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
+use coracle_client::errors::{is_conflict, is_not_found};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy, Request};
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::Config;
 use crate::discovery::Served;
-use crate::runtime::{Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_conflict, is_not_found};
+use crate::runtime::{Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 use graph::{Graph, Node};
 use judge::{OwnerState, Verdict};
 

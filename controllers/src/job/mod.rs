@@ -13,6 +13,7 @@ mod ttl;
 use std::sync::Arc;
 
 use coracle_api::selector::{Labels, typed as selector};
+use coracle_client::errors::{is_not_found, is_other_object};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -20,9 +21,9 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use crate::Config;
-use crate::claims::{self, controller_of, name, owner_key, uid};
-use crate::replicaset::{message_of, namespace_is_terminating};
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_not_found};
+use crate::claims::{self, controller_of, owner_key, uid};
+use crate::pod_control;
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 pub(crate) use conditions::{is_complete, is_finished};
 use plan::{Plan, Slot};
 pub(crate) use ttl::start as start_ttl;
@@ -81,10 +82,14 @@ impl Controller {
         let mut status = plan.status;
         let freed = join_all(plan.dismiss.iter().map(|pod| untrack(pod, api))).await;
         freed.into_iter().collect::<Result<Vec<()>, _>>()?;
-        self.delete(job, &plan.dismiss, api).await?;
-        self.delete(job, &plan.delete, api).await?;
+        for victims in [&plan.dismiss, &plan.delete] {
+            if let Some(error) = pod_control::delete(job, victims, &self.recorder, api).await {
+                return Err(error.into());
+            }
+        }
         let wanted = plan.create.len();
-        let (created, failure) = self.create(job, &plan.create, api).await;
+        let pod = |slot: &Slot| template::pod(job, slot);
+        let (created, failure) = pod_control::create(job, &plan.create, pod, &self.recorder, api).await;
         let missing = i32::try_from(wanted - created).unwrap_or(0);
         status.active = status.active.map(|active| active - missing);
         if job.status.as_ref() != Some(&status) {
@@ -103,57 +108,6 @@ impl Controller {
             None => Ok(plan.again.into()),
         }
     }
-
-    async fn delete(&self, job: &Job, victims: &[Arc<Pod>], api: &Writer) -> Result<(), kube::Error> {
-        let results = join_all(victims.iter().map(|pod| api.delete(&**pod, None))).await;
-        let mut failure = None;
-        for (pod, result) in victims.iter().zip(results) {
-            match result {
-                Ok(true) => {
-                    self.recorder.normal(job, "SuccessfulDelete", format!("Deleted pod: {}", name(&**pod)));
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    let text = format!("Error deleting: {}", message_of(&error));
-                    self.recorder.warning(job, "FailedDelete", text);
-                    failure = Some(error);
-                }
-            }
-        }
-        failure.map_or(Ok(()), Err)
-    }
-
-    /// Slow start, as with ReplicaSets. Returns how many were made, and why not all.
-    async fn create(&self, job: &Job, slots: &[Slot], api: &Writer) -> (usize, Option<kube::Error>) {
-        let (mut created, mut batch, mut rest) = (0, 1, slots);
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(batch.min(rest.len()));
-            let pods: Vec<Pod> = now.iter().map(|slot| template::pod(job, slot)).collect();
-            let mut failure = None;
-            for result in join_all(pods.iter().map(|pod| api.create(pod))).await {
-                match result {
-                    Ok(pod) => {
-                        created += 1;
-                        let text = format!("Created pod: {}", name(&pod));
-                        self.recorder.normal(job, "SuccessfulCreate", text);
-                    }
-                    Err(error) => failure = Some(error),
-                }
-            }
-            match failure {
-                Some(kube::Error::Api(status)) if namespace_is_terminating(&status) => {
-                    return (created, None);
-                }
-                Some(error) => {
-                    let text = format!("Error creating: {}", message_of(&error));
-                    self.recorder.warning(job, "FailedCreate", text);
-                    return (created, Some(error));
-                }
-                None => (rest, batch) = (later, batch * 2),
-            }
-        }
-        (created, None)
-    }
 }
 
 /// Lets a pod go; that it is gone already, or another under its name, is as good. Only the one finalizer is touched,
@@ -169,13 +123,6 @@ async fn untrack(pod: &Pod, api: &Writer) -> Result<(), kube::Error> {
         Err(error) if is_not_found(&error) || is_other_object(&error) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// Whether the server refused a patch because it names another uid.
-fn is_other_object(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else { return false };
-    let mut causes = status.details.iter().flat_map(|d| &d.causes);
-    causes.any(|cause| cause.field == "metadata.uid")
 }
 
 /// Lets go of pods whose Job is no more, or no longer theirs.

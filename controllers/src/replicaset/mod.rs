@@ -7,7 +7,6 @@ mod status;
 
 use std::sync::Arc;
 
-use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -16,8 +15,9 @@ pub(crate) use k8s_openapi::api::core::v1::ReplicationController;
 
 use crate::Config;
 use crate::claims::{self, controller_of, controller_ref, name, namespace, uid};
+use crate::pod_control;
 use crate::pods;
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, reason_of};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 use kinds::Replicas;
 
 /// At most so many pods are created or deleted in one go.
@@ -80,71 +80,18 @@ impl<R: Replicas> Controller<R> {
         } else if active.len() > wanted {
             let surplus = (active.len() - wanted).min(BURST);
             let victims = rank::choose(active.to_vec(), &self.related(owner), surplus, now);
-            let error = self.delete(owner, &victims, api).await?;
+            let error = pod_control::delete(owner, &victims, &self.recorder, api).await?;
             Some(Failure { reason: "FailedDelete", error })
         } else {
             None
         }
     }
 
-    /// Slow start: 1, 2, 4 ... at a time, so that a quota that is full is asked once and not 500 times.
-    async fn create(&self, owner: &R, mut missing: usize, api: &Writer) -> Option<kube::Error> {
+    async fn create(&self, owner: &R, missing: usize, api: &Writer) -> Option<kube::Error> {
         let template = owner.template()?;
         let pod = pods::from_template(template, namespace(owner), name(owner), controller_ref(owner));
-        let mut batch = 1;
-        while missing > 0 {
-            let size = batch.min(missing);
-            let results = join_all((0..size).map(|_| api.create(&pod))).await;
-            let mut failure = None;
-            for result in results {
-                match result {
-                    Ok(pod) => {
-                        self.recorder.normal(
-                            owner,
-                            "SuccessfulCreate",
-                            format!("Created pod: {}", name(&pod)),
-                        );
-                    }
-                    Err(error) => failure = Some(error),
-                }
-            }
-            if let Some(error) = failure {
-                return self.not_created(owner, error);
-            }
-            missing -= size;
-            batch *= 2;
-        }
-        None
-    }
-
-    /// A namespace that is going away refuses new pods: that is no failure of ours.
-    fn not_created(&self, owner: &R, error: kube::Error) -> Option<kube::Error> {
-        if let kube::Error::Api(status) = &error {
-            if crate::replicaset::namespace_is_terminating(status) {
-                return None;
-            }
-            self.recorder.warning(owner, "FailedCreate", format!("Error creating: {}", status.message));
-        }
-        Some(error)
-    }
-
-    async fn delete(&self, owner: &R, victims: &[Arc<Pod>], api: &Writer) -> Option<kube::Error> {
-        let results = join_all(victims.iter().map(|pod| api.delete(&**pod, None))).await;
-        let mut failure = None;
-        for (pod, result) in victims.iter().zip(results) {
-            match result {
-                Ok(true) => {
-                    self.recorder.normal(owner, "SuccessfulDelete", format!("Deleted pod: {}", name(&**pod)));
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    let text = crate::replicaset::message_of(&error);
-                    self.recorder.warning(owner, "FailedDelete", format!("Error deleting: {text}"));
-                    failure = Some(error);
-                }
-            }
-        }
-        failure
+        let places = vec![(); missing];
+        pod_control::create(owner, &places, |_: &()| pod.clone(), &self.recorder, api).await.1
     }
 
     /// The pods of all owners under the same controller: two pods of one Deployment on one node are one too many.
@@ -154,18 +101,5 @@ impl<R: Replicas> Controller<R> {
             None => return self.pods.controlled_by(uid(owner)),
         };
         siblings.iter().flat_map(|sibling| self.pods.controlled_by(uid(&**sibling))).collect()
-    }
-}
-
-pub(crate) fn namespace_is_terminating(status: &kube::core::Status) -> bool {
-    let causes = status.details.iter().flat_map(|d| &d.causes);
-    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
-}
-
-/// What the API server said, without our client's words around it.
-pub(crate) fn message_of(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) if !reason_of(error).is_empty() => status.message.clone(),
-        other => other.to_string(),
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::selector::typed::contains;
+use coracle_client::errors::message_of;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::Failure;
 use super::kinds::Replicas;
-use super::{Failure, message_of};
 use crate::pods;
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";

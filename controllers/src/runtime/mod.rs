@@ -31,7 +31,7 @@ pub(crate) use events::Recorder;
 pub(crate) use key::Key;
 pub(crate) use queue::Queue;
 pub(crate) use worker::{Next, Reconcile};
-pub(crate) use writer::{Writer, is_conflict, is_exists, is_not_found, reason_of};
+pub(crate) use writer::Writer;
 
 /// The caches in use, by the type they hold. Frozen once the controllers have been set up.
 #[derive(Clone, Default)]
@@ -45,7 +45,7 @@ pub(crate) struct Runtime {
     acting: kube::Client,
     shutdown: CancellationToken,
     caches: Caches,
-    recorder: events::Sink,
+    events: coracle_client::events::Queue,
     /// The watches and the workers, started together by `run`.
     tasks: Vec<BoxFuture<'static, ()>>,
     /// The caches asked for since the last worker was added: it waits for these before its first key.
@@ -65,13 +65,17 @@ impl Caches {
 
 impl Runtime {
     pub(crate) fn new(client: kube::Client, shutdown: CancellationToken) -> Self {
-        let (recorder, deliver) = events::sink(client.clone(), shutdown.clone());
+        let (events, mut delivery) = coracle_client::events::queue(client.clone());
+        let over = shutdown.clone();
+        let deliver = async move {
+            over.run_until_cancelled(delivery.run()).await;
+        };
         Runtime {
             acting: client.clone(),
             client,
             shutdown,
             caches: Caches::default(),
-            recorder,
+            events,
             tasks: vec![deliver.boxed()],
             needed: Vec::new(),
         }
@@ -106,7 +110,7 @@ impl Runtime {
     }
 
     pub(crate) fn recorder(&self, component: &'static str) -> Recorder {
-        Recorder::new(component, self.recorder.clone())
+        Recorder::new(component, self.events.clone())
     }
 
     /// Runs a reconciler over the keys of a queue, at most `concurrency` at a time, once the caches it asked for

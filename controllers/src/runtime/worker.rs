@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::panics;
+use coracle_client::errors::{is_conflict, is_not_found};
 use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Caches, Key, Queue, Writer, is_conflict, is_not_found};
+use super::{Caches, Key, Queue, Writer};
 
 /// What a reconcile that succeeded asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coracle_client::errors::is_not_found;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy, Request};
@@ -165,24 +166,4 @@ fn encode<K: Kind>(object: &K) -> Outcome<Vec<u8>> {
 
 fn invalid(error: kube::core::request::Error) -> kube::Error {
     kube::Error::BuildRequest(error)
-}
-
-/// The reason of an API error, such as `NotFound`; empty for errors of the transport.
-pub(crate) fn reason_of(error: &kube::Error) -> &str {
-    match error {
-        kube::Error::Api(status) => &status.reason,
-        _ => "",
-    }
-}
-
-pub(crate) fn is_not_found(error: &kube::Error) -> bool {
-    reason_of(error) == "NotFound"
-}
-
-pub(crate) fn is_conflict(error: &kube::Error) -> bool {
-    reason_of(error) == "Conflict"
-}
-
-pub(crate) fn is_exists(error: &kube::Error) -> bool {
-    reason_of(error) == "AlreadyExists"
 }

@@ -8,6 +8,7 @@ mod tests;
 use std::sync::Arc;
 
 use coracle_api::selector::{Labels, typed as selector};
+use coracle_client::errors::{is_exists, message_of, namespace_is_terminating};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -15,9 +16,8 @@ use serde_json::json;
 
 use crate::Config;
 use crate::claims::{self, name, uid};
-use crate::replicaset::{message_of, namespace_is_terminating};
 use crate::revisions;
-use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer, is_exists};
+use crate::runtime::{Cache, Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
 use plan::{Action, Revision, View};
 
 struct Controller {
@@ -117,7 +117,7 @@ impl Controller {
         match api.create(pod).await {
             // The pod is there, but not ours or not yet in the cache.
             Err(error) if is_exists(&error) => Err(error.into()),
-            Err(kube::Error::Api(status)) if namespace_is_terminating(&status) => Ok(()),
+            Err(error) if namespace_is_terminating(&error) => Ok(()),
             result => self.report(set, "create", name(pod), result.map(drop)),
         }
     }

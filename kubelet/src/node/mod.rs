@@ -12,6 +12,7 @@ mod status;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use coracle_client::errors::{is_exists, is_not_found};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -206,7 +207,7 @@ async fn register(node: &NodeContext, port: u16) -> Result<Node, kube::Error> {
     };
     let known = match api.create(&PostParams::default(), &wanted).await {
         Ok(_) => None,
-        Err(kube::Error::Api(status)) if status.code == 409 => Some(api.get(&config.node_name).await?),
+        Err(error) if is_exists(&error) => Some(api.get(&config.node_name).await?),
         Err(error) => return Err(error),
     };
     if known.is_some() {
@@ -273,7 +274,7 @@ async fn renew_lease(config: &Config, node_uid: &str) -> Result<(), kube::Error>
     };
     let patch = Patch::Merge(serde_json::json!({"spec": spec}));
     match api.patch(&config.node_name, &PatchParams::default(), &patch).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) if is_not_found(&error) => {}
         other => return other.map(drop),
     }
     let owner = OwnerReference {

@@ -107,7 +107,7 @@ fn finish(draft: Draft, old: &[PodCondition], generation: Option<i64>, now: Time
 
 /// metav1.Time has whole seconds.
 pub(crate) fn whole_second(at: Timestamp) -> Time {
-    Time(Timestamp::from_second(at.as_second()).expect("a second of an existing timestamp is in range"))
+    Time(coracle_api::time::whole_second(at))
 }
 
 fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Draft {
