@@ -12,7 +12,7 @@ use super::{
     places::Places,
     plan::Action,
     recorder::container_of,
-    set_up::{facts, set_up},
+    set_up::{SetUpError, facts, set_up},
     status::crash_message,
     sweep,
     view::{
@@ -51,7 +51,7 @@ impl Worker {
             (self.node.clone(), self.pod.clone(), self.wakers.sources.clone(), self.tokens.clone());
         let stop = self.stop.clone();
         let job = async move { Done::SetUp(set_up(&node, &pod, &wake, &tokens, &stop).await) };
-        self.start(|why| Done::SetUp(Err(format!("Failed to create pod sandbox: {why}"))), job);
+        self.start(|why| Done::SetUp(Err(SetUpError::Sandbox(why))), job);
     }
 
     fn start_launch(&mut self, name: String, role: Role, attempt: u32) {

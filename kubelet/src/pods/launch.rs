@@ -71,10 +71,9 @@ pub(crate) async fn launch(node: &NodeContext, l: &LaunchInputs) -> Result<Launc
     let mounted = l.stop.run_until_cancelled(image_volumes(node, l, &c)).await;
     let images = mounted.ok_or_else(ending)?.map_err(told)?;
     let spec = l.stop.run_until_cancelled(container_spec(node, l, &c, &image, &images)).await;
-    let spec = spec.ok_or_else(ending)?.map_err(|message| {
-        node.recorder.warning(about.clone(), "Failed", format!("Error: {message}"));
-        let runtime = message.starts_with(image_volume::MOUNT_FAILED);
-        failed(if runtime { "CreateContainerError" } else { "CreateContainerConfigError" }, message)
+    let spec = spec.ok_or_else(ending)?.map_err(|error| {
+        node.recorder.warning(about.clone(), "Failed", format!("Error: {error}"));
+        failed(error.reason(), error.to_string())
     })?;
     let refuse = |error: ContainerError| {
         let reason = match &error {
@@ -90,6 +89,39 @@ pub(crate) async fn launch(node: &NodeContext, l: &LaunchInputs) -> Result<Launc
     node.runtime.start_container(&id).await.map_err(refuse)?;
     node.recorder.normal(about.clone(), "Started", "Container started");
     Ok(Launched { id, image_ref: image.digests.first().cloned().unwrap_or(image.id) })
+}
+
+/// Why a container cannot be described to the runtime.
+#[derive(Debug, thiserror::Error)]
+enum SpecError {
+    #[error("{0}")]
+    Config(String),
+    #[error(transparent)]
+    Image(image_volume::SubPathError),
+}
+
+// === impl SpecError ===
+
+impl SpecError {
+    /// Of the container that waits.
+    fn reason(&self) -> &'static str {
+        match self {
+            SpecError::Image(image_volume::SubPathError::Absent { .. }) => "CreateContainerError",
+            SpecError::Config(_) | SpecError::Image(_) => "CreateContainerConfigError",
+        }
+    }
+}
+
+impl From<String> for SpecError {
+    fn from(why: String) -> Self {
+        SpecError::Config(why)
+    }
+}
+
+impl From<image_volume::SubPathError> for SpecError {
+    fn from(error: image_volume::SubPathError) -> Self {
+        SpecError::Image(error)
+    }
 }
 
 fn failed(reason: &str, message: impl Into<String>) -> Waiting {
@@ -133,7 +165,7 @@ async fn container_spec(
     c: &Container,
     image: &ImageInfo,
     images: &Paths,
-) -> Result<ContainerSpec, String> {
+) -> Result<ContainerSpec, SpecError> {
     let pod = &l.pod;
     let env = environment(node, l, c).await?;
     let index: HashMap<String, String> = env.iter().cloned().collect();
@@ -156,7 +188,7 @@ async fn container_spec(
             images: images.clone(),
             readonly_rootfs: security.readonly_rootfs,
         };
-        off_workers(move || wanted.make().map_err(io::Error::other))
+        off_workers(move || Ok(wanted.make()))
     };
     Ok(ContainerSpec {
         pod_uid: uid_of(pod).to_owned(),
@@ -170,7 +202,7 @@ async fn container_spec(
         image: c.image.clone().unwrap_or_default(),
         command,
         args,
-        mounts: mounts.await.map_err(|e| e.to_string())?,
+        mounts: mounts.await.map_err(|e| e.to_string())??,
         env,
         working_dir: c.working_dir.clone().unwrap_or_default(),
         tty: c.tty.unwrap_or(false),
@@ -275,7 +307,7 @@ struct MountsWanted {
 
 impl MountsWanted {
     /// Makes what is mounted, and says where. Blocks.
-    fn make(&self) -> Result<Vec<Mount>, String> {
+    fn make(&self) -> Result<Vec<Mount>, SpecError> {
         let c = &self.container;
         let mut out = Vec::new();
         for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
@@ -295,7 +327,7 @@ impl MountsWanted {
         Ok(out)
     }
 
-    fn volume_mount(&self, index: usize, m: &VolumeMount) -> Result<Mount, String> {
+    fn volume_mount(&self, index: usize, m: &VolumeMount) -> Result<Mount, SpecError> {
         let image = self.images.get(&m.name);
         let base = image.or_else(|| self.inputs.volumes.get(&m.name));
         let base = base.ok_or_else(|| format!("volume {:?} is not mounted", m.name))?;

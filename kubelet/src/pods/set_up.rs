@@ -25,7 +25,7 @@ use crate::{
     cri::{Resources, SandboxSpec},
     net::{HostPort, Protocol},
     volumes::{
-        self, Paths,
+        self, Paths, VolumeError,
         projection::{Inputs, Tokens},
     },
 };
@@ -41,6 +41,33 @@ pub(super) fn facts(node: &NodeContext, pod: &Pod, ips: Vec<IpAddr>) -> PodFacts
     }
 }
 
+/// Why a pod has no sandbox or no volumes.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SetUpError {
+    #[error("Failed to create pod sandbox: {0}")]
+    Sandbox(String),
+    #[error(transparent)]
+    Volumes(#[from] VolumeError),
+    #[error("the pod is to end")]
+    Ending,
+}
+
+// === impl SetUpError ===
+
+impl SetUpError {
+    /// Of the event that tells of it.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            SetUpError::Volumes(_) => "FailedMount",
+            SetUpError::Sandbox(_) | SetUpError::Ending => "FailedCreatePodSandBox",
+        }
+    }
+}
+
+fn sandbox_error(error: impl std::fmt::Display) -> SetUpError {
+    SetUpError::Sandbox(error.to_string())
+}
+
 /// May be repeated: what is there stays. `stop` ends the wait for volumes only, never a step half done.
 pub(super) async fn set_up(
     node: &Arc<NodeContext>,
@@ -48,7 +75,7 @@ pub(super) async fn set_up(
     wake: &Arc<Notify>,
     tokens: &Tokens,
     stop: &CancellationToken,
-) -> Result<(Vec<IpAddr>, Paths), String> {
+) -> Result<(Vec<IpAddr>, Paths), SetUpError> {
     let begins = node.runtime.users_of(uid_of(pod)).is_none();
     if begins {
         COUNTS.begin(pod);
@@ -66,29 +93,25 @@ async fn make(
     wake: &Arc<Notify>,
     tokens: &Tokens,
     stop: &CancellationToken,
-) -> Result<(Vec<IpAddr>, Paths), String> {
-    let places = node.places(pod).map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
+) -> Result<(Vec<IpAddr>, Paths), SetUpError> {
+    let places = node.places(pod).map_err(sandbox_error)?;
     let config = &node.config;
-    let sandbox = sandbox(config, pod)?;
-    handler(&config.client, spec_of(pod)).await.map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
-    let made = node
-        .runtime
-        .create_sandbox(&sandbox)
-        .await
-        .map_err(|e| format!("Failed to create pod sandbox: {e}"))?;
+    let sandbox = sandbox(config, pod).map_err(SetUpError::Sandbox)?;
+    handler(&config.client, spec_of(pod)).await.map_err(SetUpError::Sandbox)?;
+    let made = node.runtime.create_sandbox(&sandbox).await.map_err(sandbox_error)?;
     let ips = match &made.netns {
         Some(netns) => {
             let address = node.network().setup(uid_of(pod), netns, &host_ports(pod)).await;
-            vec![address.map_err(|e| format!("Failed to create pod sandbox: {e}"))?.ip.into()]
+            vec![address.map_err(sandbox_error)?.ip.into()]
         }
         None => node.host_ips(),
     };
     let facts = facts(node, pod, ips.clone());
     let inputs = Inputs { client: &config.client, sources: &node.sources, wake, facts: &facts, tokens };
     let mounted = stop.run_until_cancelled(volumes::mount_all(&places, pod, &inputs)).await;
-    let paths = mounted.ok_or("the pod is to end")?.map_err(|e| e.to_string())?;
+    let paths = mounted.ok_or(SetUpError::Ending)??;
     let (node, pod, addresses) = (node.clone(), pod.clone(), ips.clone());
-    off_workers(move || write_files(&node, &pod, &addresses)).await.map_err(|e| e.to_string())?;
+    off_workers(move || write_files(&node, &pod, &addresses)).await.map_err(sandbox_error)?;
     Ok((ips, paths))
 }
 

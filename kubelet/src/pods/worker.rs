@@ -21,6 +21,7 @@ use super::{
     recorder::{container_of, pod_reference},
     resize::with_resources_of,
     roster::Eviction,
+    set_up::SetUpError,
     status, termination,
     view::{
         Condemned, ContainerView, Doom, PodView, SandboxView, Terminating, TornDown, Waiting, find_container,
@@ -39,7 +40,7 @@ use crate::{
 
 /// What a background job of the pod brought.
 pub(super) enum Done {
-    SetUp(Result<(Vec<IpAddr>, Paths), String>),
+    SetUp(Result<(Vec<IpAddr>, Paths), SetUpError>),
     Refreshed,
     Launch { name: String, result: Result<Launched, Waiting> },
     Hook { name: String },
@@ -370,20 +371,14 @@ impl Worker {
                 (self.view.sandbox, self.view.mounted, self.view.setting_up) =
                     (SandboxView::Ready { ips }, true, false);
             }
-            Done::SetUp(Err(message)) => {
+            Done::SetUp(Err(error)) => {
                 self.view.setting_up = false;
                 self.set_up_failures += 1;
                 let delay = (1_i64 << self.set_up_failures.min(7)) / 2;
                 self.view.sandbox =
                     SandboxView::Pending { retry_at: Some(now + SignedDuration::from_secs(delay)) };
                 if !self.stop.is_cancelled() {
-                    let mount = ["MountVolume", "Unable to attach or mount volumes"];
-                    let reason = if mount.iter().any(|start| message.starts_with(start)) {
-                        "FailedMount"
-                    } else {
-                        "FailedCreatePodSandBox"
-                    };
-                    self.node.recorder.warning(pod_reference(&self.pod), reason, message);
+                    self.node.recorder.warning(pod_reference(&self.pod), error.reason(), error.to_string());
                 }
             }
             Done::Refreshed => {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use coracle_client::errors::{is_conflict, is_not_found, is_other_object};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::{
     Api, Client,
@@ -64,7 +65,7 @@ async fn write_one(
         let patch = serde_json::json!({"metadata": {"uid": uid_of(pod)}, "status": change});
         match api.patch_status(name_of(pod), &PatchParams::default(), &Patch::Strategic(patch)).await {
             Ok(_) => *written = next,
-            Err(error) if reason_of(&error) == "NotFound" || is_other_object(&error) => return Ok(true),
+            Err(error) if is_not_found(&error) || is_other_object(&error) => return Ok(true),
             Err(error) => return Err(error),
         }
     }
@@ -79,20 +80,9 @@ async fn write_one(
     match api.delete(name_of(pod), &params).await {
         Ok(_) => Ok(true),
         // The uid is all that can conflict.
-        Err(error) if matches!(reason_of(&error), "NotFound" | "Conflict") => Ok(true),
+        Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(true),
         Err(error) => Err(error),
     }
-}
-
-fn reason_of(error: &kube::Error) -> &str {
-    if let kube::Error::Api(status) = error { &status.reason } else { "" }
-}
-
-/// Whether a patch that names its object's uid met another object of that name.
-fn is_other_object(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else { return false };
-    let mut causes = status.details.iter().flat_map(|details| &details.causes);
-    causes.any(|cause| cause.field == "metadata.uid")
 }
 
 /// Conditions are merged by their type: what one no longer says must be taken back in so many words.
@@ -149,12 +139,10 @@ mod tests {
         let service = tower::service_fn(|request: Request<Body>| async move {
             let status = match *request.method() {
                 Method::PATCH => {
-                    json!({"code": 422, "reason": "Invalid", "message": "Pod \"p\" is invalid: metadata.uid", "details": {
-                    "causes": [{"reason": "FieldValueInvalid", "message": "field is immutable", "field": "metadata.uid"}]}})
+                    json!({"code": 422, "reason": "Invalid", "message": "Pod \"p\" is invalid: metadata.uid",
+                    "details": {"causes": [{"reason": "FieldValueInvalid", "message": "field is immutable", "field": "metadata.uid"}]}})
                 }
-                _ => {
-                    json!({"code": 409, "reason": "Conflict", "message": "Precondition failed: UID in precondition"})
-                }
+                _ => json!({"code": 409, "reason": "Conflict", "message": "Precondition failed"}),
             };
             let code = u16::try_from(status["code"].as_u64().unwrap()).unwrap();
             let mut body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure"});
@@ -168,8 +156,9 @@ mod tests {
     async fn who_writes_for_a_pod_that_was_replaced_stops_at_once() {
         for (phase, finished) in [("Running", false), ("Failed", true)] {
             let old = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "status": {"phase": "Failed"}});
-            let status = serde_json::from_value(json!({"phase": phase})).unwrap();
-            let (_told, reports) = watch::channel(Some(Report { status, finished }));
+            let report =
+                Report { status: serde_json::from_value(json!({"phase": phase})).unwrap(), finished };
+            let (_told, reports) = watch::channel(Some(report));
             let pod = Arc::new(serde_json::from_value(old).unwrap());
             let writing = write_status(replaced(), pod, reports);
             tokio::time::timeout(Duration::from_millis(1), writing).await.expect("no second try");

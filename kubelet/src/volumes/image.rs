@@ -52,12 +52,21 @@ pub(crate) async fn mount(
     mounted.await.map_err(|error| error.to_string())
 }
 
+/// Why a container cannot have a part of an image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SubPathError {
+    #[error("{0}")]
+    Malformed(String),
+    #[error("{}: subpath {sub:?} of the image: {why}", MOUNT_FAILED)]
+    Absent { sub: String, why: io::Error },
+}
+
 /// The place of `sub` in the mounted image, which must be there: nobody can change it between this look and its use.
-pub(crate) fn within(volume: &Path, sub: &str) -> Result<PathBuf, String> {
-    let path = subpath::relative(sub)?;
+pub(crate) fn within(volume: &Path, sub: &str) -> Result<PathBuf, SubPathError> {
+    let path = subpath::relative(sub).map_err(SubPathError::Malformed)?;
     let found = Dir::open(volume).and_then(|root| root.find(path, Links::AsRoot));
     let place = found.and_then(|found: Found| found.place());
-    place.map_err(|error: io::Error| format!("{MOUNT_FAILED}: subpath {sub:?} of the image: {error}"))
+    place.map_err(|why| SubPathError::Absent { sub: sub.to_owned(), why })
 }
 
 #[cfg(test)]

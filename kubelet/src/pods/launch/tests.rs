@@ -83,6 +83,6 @@ fn names_that_lead_elsewhere_are_refused() {
     assert!(wanted(dir.path(), json!({"name": "../../c"}), false).make().is_err());
     let mounts = json!([{"name": "scratch", "mountPath": "/x", "subPath": "../config"}]);
     let refused = wanted(dir.path(), json!({"name": "c", "volumeMounts": mounts}), false).make();
-    assert!(refused.is_err_and(|why| why.contains("must not contain '..'")));
+    assert!(refused.is_err_and(|why| why.to_string().contains("must not contain '..'")));
     assert!(!dir.path().join("pods/u/containers").join("c").exists());
 }
