@@ -182,7 +182,7 @@ impl Expression {
         let program = self.program.as_ref().map_err(Clone::clone)?;
         program.evaluate(context).map_err(|failure| match failure {
             Failure::OutOfBudget => OUT_OF_BUDGET.to_owned(),
-            Failure::Error(why) => format!("expression '{}' resulted in error: {why}", self.text),
+            why => format!("expression '{}' resulted in error: {why}", self.text),
         })
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::ast::{Call, Expr, Fold, FoldKind, Kind, Literal, Select};
 use super::library::authorizer::{Query, Verdict};
 use super::types::Type;
-use super::value::{Failure, Key, Result, Value, fail};
+use super::value::{Failure, Key, Result, Value, fail, no_overload};
 
 /// Where an expression's variables come from.
 pub trait Scope<'a> {
@@ -58,7 +58,7 @@ impl<'a, 's> Context<'a, 's> {
             Kind::Ternary(parts) => match self.eval(&parts[0])? {
                 Value::Bool(true) => self.eval(&parts[1]),
                 Value::Bool(false) => self.eval(&parts[2]),
-                _ => fail("no such overload"),
+                _ => no_overload(""),
             },
             Kind::Call(call) => self.call(call),
             Kind::List(items) => {
@@ -124,7 +124,7 @@ impl<'a, 's> Context<'a, 's> {
             match self.eval(e) {
                 Ok(Value::Bool(b)) if b == decides => return Ok(Value::Bool(b)),
                 Ok(Value::Bool(_)) => {}
-                Ok(_) => error = error.or(Some(Failure::Error("no such overload".to_owned()))),
+                Ok(_) => error = error.or(Some(Failure::NoOverload(String::new()))),
                 Err(Failure::OutOfBudget) => return Err(Failure::OutOfBudget),
                 Err(other) => error = error.or(Some(other)),
             }
@@ -155,7 +155,7 @@ impl<'a, 's> Context<'a, 's> {
 
     fn map(&mut self, e: &Expr) -> Result<Value<'a>> {
         self.spend(30)?;
-        let Kind::Map(entries) = &e.kind else { return fail("no such overload") };
+        let Kind::Map(entries) = &e.kind else { return no_overload("") };
         let mut map = BTreeMap::new();
         for entry in entries {
             let key = self.key(&entry.key)?;
@@ -174,7 +174,7 @@ impl<'a, 's> Context<'a, 's> {
 
     fn message(&mut self, e: &Expr) -> Result<Value<'a>> {
         self.spend(40)?;
-        let Kind::Struct(name, entries) = &e.kind else { return fail("no such overload") };
+        let Kind::Struct(name, entries) = &e.kind else { return no_overload("") };
         let mut fields = BTreeMap::new();
         for entry in entries {
             let Kind::Literal(Literal::String(field)) = &entry.key.kind else { continue };
@@ -221,7 +221,7 @@ impl<'a, 's> Context<'a, 's> {
                 }
             }
         } else {
-            return fail("no such overload");
+            return no_overload("");
         }
         state.finish(fold.kind)
     }
@@ -244,7 +244,7 @@ impl<'a, 's> Context<'a, 's> {
             match self.eval(filter)? {
                 Value::Bool(true) => {}
                 Value::Bool(false) => return Ok(false),
-                _ => return fail("no such overload"),
+                _ => return no_overload(""),
             }
         }
         let body = self.eval(&fold.body);
@@ -253,7 +253,7 @@ impl<'a, 's> Context<'a, 's> {
                 let decides = fold.kind == FoldKind::Exists;
                 match body {
                     Ok(Value::Bool(b)) => state.decided |= b == decides,
-                    Ok(_) => state.error = Some(Failure::Error("no such overload".to_owned())),
+                    Ok(_) => state.error = Some(Failure::NoOverload(String::new())),
                     Err(Failure::OutOfBudget) => return Err(Failure::OutOfBudget),
                     Err(other) => state.error = Some(other),
                 }
@@ -317,14 +317,14 @@ impl<'a> Folded<'a> {
 }
 
 fn truth(value: &Value<'_>) -> Result<bool> {
-    if let Value::Bool(b) = value { Ok(*b) } else { fail("no such overload") }
+    if let Value::Bool(b) = value { Ok(*b) } else { no_overload("") }
 }
 
 /// What an element or entry adds: nothing where it is optional and none.
 fn present<'a>(value: Value<'a>, optional: bool) -> Result<Option<Value<'a>>> {
     match value {
         Value::Optional(inner) if optional => Ok(inner.map(|v| (*v).clone())),
-        _ if optional => fail("no such overload"),
+        _ if optional => no_overload(""),
         value => Ok(Some(value)),
     }
 }

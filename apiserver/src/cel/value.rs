@@ -57,6 +57,9 @@ pub enum Key {
 pub enum Failure {
     #[error("{0}")]
     Error(String),
+    /// No function takes these arguments. What was called follows, where it is known.
+    #[error("no such overload{0}")]
+    NoOverload(String),
     /// The budget is spent: nothing more is to be evaluated.
     #[error("operation cancelled: actual cost limit exceeded")]
     OutOfBudget,
@@ -66,6 +69,12 @@ pub(super) type Result<T> = std::result::Result<T, Failure>;
 
 pub(super) fn fail<T>(why: impl Into<String>) -> Result<T> {
     Err(Failure::Error(why.into()))
+}
+
+/// `called` may be empty.
+pub(super) fn no_overload<T>(called: &str) -> Result<T> {
+    let called = if called.is_empty() { String::new() } else { format!(": {called}") };
+    Err(Failure::NoOverload(called))
 }
 
 // === impl Key ===

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use coracle_api::{Gvk, Object};
 use serde_json::{Map, Value};
 
+use super::go_syntax::JsonError;
 use super::{json, protobuf, yaml};
 use crate::schema::Noticed;
 use crate::status::{Result, Status};
@@ -39,10 +40,10 @@ pub fn decode(content_type: Option<&str>, body: &[u8], default_gvk: Option<&Gvk>
         Status::bad_request(message)
     };
     let (value, noticed) = match media(content_type)? {
-        Media::Json => json::parse(body).map_err(|e| match default_gvk {
+        Media::Json => json::parse(body).map_err(|e| match (&e, default_gvk) {
             // A number that is none of Go's: the object is known by then.
-            Some(gvk) if e.starts_with(json::BAD_NUMBER) => crate::schema::unhandled(gvk, &e),
-            _ => unrecognized(parse_error(&e)),
+            (JsonError::BadNumber(_), Some(gvk)) => crate::schema::unhandled(gvk, &e.to_string()),
+            _ => unrecognized(parse_error(&e.to_string())),
         })?,
         Media::Yaml => yaml::parse(body).map_err(unrecognized)?,
         Media::Protobuf => return protobuf::decode(body, default_gvk).map_err(unrecognized),

@@ -1,9 +1,17 @@
 //! What Go's JSON scanner says of malformed text. Runs only when parsing has already failed.
 
-use super::json::BAD_NUMBER;
+/// Why a text is no JSON, in Go's words.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JsonError {
+    #[error("{0}")]
+    Malformed(String),
+    /// A number that no float holds.
+    #[error("json: cannot unmarshal number {0} into Go value of type float64")]
+    BadNumber(String),
+}
 
-/// Go's message, or `None` where Go would have found nothing wrong.
-pub(crate) fn error(text: &[u8]) -> Option<String> {
+/// What Go says, or `None` where it would have found nothing wrong.
+pub(crate) fn error(text: &[u8]) -> Option<JsonError> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.document().err()
 }
@@ -13,14 +21,15 @@ struct Scanner<'a> {
     at: usize,
 }
 
-type Step = Result<(), String>;
+type Step = Result<(), JsonError>;
 
 impl Scanner<'_> {
-    fn peek(&self) -> Result<u8, String> {
-        self.text.get(self.at).copied().ok_or_else(|| "unexpected end of JSON input".to_owned())
+    fn peek(&self) -> Result<u8, JsonError> {
+        let end = || JsonError::Malformed("unexpected end of JSON input".to_owned());
+        self.text.get(self.at).copied().ok_or_else(end)
     }
 
-    fn bad<T>(&self, context: &str) -> Result<T, String> {
+    fn bad<T>(&self, context: &str) -> Result<T, JsonError> {
         let c = self.peek()?;
         let quoted = match c {
             b'\'' => r"'\''".to_owned(),
@@ -35,7 +44,7 @@ impl Scanner<'_> {
             0x80..0xa1 | 0xad => format!("'\\u{c:04x}'"),
             _ => format!("'{}'", c as char),
         };
-        Err(format!("invalid character {quoted} {context}"))
+        Err(JsonError::Malformed(format!("invalid character {quoted} {context}")))
     }
 
     fn space(&mut self) {
@@ -53,7 +62,7 @@ impl Scanner<'_> {
 
     fn value(&mut self, depth: usize) -> Step {
         if depth > 126 {
-            return Err("exceeded max depth".to_owned());
+            return Err(JsonError::Malformed("exceeded max depth".to_owned()));
         }
         self.space();
         match self.peek()? {
@@ -160,9 +169,7 @@ impl Scanner<'_> {
         self.digits_and_signs()?;
         let text = std::str::from_utf8(&self.text[from..self.at]).unwrap_or_default();
         match text.parse::<f64>() {
-            Ok(float) if float.is_infinite() => {
-                Err(format!("{BAD_NUMBER} {text} into Go value of type float64"))
-            }
+            Ok(float) if float.is_infinite() => Err(JsonError::BadNumber(text.to_owned())),
             _ => Ok(()),
         }
     }

@@ -7,23 +7,22 @@ use std::fmt::{self, Write};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::go_syntax;
+use super::go_syntax::{self, JsonError};
 use crate::limits;
 pub(super) use crate::schema::describe;
 use crate::schema::{Noticed, Path};
 
 /// The value of a body and its duplicate fields. Go replaces bad UTF-8 instead of refusing it.
-pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), String> {
+pub(crate) fn parse(body: &[u8]) -> Result<(Value, Noticed), JsonError> {
     let text = String::from_utf8_lossy(body);
     let duplicates = RefCell::new(Duplicates::default());
     match read(&text, &|path| duplicates.borrow_mut().notice(path)) {
         Ok(value) => Ok((value, Noticed(duplicates.into_inner().list))),
-        Err(e) => Err(go_syntax::error(text.as_bytes()).unwrap_or_else(|| e.to_string())),
+        Err(e) => {
+            Err(go_syntax::error(text.as_bytes()).unwrap_or_else(|| JsonError::Malformed(e.to_string())))
+        }
     }
 }
-
-/// How Go's words begin for a number that no float holds.
-pub(super) const BAD_NUMBER: &str = "json: cannot unmarshal number";
 
 /// JSON as Go writes it by default, which is safe inside HTML.
 pub(crate) fn html_safe(text: &str) -> Cow<'_, str> {

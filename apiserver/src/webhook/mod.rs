@@ -169,8 +169,10 @@ impl Hook {
 
     async fn dial(&self, address: &(String, u16)) -> Result<SendRequest<Full<Bytes>>, String> {
         let (host, port) = address;
-        let stream =
-            TcpStream::connect((host.as_str(), *port)).await.map_err(|e| dialling(host, *port, &e))?;
+        let addresses = tokio::net::lookup_host((host.as_str(), *port)).await;
+        let addresses: Vec<_> =
+            addresses.map_err(|_| format!("dial tcp: lookup {host}: no such host"))?.collect();
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(|e| dialling(host, *port, &e))?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
         let connector = TlsConnector::from(self.tls.clone());
         let stream = connector.connect(self.name.clone(), stream).await.map_err(|e| trust::explain(&e))?;
@@ -190,7 +192,6 @@ pub(crate) fn dialling(host: &str, port: u16, e: &std::io::Error) -> String {
         ErrorKind::HostUnreachable => format!("dial tcp {host}:{port}: connect: no route to host"),
         ErrorKind::NetworkUnreachable => format!("dial tcp {host}:{port}: connect: network is unreachable"),
         ErrorKind::TimedOut => format!("dial tcp {host}:{port}: i/o timeout"),
-        _ if e.to_string().contains("lookup") => format!("dial tcp: lookup {host}: no such host"),
         _ => format!("dial tcp {host}:{port}: {e}"),
     }
 }

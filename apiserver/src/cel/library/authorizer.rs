@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::super::eval::Context;
 use super::super::functions::Row;
-use super::super::value::{Result, Value, fail};
+use super::super::value::{Result, Value, fail, no_overload};
 use super::text;
 
 /// A question as far as it has been put.
@@ -94,7 +94,7 @@ impl Query {
 }
 
 fn with<'a>(value: &Value<'a>, change: impl FnOnce(&mut Query)) -> Result<Value<'a>> {
-    let Value::Query(query) = value else { return fail("no such overload") };
+    let Value::Query(query) = value else { return no_overload("") };
     let mut query = (**query).clone();
     change(&mut query);
     Ok(Value::Query(Rc::new(query)))
@@ -104,12 +104,12 @@ fn with<'a>(value: &Value<'a>, change: impl FnOnce(&mut Query)) -> Result<Value<
 fn check<'a>(cx: &mut Context<'a, '_>, a: &[Value<'a>]) -> Result<Value<'a>> {
     const COST: usize = 350_000;
     cx.spend(COST)?;
-    let Value::Query(query) = &a[0] else { return fail("no such overload") };
+    let Value::Query(query) = &a[0] else { return no_overload("") };
     let mut query = (**query).clone();
     text(&a[1]).clone_into(&mut query.verb);
     Ok(Value::Verdict(Rc::new(cx.scope.authorize(&query))))
 }
 
 fn verdict<'a>(value: &Value<'a>, of: impl Fn(&Verdict) -> Value<'a>) -> Result<Value<'a>> {
-    if let Value::Verdict(verdict) = value { Ok(of(verdict)) } else { fail("no such overload") }
+    if let Value::Verdict(verdict) = value { Ok(of(verdict)) } else { no_overload("") }
 }

@@ -2,7 +2,7 @@
 
 use super::super::eval::Context;
 use super::super::types::Type;
-use super::super::value::{Result, Value, fail};
+use super::super::value::{Result, Value, fail, no_overload};
 use super::convert::to_text;
 
 /// Digits of an exponent.
@@ -186,7 +186,7 @@ fn plain(value: &Value<'_>) -> Result<String> {
         value if value.items().is_some() || value.entries().is_some() => within(value),
         value => match to_text(value)? {
             Value::String(text) => Ok(text.into_owned()),
-            _ => fail("no such overload"),
+            _ => no_overload(""),
         },
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use coracle_api::quantity::Quantity;
 
 use super::super::functions::Row;
-use super::super::value::{Key, Result, Value, fail};
+use super::super::value::{Key, Result, Value, fail, no_overload};
 use super::{length, text};
 use crate::field_names;
 
@@ -117,7 +117,7 @@ pub(super) static ROWS: &[Row] = &[
         Ok(found.map_or(Value::Optional(None), |f| Value::some(Value::Format(f))))
     }),
     Row("Format.validate(string): optional(list(string))", |_, a| {
-        let Value::Format(format) = a[0] else { return fail("no such overload") };
+        let Value::Format(format) = a[0] else { return no_overload("") };
         let wrong = (format.check)(text(&a[1]));
         Ok(match wrong.is_empty() {
             true => Value::Optional(None),
@@ -156,15 +156,15 @@ fn sign(order: Ordering) -> i64 {
 }
 
 fn quantity(value: &Value<'_>) -> Result<Quantity> {
-    if let Value::Quantity(q) = value { Ok(*q) } else { fail("no such overload") }
+    if let Value::Quantity(q) = value { Ok(*q) } else { no_overload("") }
 }
 
 fn whole(value: &Value<'_>) -> Result<Quantity> {
-    super::int(value).to_string().parse().map_or_else(|_| fail("no such overload"), Ok)
+    super::int(value).to_string().parse().map_or_else(|_| no_overload(""), Ok)
 }
 
 fn url<'a>(value: &Value<'a>, of: impl Fn(&Url) -> Value<'a>) -> Result<Value<'a>> {
-    if let Value::Url(url) = value { Ok(of(url)) } else { fail("no such overload") }
+    if let Value::Url(url) = value { Ok(of(url)) } else { no_overload("") }
 }
 
 fn semver<'a>(text: &str) -> Result<Value<'a>> {
@@ -194,14 +194,14 @@ fn normalized(text: &str, wanted: &Value<'_>) -> String {
 fn versions<'a>(a: &[Value<'a>], of: impl Fn(Ordering) -> Value<'a>) -> Result<Value<'a>> {
     match (&a[0], &a[1]) {
         (Value::SemVer(x), Value::SemVer(y)) => Ok(of(x.compare(y))),
-        _ => fail("no such overload"),
+        _ => no_overload(""),
     }
 }
 
 fn number<'a>(value: &Value<'a>, part: usize) -> Result<Value<'a>> {
     match value {
         Value::SemVer(v) => Ok(length(usize::try_from(v.numbers[part]).unwrap_or(usize::MAX))),
-        _ => fail("no such overload"),
+        _ => no_overload(""),
     }
 }
 

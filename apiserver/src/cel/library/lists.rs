@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::super::eval::Context;
 use super::super::functions::Row;
-use super::super::value::{Result, Value, fail};
+use super::super::value::{Result, Value, fail, no_overload};
 use super::{int, items, length};
 
 pub(super) static ROWS: &[Row] = &[
@@ -115,7 +115,7 @@ fn sum<'a>(cx: &mut Context<'a, '_>, list: &Value<'a>) -> Result<Value<'a>> {
                 Some(sum) => Value::Duration(sum),
                 None => return fail("duration overflow"),
             },
-            _ => return fail("no such overload: sum(list)"),
+            _ => return no_overload("sum(list)"),
         });
     }
     Ok(total.unwrap_or(Value::Int(0)))
@@ -132,7 +132,7 @@ fn extreme<'a>(
         best = match best {
             None => Some(item),
             Some(b) => match item.compare(&b) {
-                None => return fail(format!("no such overload: {name}(list)")),
+                None => return no_overload(&format!("{name}(list)")),
                 Some(order) if wins(order) => Some(item),
                 Some(_) => Some(b),
             },

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::functions::Row;
-use super::super::value::{Result, Value, fail};
+use super::super::value::{Result, Value, fail, no_overload};
 use super::{length, text};
 
 pub(super) static ROWS: &[Row] = &[
@@ -57,7 +57,7 @@ pub(super) static ROWS: &[Row] = &[
         None => fail(no_address(text(&a[1]))),
     }),
     Row("CIDR.containsIP(IP): bool", |_, a| {
-        let Value::Ip(inner) = a[1] else { return fail("no such overload") };
+        let Value::Ip(inner) = a[1] else { return no_overload("") };
         cidr(&a[0], |ip, bits| Value::Bool(contains(ip, bits, inner, width(inner))))
     }),
     Row("CIDR.containsCIDR(string): bool", |_, a| match range(text(&a[1])) {
@@ -67,7 +67,7 @@ pub(super) static ROWS: &[Row] = &[
         None => fail(no_range(text(&a[1]))),
     }),
     Row("CIDR.containsCIDR(CIDR): bool", |_, a| {
-        let Value::Cidr(inner, inner_bits) = a[1] else { return fail("no such overload") };
+        let Value::Cidr(inner, inner_bits) = a[1] else { return no_overload("") };
         cidr(&a[0], |ip, bits| Value::Bool(contains(ip, bits, inner, inner_bits)))
     }),
 ];
@@ -143,9 +143,9 @@ fn contains(ip: IpAddr, bits: u8, inner: IpAddr, inner_bits: u8) -> bool {
 }
 
 fn ip<'a>(value: &Value<'a>, of: impl Fn(IpAddr) -> Value<'a>) -> Result<Value<'a>> {
-    if let Value::Ip(ip) = value { Ok(of(*ip)) } else { fail("no such overload") }
+    if let Value::Ip(ip) = value { Ok(of(*ip)) } else { no_overload("") }
 }
 
 fn cidr<'a>(value: &Value<'a>, of: impl Fn(IpAddr, u8) -> Value<'a>) -> Result<Value<'a>> {
-    if let Value::Cidr(ip, bits) = value { Ok(of(*ip, *bits)) } else { fail("no such overload") }
+    if let Value::Cidr(ip, bits) = value { Ok(of(*ip, *bits)) } else { no_overload("") }
 }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::functions::Row;
-use super::super::value::{Key, Result, Value, fail};
+use super::super::value::{Key, Result, Value, fail, no_overload};
 
 /// The rows of one comparison: what has an order, and numbers of different types.
 macro_rules! comparison {
@@ -35,23 +35,23 @@ pub(super) static ROWS: &[Row] = &[
     }),
     Row("!_(bool): bool", |_, a| match a[0] {
         Value::Bool(b) => Ok(Value::Bool(!b)),
-        _ => fail("no such overload"),
+        _ => no_overload(""),
     }),
     Row("-_(int): int", |_, a| arithmetic(&Value::Int(0), '-', &a[0])),
     Row("-_(double): double", |_, a| match a[0] {
         Value::Double(d) => Ok(Value::Double(-d)),
-        _ => fail("no such overload"),
+        _ => no_overload(""),
     }),
     Row("_+_(int, int): int", |_, a| arithmetic(&a[0], '+', &a[1])),
     Row("_+_(uint, uint): uint", |_, a| arithmetic(&a[0], '+', &a[1])),
     Row("_+_(double, double): double", |_, a| arithmetic(&a[0], '+', &a[1])),
     Row("_+_(string, string): string", |_, a| match (&a[0], &a[1]) {
         (Value::String(x), Value::String(y)) => Ok(Value::string(format!("{x}{y}"))),
-        _ => fail("no such overload"),
+        _ => no_overload(""),
     }),
     Row("_+_(bytes, bytes): bytes", |_, a| match (&a[0], &a[1]) {
         (Value::Bytes(x), Value::Bytes(y)) => Ok(Value::Bytes([&**x, &**y].concat().into())),
-        _ => fail("no such overload"),
+        _ => no_overload(""),
     }),
     Row("_+_(list(A), list(A)): list(A)", |cx, a| {
         let mut both = super::items(cx, &a[0])?;
@@ -67,7 +67,7 @@ pub(super) static ROWS: &[Row] = &[
     Row("_-_(timestamp, duration): timestamp", |_, a| shifted(&a[0], &a[1], true)),
     Row("_-_(timestamp, timestamp): duration", |_, a| match (&a[0], &a[1]) {
         (Value::Timestamp(x), Value::Timestamp(y)) => Ok(Value::Duration(x.duration_since(*y))),
-        _ => fail("no such overload"),
+        _ => no_overload(""),
     }),
     Row("_-_(duration, duration): duration", |_, a| spans(a, SignedDuration::checked_sub)),
     Row("_*_(int, int): int", |_, a| arithmetic(&a[0], '*', &a[1])),
@@ -158,12 +158,12 @@ fn arithmetic<'a>(x: &Value<'a>, operator: char, y: &Value<'a>) -> Result<Value<
             '*' => x * y,
             _ => x / y,
         })),
-        _ => fail("no such overload"),
+        _ => no_overload(""),
     }
 }
 
 fn shifted<'a>(at: &Value<'a>, by: &Value<'a>, back: bool) -> Result<Value<'a>> {
-    let (Value::Timestamp(at), Value::Duration(by)) = (at, by) else { return fail("no such overload") };
+    let (Value::Timestamp(at), Value::Duration(by)) = (at, by) else { return no_overload("") };
     let moved: std::result::Result<Timestamp, _> =
         if back { at.checked_sub(*by) } else { at.checked_add(*by) };
     moved.map_or_else(|_| fail("timestamp overflow"), |t| Ok(Value::Timestamp(t)))
@@ -173,7 +173,7 @@ fn spans<'a>(
     a: &[Value<'a>],
     operation: fn(SignedDuration, SignedDuration) -> Option<SignedDuration>,
 ) -> Result<Value<'a>> {
-    let (Value::Duration(x), Value::Duration(y)) = (&a[0], &a[1]) else { return fail("no such overload") };
+    let (Value::Duration(x), Value::Duration(y)) = (&a[0], &a[1]) else { return no_overload("") };
     // As many nanoseconds as an integer holds.
     let sum = operation(*x, *y).filter(|d| i64::try_from(d.as_nanos()).is_ok());
     sum.map_or_else(|| fail("integer overflow"), |d| Ok(Value::Duration(d)))

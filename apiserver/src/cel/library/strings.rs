@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::super::eval::Context;
 use super::super::functions::Row;
-use super::super::value::{Result, Value, fail};
+use super::super::value::{Result, Value, fail, no_overload};
 use super::format;
 use super::{index, int, items, length, text};
 use crate::regexp::{self, Regexp};
@@ -153,7 +153,7 @@ fn substring<'a>(a: &[Value<'a>], end: usize) -> Result<Value<'a>> {
 fn join<'a>(cx: &mut Context<'a, '_>, list: &Value<'a>, separator: &str) -> Result<Value<'a>> {
     let mut out = String::new();
     for (i, item) in items(cx, list)?.iter().enumerate() {
-        let Value::String(part) = item else { return fail("no such overload: join(list)") };
+        let Value::String(part) = item else { return no_overload("join(list)") };
         cx.spend((part.len() + separator.len()) / 10)?;
         if i > 0 {
             out.push_str(separator);

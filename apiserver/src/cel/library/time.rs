@@ -4,7 +4,7 @@ use coracle_api::duration;
 use jiff::{SignedDuration, Timestamp, Zoned, tz::TimeZone};
 
 use super::super::functions::Row;
-use super::super::value::{Result, Value, fail};
+use super::super::value::{Result, Value, fail, no_overload};
 use super::convert::unconvertible;
 use super::text;
 
@@ -83,7 +83,7 @@ pub(in crate::cel) fn parse_timestamp(text: &str) -> Option<Timestamp> {
 }
 
 fn part<'a>(value: &Value<'a>, zone: &str, part: fn(&Zoned) -> i64) -> Result<Value<'a>> {
-    let Value::Timestamp(at) = value else { return fail("no such overload") };
+    let Value::Timestamp(at) = value else { return no_overload("") };
     let zone = match zone {
         "UTC" | "" => TimeZone::UTC,
         // `+01:00`, or a name.
@@ -106,6 +106,6 @@ fn offset(text: &str) -> Option<TimeZone> {
 }
 
 fn span<'a>(value: &Value<'a>, part: fn(&SignedDuration) -> i64) -> Result<Value<'a>> {
-    let Value::Duration(d) = value else { return fail("no such overload") };
+    let Value::Duration(d) = value else { return no_overload("") };
     Ok(Value::Int(part(d)))
 }

@@ -212,7 +212,7 @@ impl Rules {
                     rule.expensive()
                 }));
             }
-            Err(Failure::Error(why)) if why.starts_with("no such overload") => {
+            Err(why @ Failure::NoOverload(_)) => {
                 let why = format!(
                     "'{why}': call arguments did not match a supported operator, function or macro signature for rule: {}",
                     rule.shown()
@@ -286,7 +286,7 @@ impl Rule {
                 let fits = !made.is_empty() && made.len() <= MESSAGE_BYTES && !made.contains('\n');
                 Ok(if fits { made.to_owned() } else { usual() })
             }
-            Err(Failure::Error(_)) => Ok(usual()),
+            Err(Failure::Error(_) | Failure::NoOverload(_)) => Ok(usual()),
             Err(Failure::OutOfBudget) if before < EXPRESSION_BUDGET => Err(format!(
                 "messageExpression evaluation failed due to running out of cost budget, {NO_MORE}"
             )),

@@ -157,7 +157,7 @@ fn well_formed(key: &str, value: Option<&Value>, errors: &mut Errors) {
     };
     let bytes = STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
     if let Err(e) = serde_json::from_slice::<Map<String, Value>>(&bytes) {
-        let detail = crate::codec::json_error(&bytes).unwrap_or_else(|| e.to_string());
+        let detail = crate::codec::json_error(&bytes).map_or_else(|| e.to_string(), |e| e.to_string());
         errors.invalid(at, "<secret contents redacted>", detail);
     }
 }
