@@ -128,7 +128,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let mut runtime = runtime::Runtime::new(config.client.clone(), shutdown);
     for controller in chosen {
         let accounts = config.accounts.as_ref().filter(|_| !controller.account.is_empty());
-        runtime.act_as(accounts.map_or_else(|| config.client.clone(), |of| of(controller.account)));
+        runtime.begin(accounts.map_or_else(|| config.client.clone(), |of| of(controller.account)));
         (controller.start)(&mut runtime, &config);
     }
     runtime.run().await;

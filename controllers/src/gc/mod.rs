@@ -8,6 +8,7 @@ mod graph;
 mod judge;
 mod watch;
 
+use std::fmt;
 use std::sync::Arc;
 
 use coracle_api::names::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
@@ -22,15 +23,24 @@ use serde_json::{Value, json};
 
 use crate::Config;
 use crate::discovery::Served;
-use crate::runtime::{Key, Next, Queue, Reconcile, Recorder, Runtime, Writer};
+use crate::runtime::{Next, Queue, Reconcile, Recorder, Runtime, Writer};
 use graph::{Graph, Node};
 use judge::{OwnerState, Verdict};
+
+/// The uid of an object, whatever its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Uid(String);
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// What the watches know and the collector reads.
 struct Shared {
     graph: RwLock<Graph>,
-    /// Keys are uids.
-    queue: Queue,
+    queue: Queue<Uid>,
 }
 
 struct Controller {
@@ -64,9 +74,9 @@ fn invalid_namespace(node: &Node, owner: &OwnerReference) -> (ObjectReference, S
     (reference, text)
 }
 
-impl Reconcile for Controller {
-    async fn reconcile(&self, key: &Key, _api: &Writer) -> anyhow::Result<Next> {
-        let node = self.shared.graph.read().node(&key.name);
+impl Reconcile<Uid> for Controller {
+    async fn reconcile(&self, uid: &Uid, _api: &Writer) -> anyhow::Result<Next> {
+        let node = self.shared.graph.read().node(&uid.0);
         let Some(node) = node else { return Ok(Next::Done) };
         if node.deleting {
             if node.has_finalizer(FINALIZER_ORPHAN) {
@@ -176,7 +186,7 @@ impl Controller {
             return self.drop_finalizer(node, FINALIZER_FOREGROUND).await;
         }
         for dependent in dependents.iter().filter(|d| !d.deleting) {
-            self.shared.queue.add(Key::cluster(&dependent.uid));
+            self.shared.queue.add(Uid(dependent.uid.clone()));
         }
         Ok(())
     }
@@ -233,7 +243,7 @@ impl Controller {
 
     fn forget(&self, node: &Node) {
         for affected in self.shared.graph.write().remove(&node.uid) {
-            self.shared.queue.add(Key::cluster(affected));
+            self.shared.queue.add(Uid(affected));
         }
     }
 

@@ -14,10 +14,9 @@ use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::Shared;
 use super::graph::Node;
+use super::{Shared, Uid};
 use crate::discovery::{Served, discover};
-use crate::runtime::Key;
 
 /// As upstream: nothing tells of an aggregated group that appears.
 const REDISCOVER: Duration = Duration::from_secs(30);
@@ -116,10 +115,10 @@ async fn follow(client: kube::Client, resource: Arc<Served>, shared: Arc<Shared>
 fn apply(shared: &Shared, resource: &Arc<Served>, object: PartialObjectMeta<DynamicObject>) {
     let Some(node) = Node::new(resource, object.metadata) else { return };
     let affected = shared.graph.write().apply(node);
-    affected.into_iter().for_each(|uid| shared.queue.add(Key::cluster(uid)));
+    affected.into_iter().for_each(|uid| shared.queue.add(Uid(uid)));
 }
 
 fn remove(shared: &Shared, uid: &str) {
     let affected = shared.graph.write().remove(uid);
-    affected.into_iter().for_each(|uid| shared.queue.add(Key::cluster(uid)));
+    affected.into_iter().for_each(|uid| shared.queue.add(Uid(uid)));
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, future};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use cache::{Cache, Kind};
 pub(crate) use events::Recorder;
 pub(crate) use key::Key;
+use queue::Item;
 pub(crate) use queue::Queue;
 pub(crate) use worker::{Next, Reconcile};
 pub(crate) use writer::Writer;
@@ -48,8 +49,24 @@ pub(crate) struct Runtime {
     events: coracle_client::events::Queue,
     /// The watches and the workers, started together by `run`.
     tasks: Vec<BoxFuture<'static, ()>>,
-    /// The caches asked for since the last worker was added: it waits for these before its first key.
-    needed: Vec<BoxFuture<'static, ()>>,
+    needed: Needed,
+}
+
+/// The caches that the controller being set up has asked for: all that it runs waits until these are filled, whatever came
+/// first. They are complete when the runtime runs.
+#[derive(Clone, Default)]
+struct Needed(Arc<Mutex<Vec<Filled>>>);
+
+/// Ends when a cache is filled.
+type Filled = future::Shared<BoxFuture<'static, ()>>;
+
+// === impl Needed ===
+
+impl Needed {
+    async fn filled(self) {
+        let all = self.0.lock().clone();
+        future::join_all(all).await;
+    }
 }
 
 // === impl Caches ===
@@ -77,13 +94,13 @@ impl Runtime {
             caches: Caches::default(),
             events,
             tasks: vec![deliver.boxed()],
-            needed: Vec::new(),
+            needed: Needed::default(),
         }
     }
 
-    /// What is added from now on acts through this client.
-    pub(crate) fn act_as(&mut self, client: kube::Client) {
-        self.acting = client;
+    /// The next controller is set up: what is added from now on is its own, and acts through this client.
+    pub(crate) fn begin(&mut self, client: kube::Client) {
+        (self.acting, self.needed) = (client, Needed::default());
     }
 
     pub(crate) fn client(&self) -> kube::Client {
@@ -105,7 +122,7 @@ impl Runtime {
             cache
         });
         let waiting = cache.clone();
-        self.needed.push(async move { waiting.synced().await }.boxed());
+        self.needed.0.lock().push(async move { waiting.synced().await }.boxed().shared());
         cache
     }
 
@@ -113,16 +130,16 @@ impl Runtime {
         Recorder::new(component, self.events.clone())
     }
 
-    /// Runs a reconciler over the keys of a queue, at most `concurrency` at a time, once the caches it asked for
-    /// are filled.
-    pub(crate) fn work<R: Reconcile>(
+    /// Runs a reconciler over the keys of a queue, at most `concurrency` at a time, once the controller's caches are
+    /// filled.
+    pub(crate) fn work<T: Item, R: Reconcile<T>>(
         &mut self,
         name: &'static str,
-        queue: Queue,
+        queue: Queue<T>,
         concurrency: usize,
         reconciler: R,
     ) {
-        let needed = std::mem::take(&mut self.needed);
+        let needed = self.needed.clone();
         let worker = worker::Worker {
             name,
             queue,
@@ -134,7 +151,7 @@ impl Runtime {
         let run = async move {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = future::join_all(needed) => {}
+                () = needed.filled() => {}
             }
             worker.run(Arc::new(reconciler), shutdown).await;
         };
@@ -143,11 +160,11 @@ impl Runtime {
 
     /// Runs a loop that is no reconciler of keys, under the same rule as `work`.
     pub(crate) fn task(&mut self, run: impl Future<Output = ()> + Send + 'static) {
-        let needed = std::mem::take(&mut self.needed);
+        let needed = self.needed.clone();
         let shutdown = self.shutdown.clone();
         let run = async move {
             let all = async {
-                future::join_all(needed).await;
+                needed.filled().await;
                 run.await;
             };
             tokio::select! {
@@ -184,5 +201,53 @@ impl Runtime {
                 std::panic::resume_unwind(panic);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use k8s_openapi::api::core::v1::{Node, Pod};
+
+    use super::*;
+
+    struct Seen(Arc<AtomicBool>);
+
+    impl Reconcile for Seen {
+        async fn reconcile(&self, _: &Key, _: &Writer) -> anyhow::Result<Next> {
+            self.0.store(true, Ordering::Relaxed);
+            Ok(Next::Done)
+        }
+    }
+
+    /// Pods never come, and what is set up beside their cache waits, whatever is called first; Nodes are as little there,
+    /// but nobody has asked for them.
+    #[tokio::test(start_paused = true)]
+    async fn all_of_a_controller_waits_for_all_of_its_caches() {
+        let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, Infallible>>()
+        });
+        let client = kube::Client::new(silent, "default");
+        let mut runtime = Runtime::new(client.clone(), CancellationToken::new());
+        let work = |runtime: &mut Runtime, ask: fn(&mut Runtime)| {
+            let (queue, seen) = (Queue::default(), Arc::new(AtomicBool::new(false)));
+            queue.add(Key::new("ns", "a"));
+            runtime.begin(client.clone());
+            runtime.work("first", queue, 1, Seen(seen.clone()));
+            ask(runtime);
+            seen
+        };
+        let waits = work(&mut runtime, |runtime| drop(runtime.cache::<Pod>()));
+        let goes_on = work(&mut runtime, |_| {});
+        let waits_too = work(&mut runtime, |runtime| {
+            runtime.cache::<Node>();
+            runtime.task(std::future::pending());
+        });
+        assert!(tokio::time::timeout(Duration::from_secs(60), runtime.run()).await.is_err());
+        let seen = [waits, goes_on, waits_too].map(|seen| seen.load(Ordering::Relaxed));
+        assert_eq!(seen, [false, true, false]);
     }
 }

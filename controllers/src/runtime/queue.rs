@@ -2,6 +2,8 @@
 //! was added while it was being worked on.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt::Display;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,45 +17,69 @@ use super::Key;
 const BACKOFF_BASE: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1000);
 
-/// Bounded by the number of keys there are: each stands in it once.
-#[derive(Clone, Default)]
-pub(crate) struct Queue(Arc<Shared>);
+/// What a queue can hold: the name of something to be worked on.
+pub(crate) trait Item: Clone + Eq + Hash + Display + Send + Sync + 'static {}
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+impl<T: Clone + Eq + Hash + Display + Send + Sync + 'static> Item for T {}
+
+/// Bounded by the number of keys there are: each stands in it once.
+pub(crate) struct Queue<T = Key>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
     changed: Notify,
 }
 
-#[derive(Default)]
-struct State {
-    ready: VecDeque<Key>,
+struct State<T> {
+    ready: VecDeque<T>,
     /// What stands in `ready`.
-    queued: HashSet<Key>,
-    running: HashSet<Key>,
+    queued: HashSet<T>,
+    running: HashSet<T>,
     /// Added while running: goes to `ready` when the run ends.
-    again: HashSet<Key>,
-    delayed: BTreeMap<(Instant, u64), Key>,
-    due: HashMap<Key, (Instant, u64)>,
+    again: HashSet<T>,
+    delayed: BTreeMap<(Instant, u64), T>,
+    due: HashMap<T, (Instant, u64)>,
     sequence: u64,
-    failures: HashMap<Key, u32>,
+    failures: HashMap<T, u32>,
 }
 
 // === impl Queue ===
 
-impl Queue {
-    pub(crate) fn add(&self, key: Key) {
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Queue(self.0.clone())
+    }
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        let state = State {
+            ready: VecDeque::new(),
+            queued: HashSet::new(),
+            running: HashSet::new(),
+            again: HashSet::new(),
+            delayed: BTreeMap::new(),
+            due: HashMap::new(),
+            sequence: 0,
+            failures: HashMap::new(),
+        };
+        Queue(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }))
+    }
+}
+
+impl<T: Item> Queue<T> {
+    pub(crate) fn add(&self, key: T) {
         self.0.state.lock().add(key);
         self.0.changed.notify_one();
     }
 
-    pub(crate) fn add_after(&self, key: Key, delay: Duration) {
+    pub(crate) fn add_after(&self, key: T, delay: Duration) {
         self.0.state.lock().add_at(key, Instant::now() + delay);
         self.0.changed.notify_one();
     }
 
     /// The next key that is ready; it counts as running until `done`.
-    pub(super) async fn next(&self) -> Key {
+    pub(super) async fn next(&self) -> T {
         loop {
             let due = {
                 let mut state = self.0.state.lock();
@@ -74,7 +100,7 @@ impl Queue {
     }
 
     /// Ends a run that succeeded.
-    pub(super) fn done(&self, key: &Key) {
+    pub(super) fn done(&self, key: &T) {
         let mut state = self.0.state.lock();
         state.failures.remove(key);
         state.finish(key);
@@ -83,7 +109,7 @@ impl Queue {
     }
 
     /// Ends a run that failed; the key comes back after its back-off. `jitter` is in [0, 1).
-    pub(super) fn retry(&self, key: &Key, jitter: f64) -> Duration {
+    pub(super) fn retry(&self, key: &T, jitter: f64) -> Duration {
         let mut state = self.0.state.lock();
         let failures = state.failures.entry(key.clone()).or_default();
         let delay = backoff(*failures, jitter);
@@ -104,8 +130,8 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
 
 // === impl State ===
 
-impl State {
-    fn add(&mut self, key: Key) {
+impl<T: Item> State<T> {
+    fn add(&mut self, key: T) {
         if self.running.contains(&key) {
             self.again.insert(key);
         } else if self.queued.insert(key.clone()) {
@@ -114,7 +140,7 @@ impl State {
     }
 
     /// The earlier of two times for one key wins.
-    fn add_at(&mut self, key: Key, at: Instant) {
+    fn add_at(&mut self, key: T, at: Instant) {
         if let Some(due) = self.due.get(&key) {
             if due.0 <= at {
                 return;
@@ -137,14 +163,14 @@ impl State {
         }
     }
 
-    fn take(&mut self) -> Option<Key> {
+    fn take(&mut self) -> Option<T> {
         let key = self.ready.pop_front()?;
         self.queued.remove(&key);
         self.running.insert(key.clone());
         Some(key)
     }
 
-    fn finish(&mut self, key: &Key) {
+    fn finish(&mut self, key: &T) {
         self.running.remove(key);
         if self.again.remove(key) {
             self.add(key.clone());
@@ -162,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_key_is_held_once_and_not_lost_while_it_runs() {
-        let queue = Queue::default();
+        let queue = Queue::<Key>::default();
         queue.add(key("a"));
         queue.add(key("a"));
         queue.add(key("b"));
@@ -176,7 +202,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn delays_keep_the_earliest_time_and_failures_back_off() {
-        let queue = Queue::default();
+        let queue = Queue::<Key>::default();
         let start = Instant::now();
         queue.add_after(key("a"), Duration::from_secs(60));
         queue.add_after(key("a"), Duration::from_secs(5));

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::queue::Item;
 use super::{Caches, Key, Queue, Writer};
 
 /// What a reconcile that succeeded asks for.
@@ -23,13 +24,13 @@ pub(crate) enum Next {
 }
 
 /// Brings what one key names to its desired state. Safe to run at any moment, any number of times.
-pub(crate) trait Reconcile: Send + Sync + 'static {
-    fn reconcile(&self, key: &Key, api: &Writer) -> impl Future<Output = anyhow::Result<Next>> + Send;
+pub(crate) trait Reconcile<T = Key>: Send + Sync + 'static {
+    fn reconcile(&self, key: &T, api: &Writer) -> impl Future<Output = anyhow::Result<Next>> + Send;
 }
 
-pub(super) struct Worker {
+pub(super) struct Worker<T = Key> {
     pub(super) name: &'static str,
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<T>,
     pub(super) concurrency: usize,
     pub(super) client: kube::Client,
     pub(super) caches: Caches,
@@ -50,8 +51,8 @@ impl From<Option<Duration>> for Next {
 
 // === impl Worker ===
 
-impl Worker {
-    pub(super) async fn run<R: Reconcile>(self, reconciler: Arc<R>, shutdown: CancellationToken) {
+impl<T: Item> Worker<T> {
+    pub(super) async fn run<R: Reconcile<T>>(self, reconciler: Arc<R>, shutdown: CancellationToken) {
         let slots = Arc::new(Semaphore::new(self.concurrency));
         let worker = Arc::new(self);
         let mut running = JoinSet::new();
@@ -82,7 +83,7 @@ impl Worker {
         running.shutdown().await;
     }
 
-    fn finish(&self, key: Key, result: anyhow::Result<Next>) {
+    fn finish(&self, key: T, result: anyhow::Result<Next>) {
         match result {
             Ok(next) => {
                 self.queue.done(&key);
