@@ -13,6 +13,7 @@ pub mod gvk;
 pub mod names;
 pub mod node_affinity;
 pub mod object;
+pub mod owner;
 pub mod panics;
 pub mod pod;
 pub mod quantity;

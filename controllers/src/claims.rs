@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use coracle_api::owner;
 use coracle_api::selector::Labels;
 use coracle_client::errors::{is_invalid, is_not_found};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::runtime::{Cache, Key, Kind, Queue, Writer};
 
 pub(crate) fn controller_of<K: Kind>(object: &K) -> Option<&OwnerReference> {
-    object.meta().owner_references.iter().flatten().find(|r| r.controller == Some(true))
+    owner::controller_of(object.meta())
 }
 
 pub(crate) fn uid<K: Kind>(object: &K) -> &str {

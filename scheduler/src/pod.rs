@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use coracle_api::node_affinity::{NodeTerm, Required};
+use coracle_api::owner::controller_of;
 use coracle_api::pod::{State, is_terminal};
 use coracle_api::resources::is_sidecar;
 use coracle_api::selector::{LabelSelector, Labels, Operator, Requirement};
@@ -273,8 +274,7 @@ fn images(spec: &PodSpec) -> Vec<String> {
 }
 
 fn owner(pod: &Pod) -> Option<(Kind, String)> {
-    let owners = pod.metadata.owner_references.iter().flatten();
-    let owner = owners.into_iter().find(|o| o.controller == Some(true))?;
+    let owner = controller_of(&pod.metadata)?;
     Some((Kind::of_owner(&owner.kind)?, owner.name.clone()))
 }
 

@@ -126,7 +126,7 @@ fn ready(o: &Object) -> Value {
 
 /// `deployment.apps/name` of the managing owner.
 fn controller(o: &Object) -> Value {
-    let Some(owner) = o.owner_references().iter().find(|r| r["controller"] == true) else {
+    let Some(owner) = coracle_api::owner::controller_in(o) else {
         return json!("<none>");
     };
     let text = |key: &str| owner[key].as_str().unwrap_or_default();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use coracle_api::owner::controller_of;
 use futures::{StreamExt, pin_mut};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
@@ -249,8 +250,7 @@ impl<K: Kind> State<K> {
 impl Owner {
     fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
-        let controller = meta.owner_references.iter().flatten().find(|r| r.controller == Some(true));
-        match controller {
+        match controller_of(meta) {
             Some(reference) => Owner::Controller(reference.uid.clone()),
             None => Owner::None { namespace: meta.namespace.clone().unwrap_or_default() },
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use coracle_api::owner::controller_of;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use kube::{Api, Client};
 
@@ -53,10 +54,8 @@ async fn bound(pod: &Pod, claim: &Claim, client: &Client) -> Result<PersistentVo
 
 /// The name of the volume a claim has, if this pod may use it. Pure.
 fn volume_name(pod: &Pod, claim: &Claim, found: &PersistentVolumeClaim) -> Result<String, String> {
-    let owners = found.metadata.owner_references.iter().flatten();
-    if claim.ephemeral
-        && !owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == uid_of(pod))
-    {
+    let owner = controller_of(&found.metadata);
+    if claim.ephemeral && owner.is_none_or(|owner| owner.uid != uid_of(pod)) {
         let (namespace, pod) = (namespace_of(pod), name_of(pod));
         return Err(format!(
             "PVC {namespace}/{} was not created for pod {namespace}/{pod} (pod is not owner)",

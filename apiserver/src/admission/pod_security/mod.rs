@@ -9,6 +9,7 @@ mod restricted;
 use std::collections::{BTreeMap, HashSet};
 
 use coracle_api::Object;
+use coracle_api::owner::controller_in;
 use serde_json::Value;
 
 use super::{Attributes, Operation};
@@ -153,7 +154,7 @@ fn stricter(namespace: &str, standard: Standard, pods: &[Object]) -> Vec<String>
     let mut seen = HashSet::new();
     let (mut first, mut rest) = (vec![], vec![]);
     for pod in pods {
-        let controller = pod.owner_references().iter().find(|o| o["controller"] == true).map(|o| &o["uid"]);
+        let controller = controller_in(pod).map(|o| &o["uid"]);
         match controller.and_then(Value::as_str) {
             Some(uid) if !seen.insert(uid) => rest.push(pod),
             _ => first.push(pod),
