@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::pod::is_terminal;
 use crate::resources::{Demand, QosClass, ResourceList};
+use crate::selector::Operator;
 use crate::{Object, Quantity};
 
 const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
@@ -222,14 +223,13 @@ fn claim_usage(claim: &Object, used: &mut ResourceList) {
 
 /// A scope's term over the names an object has; empty names are none.
 fn selected(operator: &str, values: &Value, names: &[&str]) -> bool {
-    let named = || names.iter().filter(|n| !n.is_empty());
-    let listed = |name: &str| values.as_array().into_iter().flatten().any(|v| v == name);
-    match operator {
-        "Exists" => named().next().is_some(),
-        "DoesNotExist" => named().next().is_none(),
-        "In" => named().any(|n| listed(n)),
-        "NotIn" => named().next().is_none() || named().any(|n| !listed(n)),
-        _ => false,
+    let Some(operator) = Operator::named(operator) else { return false };
+    let values: Vec<String> =
+        values.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut named = names.iter().filter(|n| !n.is_empty()).peekable();
+    match named.peek() {
+        None => operator.holds(None, &values),
+        Some(_) => named.any(|name| operator.holds(Some(name), &values)),
     }
 }
 

@@ -60,6 +60,64 @@ const BY_PATH: &[&str] =
 /// Dependencies that no source names, each with its reason.
 const UNNAMED: &[(&str, &str)] = &[];
 
+/// A rule of Kubernetes and its one home, with words of code that only the rule needs: who asks the home has no use for them.
+struct Rule {
+    name: &'static str,
+    home: &'static str,
+    words: &'static [&'static str],
+}
+
+const fn rule(name: &'static str, home: &'static str, words: &'static [&'static str]) -> Rule {
+    Rule { name, home, words }
+}
+
+const RULES: &[Rule] = &[
+    rule("quality of service", "api/src/resources", &["\"Guaranteed\"", "\"Burstable\""]),
+    rule("who is a sidecar", "api/src/resources", &["== Some(\"Always\")"]),
+    rule("a resize that cannot be", "api/src/resources", &["\"PodResizePending\";"]),
+    rule("pods that are over", "api/src/pod.rs", &["\"Succeeded\" | \"Failed\""]),
+    rule("pods that are ready", "api/src/pod.rs", &["condition(\"Ready\")", "fn is_available(pod"]),
+    rule("tolerations", "api/src/taint.rs", &["fn tolerates("]),
+    rule(
+        "selectors",
+        "api/src/selector",
+        &["\"DoesNotExist\" => Operator", " notin ({values})", "match_labels.iter()"],
+    ),
+    rule("node terms", "api/src/node_affinity.rs", &["term.match_fields", "spec.node_selector"]),
+    rule("cron", "api/src/cron.rs", &["\"@every ", "\"@hourly\""]),
+    rule("Go's durations", "api/src/duration.rs", &["\"ms\" => ", "3_600_000_000_000"]),
+    rule(
+        "who manages an object",
+        "api/src/owner.rs",
+        &["find(|r| r.controller == ", "find(|r| r[\"controller\"]"],
+    ),
+    rule("slow start", "api/client/src/slow_start.rs", &["batch * 2"]),
+    rule(
+        "events that are alike",
+        "api/client/src/events",
+        &["(combined from similar events)", "REFILL_SECONDS"],
+    ),
+    rule(
+        "what errors mean",
+        "api/client/src/errors.rs",
+        &["reason == \"NamespaceTerminating\"", "reason_of(error) == "],
+    ),
+];
+
+/// The same rules in other words, which nobody may use.
+const SECOND_HOMES: &[&str] = &[
+    "\"Failed\" | \"Succeeded\"",
+    "== \"Succeeded\" ||",
+    "[\"restartPolicy\"] == \"Always\"",
+    "batch *= 2",
+    "Api(status)) if status.code == 404",
+    "Api(status)) if status.code == 409",
+    "\"DoesNotExist\" => value",
+    "\"DoesNotExist\" => !",
+    "message.contains(\"",
+    "message.starts_with(",
+];
+
 struct Source {
     path: PathBuf,
     /// Relative to the workspace, with forward slashes.
@@ -178,6 +236,41 @@ fn what_others_shape_is_opened_by_handle() {
         }
     }
     report(&offenders, "go through kubelet/src/beneath here");
+}
+
+/// The lines of code outside of unit tests, with the numbers they have.
+fn code(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    let tests = source.name.ends_with("/tests.rs");
+    let lines = if tests { "" } else { production(&source.text) }.lines();
+    lines.enumerate().map(|(n, line)| (n + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn each_rule_has_one_home() {
+    let sources = sources();
+    let components = || sources.iter().filter(|s| !s.name.starts_with("conformance"));
+    let mut offenders = vec![];
+    for Rule { name, home, words } in RULES {
+        for word in *words {
+            let mut at_home = false;
+            for s in components() {
+                for (n, line) in code(s).filter(|(_, line)| line.contains(word)) {
+                    let is_home = s.name.starts_with(home);
+                    at_home |= is_home;
+                    if !is_home {
+                        offenders.push(format!("{}:{n}: {name}: {}", s.name, line.trim()));
+                    }
+                }
+            }
+            assert!(at_home, "{name}: nothing in {home} says {word:?} any more");
+        }
+    }
+    for s in components() {
+        for (n, line) in code(s).filter(|(_, line)| SECOND_HOMES.iter().any(|word| line.contains(word))) {
+            offenders.push(format!("{}:{n}: {}", s.name, line.trim()));
+        }
+    }
+    report(&offenders, "ask the home of the rule (the table at the top of this file names it)");
 }
 
 /// A fuzz target is an entry of a crate, which the crate's tests call with the target's corpus.

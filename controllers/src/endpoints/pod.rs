@@ -1,5 +1,6 @@
 //! What a pod offers to a Service.
 
+use coracle_api::resources::is_sidecar;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodIP, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -45,8 +46,7 @@ pub(super) fn port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     };
     let protocol = protocol(port.protocol.as_deref());
     let spec = pod.spec.as_ref()?;
-    let sidecars =
-        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c.restart_policy.as_deref()));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     ports
         .into_iter()
