@@ -16,6 +16,7 @@ pub mod object;
 pub mod owner;
 pub mod panics;
 pub mod pod;
+pub mod priority;
 pub mod quantity;
 pub mod query;
 pub mod quota;

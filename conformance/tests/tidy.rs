@@ -77,6 +77,7 @@ const RULES: &[Rule] = &[
     rule("a resize that cannot be", "api/src/resources", &["\"PodResizePending\";"]),
     rule("pods that are over", "api/src/pod.rs", &["\"Succeeded\" | \"Failed\""]),
     rule("pods that are ready", "api/src/pod.rs", &["condition(\"Ready\")", "fn is_available(pod"]),
+    rule("critical pods", "api/src/priority.rs", &["\"system-node-critical\""]),
     rule("tolerations", "api/src/taint.rs", &["fn tolerates("]),
     rule(
         "selectors",
@@ -109,6 +110,7 @@ const SECOND_HOMES: &[&str] = &[
     "\"Failed\" | \"Succeeded\"",
     "== \"Succeeded\" ||",
     "[\"restartPolicy\"] == \"Always\"",
+    "2_000_000_000",
     "batch *= 2",
     "Api(status)) if status.code == 404",
     "Api(status)) if status.code == 409",

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use coracle_api::names::{NAMESPACE_DEFAULT, NAMESPACE_NODE_LEASE, NAMESPACE_PUBLIC, NAMESPACE_SYSTEM};
+use coracle_api::priority::{SYSTEM_CLASSES, SystemClass};
 use coracle_api::{Gvr, Object};
 use futures::future::try_join_all;
 use serde_json::{Value, json};
@@ -122,24 +123,12 @@ async fn reconcile_policy(server: &Arc<Server>, user: &User, gvr: &Gvr, wanted: 
 }
 
 fn priority_classes() -> Vec<(Gvr, Object)> {
-    let classes = [
-        (
-            "system-node-critical",
-            2_000_001_000_i64,
-            "Used for system critical pods that must not be moved from their current node.",
-        ),
-        (
-            "system-cluster-critical",
-            2_000_000_000,
-            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-        ),
-    ];
-    let class = |(name, value, description): (&str, i64, &str)| {
-        let object = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
-            "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority"});
+    let class = |class: SystemClass| {
+        let object = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": class.name},
+            "value": class.value, "description": class.description, "preemptionPolicy": "PreemptLowerPriority"});
         (Gvr::new("scheduling.k8s.io", "v1", "priorityclasses"), Object(object))
     };
-    classes.into_iter().map(class).collect()
+    SYSTEM_CLASSES.into_iter().map(class).collect()
 }
 
 /// The flow schemas and priority levels that clusters are known to have.

@@ -1,6 +1,7 @@
 //! `scheduling.k8s.io`: priority classes.
 
 use coracle_api::Object;
+use coracle_api::priority::{HIGHEST_OF_USERS, SYSTEM_CLASSES};
 
 use super::columns::{AGE, NAME, integer, of_kind, path};
 use super::defaulting::fill;
@@ -26,11 +27,6 @@ pub(super) static ROWS: &[Row] = &[Row {
     ..CLUSTER
 }];
 
-/// Users' priorities end here; above are the system's.
-const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
-const SYSTEM: [(&str, i64); 2] =
-    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
-
 struct Classes;
 
 impl Strategy for Classes {
@@ -49,13 +45,12 @@ impl Strategy for Classes {
             return errors.0;
         }
         let (name, value) = (new.name(), new.i64_at(&["value"]).unwrap_or(0));
-        let known = SYSTEM.contains(&(name, value));
+        let known = SYSTEM_CLASSES.iter().any(|class| class.name == name && i64::from(class.value) == value);
         if name.starts_with("system-") && !known {
             let detail = "priority class names with 'system-' prefix are reserved for system use only. error: is not a known system priority class";
             errors.forbidden("metadata.name", detail);
-        } else if value > HIGHEST_USER_PRIORITY && !known {
-            let detail =
-                format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}");
+        } else if value > i64::from(HIGHEST_OF_USERS) && !known {
+            let detail = format!("maximum allowed value of a user defined priority is {HIGHEST_OF_USERS}");
             errors.forbidden("value", detail);
         }
         let policy = new.str_at(&["preemptionPolicy"]);

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use coracle_api::priority;
 use coracle_api::resources::QosClass;
 use coracle_api::taint::tolerated;
 use k8s_openapi::api::core::v1::{Pod, Taint};
@@ -99,12 +100,11 @@ fn tolerates_memory_pressure(pod: &Pod) -> bool {
 
 /// Static pods, mirrors of them, and those of the system's priorities are never evicted.
 fn is_critical(pod: &Pod) -> bool {
-    const SYSTEM: i32 = 2_000_000_000;
     let annotation = |key: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(key));
     let is_static = annotation("kubernetes.io/config.source").is_some_and(|source| source != "api");
     is_static
         || annotation("kubernetes.io/config.mirror").is_some()
-        || spec_of(pod).priority.is_some_and(|priority| priority >= SYSTEM)
+        || priority::is_critical(spec_of(pod).priority)
 }
 
 async fn relieve(node: &NodeContext, shortages: &watch::Sender<Shortages>) {

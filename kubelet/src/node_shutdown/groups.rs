@@ -2,12 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use coracle_api::priority::is_critical;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::pods::view::spec_of;
-
-/// The least priority of critical pods, upstream's `SystemCriticalPriority`.
-const CRITICAL: i32 = 2_000_000_000;
 
 /// How long the machine's end is put off for its pods. Zero: not at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,8 +56,7 @@ impl ShutdownPeriods {
 
     /// The groups in the order in which they end. Those without a pod are left out: nobody waits for them.
     pub(super) fn groups(self, pods: Vec<Arc<Pod>>) -> Vec<Group> {
-        let (critical, others) =
-            pods.into_iter().partition(|pod| spec_of(pod).priority.unwrap_or(0) >= CRITICAL);
+        let (critical, others) = pods.into_iter().partition(|pod| is_critical(spec_of(pod).priority));
         let groups = self.seconds().into_iter().zip([others, critical]);
         let groups =
             groups.map(|(seconds, pods)| Group { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), pods });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coracle_api::priority::is_critical;
 use coracle_api::quantity::Quantity as Amount;
 use coracle_api::resources::{Demand, QosClass, ResourceList as Amounts};
 use k8s_openapi::{
@@ -70,7 +71,7 @@ pub(crate) fn container_resources(pod: &Pod, c: &Container, node_memory: i64) ->
 
 /// -997 Guaranteed, 1000 BestEffort, in between by the share of memory asked for.
 fn oom_score_adj(pod: &Pod, memory_request: i64, node_memory: i64) -> i32 {
-    if spec_of(pod).priority.unwrap_or(0) >= 2_000_000_000 {
+    if is_critical(spec_of(pod).priority) {
         return -997;
     }
     match QosClass::of_pod(pod) {
