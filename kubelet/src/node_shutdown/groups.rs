@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use coracle_api::duration::print_span;
 use coracle_api::priority::is_critical;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -31,12 +32,13 @@ impl ShutdownPeriods {
     pub fn check(self) -> Result<(), String> {
         let whole = |name: &str, period: Duration| match period {
             p if p.is_zero() || p >= Duration::from_secs(1) => Ok(()),
-            p => Err(format!("{name} {p:?} must be either zero or otherwise >= 1 sec")),
+            p => Err(format!("{name} {} must be either zero or otherwise >= 1 sec", print_span(p))),
         };
         if self.critical > self.all {
             return Err(format!(
-                "shutdownGracePeriodCriticalPods {:?} must be <= shutdownGracePeriod {:?}",
-                self.critical, self.all
+                "shutdownGracePeriodCriticalPods {} must be <= shutdownGracePeriod {}",
+                print_span(self.critical),
+                print_span(self.all)
             ));
         }
         whole("shutdownGracePeriod", self.all)?;
@@ -130,7 +132,7 @@ mod tests {
             (30_000, 0, None),
             (1_000, 1_000, None),
             (0, 10_000, Some("must be <= shutdownGracePeriod")),
-            (10_000, 30_000, Some("must be <= shutdownGracePeriod")),
+            (10_000, 90_000, Some("Pods 1m30s must be <= shutdownGracePeriod 10s")),
             (500, 0, Some("shutdownGracePeriod 500ms must be either zero or otherwise >= 1 sec")),
             (30_000, 500, Some("shutdownGracePeriodCriticalPods 500ms must be either")),
         ] {
