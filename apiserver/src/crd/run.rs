@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::local_services::LocalServices;
-use super::serving::Source;
+use super::serving::{Fingerprint, Source};
 use super::status::{self, Taken};
 use super::{FINALIZER, cleanup, serving};
 use crate::Server;
@@ -36,7 +36,7 @@ pub struct Definitions {
 
 struct Known {
     revision: u64,
-    fingerprint: [u8; 32],
+    fingerprint: Fingerprint,
     group: String,
     accepted: Value,
     /// Whether another definition stands in the way of its names.
@@ -168,7 +168,7 @@ impl Definitions {
                 ended.extend(old.map(|old| old.life));
                 known.life = server.stop.child_token();
                 if serves {
-                    known.resources = serving::resources(&crd, &known.source, &known.life);
+                    known.resources = serving::resources(&crd, &fingerprint, &known.source, &known.life);
                 }
             }
         }

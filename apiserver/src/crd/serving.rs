@@ -32,8 +32,10 @@ pub(super) fn storage(crd: &Object) -> Arc<str> {
     format!("{}/{}", crd.str_at(&["spec", "group"]), crd.str_at(&["spec", "names", "plural"])).into()
 }
 
-/// What of a definition decides how its resources look.
-pub(super) fn fingerprint(crd: &Object) -> [u8; 32] {
+/// What of a definition decides how its resources look, as a digest.
+pub(super) type Fingerprint = [u8; 32];
+
+pub(super) fn fingerprint(crd: &Object) -> Fingerprint {
     let mut digest = Sha256::new();
     for path in [&["spec"][..], &["status", "acceptedNames"]] {
         digest.update(crd.at(path).map(Value::to_string).unwrap_or_default());
@@ -42,13 +44,19 @@ pub(super) fn fingerprint(crd: &Object) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// The resources of all served versions of a definition, which is kept at `source`. Each ends when `life` does.
-pub(super) fn resources(crd: &Object, source: &Arc<Source>, life: &CancellationToken) -> Vec<Arc<Resource>> {
+/// The resources of all served versions of a definition, which is kept at `source` and has this fingerprint. Each ends when
+/// `life` does.
+pub(super) fn resources(
+    crd: &Object,
+    fingerprint: &Fingerprint,
+    source: &Arc<Source>,
+    life: &CancellationToken,
+) -> Vec<Arc<Resource>> {
     let versions = crd.items_at(&["spec", "versions"]);
     let stored = versions.iter().find(|v| v["storage"] == true).map_or("", |v| text(v, "name"));
     // Where all has been the same ever since, objects are served as they are stored.
     let converts = versions.len() > 1 || crd.generation() > 1;
-    let edition = u64::from_le_bytes(fingerprint(crd)[..8].try_into().expect("eight bytes of a digest"));
+    let edition = u64::from_le_bytes(fingerprint[..8].try_into().expect("eight bytes of a digest"));
     let schemas: HashMap<String, Arc<Schema>> = versions
         .iter()
         .map(|v| {
@@ -103,7 +111,8 @@ struct SchemaInVersion<'a> {
 /// The resources of a definition that is not stored.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn resources_of(crd: &Object) -> Vec<Arc<Resource>> {
-    resources(crd, &Source::new(crd.0.to_string().into()), &CancellationToken::new())
+    let source = Source::new(crd.0.to_string().into());
+    resources(crd, &fingerprint(crd), &source, &CancellationToken::new())
 }
 
 struct Made<'a> {
