@@ -17,7 +17,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{document, hash, hash_of_all, path, v2};
+use super::{document, hash, hash_of_all, path};
 use crate::registry::{Catalog, Version};
 use crate::status::{Result, Status};
 use crate::{Server, apart};
@@ -152,11 +152,6 @@ fn current<K: std::hash::Hash + Eq>(
 /// Writes a group version's document.
 pub(super) fn write_version(group: &str, version: &Version, out: &mut dyn Write) -> io::Result<()> {
     Ok(serde_json::to_writer(out, &document(group, &version.name, &version.resources))?)
-}
-
-/// Writes the document of everything.
-pub(super) fn write_swagger(catalog: &Catalog, form: Form, out: &mut dyn Write) -> io::Result<()> {
-    v2::write(catalog, form, out)
 }
 
 fn pack(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Bytes> {

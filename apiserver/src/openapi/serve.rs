@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use jiff::{Timestamp, ToSpan};
 
 use super::documents::{self, Form};
+use super::v2;
 use crate::registry::Catalog;
 use crate::request::RequestInfo;
 use crate::status::{Result, Status};
@@ -51,8 +52,7 @@ async fn swagger(server: &Server, catalog: Arc<Catalog>, headers: &HeaderMap) ->
     if has(headers, &tag) {
         return Ok(unchanged(&tag));
     }
-    let packed =
-        server.openapi.packed(&document, move |out| documents::write_swagger(&catalog, form, out)).await?;
+    let packed = server.openapi.packed(&document, move |out| v2::write(&catalog, form, out)).await?;
     Ok(send(packed, media, &tag, headers))
 }
 

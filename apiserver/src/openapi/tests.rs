@@ -85,7 +85,7 @@ fn with_custom_kinds() -> Arc<Catalog> {
 
 fn written(catalog: &Catalog, form: documents::Form) -> Vec<u8> {
     let mut out = vec![];
-    documents::write_swagger(catalog, form, &mut out).unwrap();
+    v2::write(catalog, form, &mut out).unwrap();
     out
 }
 
