@@ -37,6 +37,8 @@ pub fn encode_message(object: &serde_json::Value) -> Option<Vec<u8>> {
 }
 
 pub use protobuf::{CLOSE, begin_list, envelope, list_item};
+#[cfg(test)]
+pub(crate) use protobuf::{Reader, Wire};
 
 /// One event of a protobuf watch: its length, and a `WatchEvent` that holds the object in its envelope. An object without
 /// a protobuf form (a custom resource) is the envelope's JSON, as upstream's decoders take it.

@@ -6,6 +6,7 @@ use coracle_api::Object;
 use serde_json::Value;
 
 use super::*;
+use crate::codec::{Reader, Wire};
 use crate::registry::Registry;
 
 fn documents() -> BTreeMap<String, Value> {
@@ -124,33 +125,12 @@ fn the_document_of_everything_is_whole_though_written_in_pieces() {
 }
 
 /// The fields of a message that have a length, by number.
-fn fields(mut message: &[u8]) -> Vec<(u64, &[u8])> {
-    fn varint(bytes: &mut &[u8]) -> u64 {
-        let (mut value, mut shift) = (0, 0);
-        loop {
-            let byte = bytes[0];
-            *bytes = &bytes[1..];
-            value |= u64::from(byte & 0x7f) << shift;
-            shift += 7;
-            if byte < 0x80 {
-                return value;
-            }
-        }
-    }
-    let mut found = vec![];
-    while !message.is_empty() {
-        let tag = varint(&mut message);
-        match tag & 7 {
-            2 => {
-                let length = usize::try_from(varint(&mut message)).unwrap();
-                let (field, rest) = message.split_at(length);
-                found.push((tag >> 3, field));
-                message = rest;
-            }
-            0 => drop(varint(&mut message)),
-            1 => message = &message[8..],
-            other => panic!("wire type {other}"),
-        }
-    }
-    found
+fn fields(message: &[u8]) -> Vec<(u32, &[u8])> {
+    let mut reader = Reader::new(message);
+    let fields = std::iter::from_fn(|| reader.field().unwrap());
+    let bytes = fields.filter_map(|(number, value)| match value {
+        Wire::Bytes(field) => Some((number, field)),
+        _ => None,
+    });
+    bytes.collect()
 }

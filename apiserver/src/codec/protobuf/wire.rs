@@ -2,7 +2,7 @@
 
 /// One field as it stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Wire<'a> {
+pub(crate) enum Wire<'a> {
     Varint(u64),
     Fixed64(u64),
     Fixed32(u32),
@@ -10,21 +10,21 @@ pub(super) enum Wire<'a> {
 }
 
 /// A message read field by field.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
-pub(super) type Result<T> = std::result::Result<T, String>;
+pub(crate) type Result<T> = std::result::Result<T, String>;
 
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(message: &'a [u8]) -> Self {
+    pub(crate) fn new(message: &'a [u8]) -> Self {
         Reader { rest: message }
     }
 
     /// The next field's number and value.
-    pub(super) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>> {
+    pub(crate) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>> {
         if self.rest.is_empty() {
             return Ok(None);
         }
