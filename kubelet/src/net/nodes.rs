@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::links::{Links, NodeRoute, route_loopback};
 use super::{Cidr, NetError};
+use crate::proxy::Guarded;
 
 /// How long the kernel is left alone after it could not tell or take routes.
 const RETRY: Duration = Duration::from_secs(5);
@@ -39,14 +40,17 @@ struct Peer {
     created: Option<Time>,
     address: Option<Ipv4Addr>,
     pods: Vec<Cidr>,
+    /// Where its kubelet listens.
+    kubelet: Guarded,
 }
 
 /// Follows the Node objects and the node's links until `shutdown`. `own_name` is this node, whose pods have routes of
-/// their own.
+/// their own; `kubelets` is told where all of them listen.
 pub async fn run_node_routes(
     client: Client,
     own_name: String,
     state: watch::Sender<NetworkState>,
+    kubelets: watch::Sender<Option<Guarded>>,
     shutdown: CancellationToken,
 ) -> Result<(), NetError> {
     let (links, mut changes) = (Links::host()?, Links::changes()?);
@@ -70,6 +74,12 @@ pub async fn run_node_routes(
         if !news || relisting {
             continue;
         }
+        let listening = Some(nodes.values().flat_map(|peer| &peer.kubelet).copied().collect());
+        kubelets.send_if_modified(|told| {
+            let news = *told != listening;
+            *told = listening;
+            news
+        });
         let missing = match reconcile(&links, &nodes, &own_name).await {
             Ok(missing) => missing,
             Err(error) => {
@@ -91,7 +101,7 @@ pub async fn run_node_routes(
     }
 }
 
-/// Takes an event in; tells whether routes may change by it.
+/// Takes an event in; tells whether anything here may change by it.
 fn note(nodes: &mut BTreeMap<String, Peer>, relisting: &mut bool, event: watcher::Event<Node>) -> bool {
     match event {
         watcher::Event::Init => {
@@ -160,8 +170,12 @@ fn is_older(nodes: &BTreeMap<String, Peer>, name: &str, own_name: &str) -> bool 
 }
 
 fn peer(node: &Node) -> Peer {
-    let addresses = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
-    let internal = addresses.filter(|a| a.type_ == "InternalIP");
+    let status = node.status.as_ref();
+    let addresses = || status.into_iter().flat_map(|s| s.addresses.iter().flatten());
+    let internal = addresses().filter(|a| a.type_ == "InternalIP");
+    let port = status.and_then(|s| s.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref());
+    let port = port.and_then(|endpoint| u16::try_from(endpoint.port).ok()).filter(|port| *port > 0);
+    let all = addresses().filter_map(|a| a.address.parse().ok());
     let ranges = node.spec.iter().flat_map(|s| s.pod_cidrs.iter().flatten().chain(&s.pod_cidr));
     let mut pods: Vec<Cidr> = ranges.filter_map(|c| c.parse().ok()).collect();
     pods.sort();
@@ -170,6 +184,7 @@ fn peer(node: &Node) -> Peer {
         created: node.metadata.creation_timestamp.clone(),
         address: internal.filter_map(|a| a.address.parse().ok()).next(),
         pods,
+        kubelet: all.filter_map(|address| Some((address, port?))).collect(),
     }
 }
 
@@ -183,16 +198,19 @@ mod tests {
             "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "fd00::/64"]},
             "status": {"addresses": [
                 {"type": "Hostname", "address": "b"}, {"type": "InternalIP", "address": "fd01::2"},
-                {"type": "InternalIP", "address": "192.0.2.2"}]}
+                {"type": "InternalIP", "address": "192.0.2.2"}, {"type": "ExternalIP", "address": "198.51.100.2"}],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": 10260}}}
         }))
         .unwrap()
     }
 
     #[test]
-    fn a_node_is_reached_by_its_internal_ipv4_address() {
+    fn a_node_is_reached_by_its_internal_ipv4_address_and_its_kubelet_by_all() {
         let found = peer(&node("b", "2026-01-01T00:00:00Z"));
         assert_eq!(found.address, Some([192, 0, 2, 2].into()));
         assert_eq!(found.pods, ["10.244.1.0/24".parse().unwrap()]);
+        let listening = [([192, 0, 2, 2].into(), 10260), ([198, 51, 100, 2].into(), 10260)];
+        assert_eq!(found.kubelet, Guarded::from(listening));
         assert_eq!(peer(&Node::default()).pods, []);
     }
 

@@ -62,15 +62,16 @@ pub async fn run_services(
         catalog.clone().run(config.client.clone(), shutdown.clone()).await;
         Ok(())
     };
+    let (listening, kubelets) = watch::channel(None);
     let failed = |what: &'static str| move |error: NetError| anyhow::Error::new(error).context(what);
     let rules = async {
-        proxy::run(proxy, catalog.clone(), config.damaged, shutdown.clone())
+        proxy::run(proxy, catalog.clone(), kubelets, config.damaged, shutdown.clone())
             .await
             .map_err(failed("service proxy"))
     };
     let routes = async {
-        let routes =
-            run_node_routes(config.client.clone(), config.node_name.clone(), config.state, shutdown.clone());
+        let (client, own_name) = (config.client.clone(), config.node_name.clone());
+        let routes = run_node_routes(client, own_name, config.state, listening, shutdown.clone());
         routes.await.map_err(failed("node routes"))
     };
     tokio::try_join!(names, follow, rules, routes)?;

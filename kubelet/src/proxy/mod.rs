@@ -11,13 +11,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::net::{Cidr, NetError, apply_rules};
 use catalog::{Catalog, Key};
-use render::Guarded;
+pub use render::Guarded;
 use ruleset::Ruleset;
 
 pub const TABLE: &str = "coracle";
@@ -34,28 +34,38 @@ pub struct ProxyConfig {
 
 /// Keeps the table equal to the catalog until `shutdown`. The table stays when this ends: pods go on.
 ///
-/// `damaged` says that others have changed it.
+/// `kubelets` are where all of them listen, once that is known: nothing is taken from them. `damaged` says that others have
+/// changed the table.
 pub async fn run(
     config: ProxyConfig,
     catalog: Catalog,
+    mut kubelets: watch::Receiver<Option<Guarded>>,
     damaged: Arc<Notify>,
     shutdown: CancellationToken,
 ) -> Result<(), NetError> {
+    let known = kubelets.wait_for(Option::is_some);
+    if shutdown.run_until_cancelled(known).await.is_none() {
+        return Ok(());
+    }
     let mut proxy = Proxy { config, guarded: Guarded::new(), applied: HashMap::new(), whole: true };
     loop {
         let changed = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             changed = catalog.changed() => changed,
+            // Those that come before the Services are known go with them.
+            Ok(()) = kubelets.changed(), if !proxy.whole => BTreeSet::new(),
             () = damaged.notified() => {
                 proxy.whole = true;
                 proxy.applied.keys().cloned().collect()
             }
         };
-        if let Err(error) = proxy.apply(&catalog, &changed).await {
+        let mut guarded = kubelets.borrow_and_update().clone().unwrap_or_default();
+        guarded.extend(api_servers(&catalog));
+        if let Err(error) = proxy.apply(&catalog, &guarded, &changed).await {
             error!(%error, "cannot apply the rules of services; the whole table is replaced");
             proxy.whole = true;
             let all: BTreeSet<Key> = proxy.applied.keys().cloned().chain(changed).collect();
-            if let Err(error) = proxy.apply(&catalog, &all).await {
+            if let Err(error) = proxy.apply(&catalog, &guarded, &all).await {
                 error!(%error, "cannot replace the table of services");
             }
         }
@@ -74,12 +84,15 @@ struct Proxy {
 // === impl Proxy ===
 
 impl Proxy {
-    async fn apply(&mut self, catalog: &Catalog, changed: &BTreeSet<Key>) -> Result<(), NetError> {
-        let guarded = api_servers(catalog);
+    async fn apply(
+        &mut self,
+        catalog: &Catalog,
+        guarded: &Guarded,
+        changed: &BTreeSet<Key>,
+    ) -> Result<(), NetError> {
         let mut changed = Cow::Borrowed(changed);
-        if guarded != self.guarded {
-            self.guarded = guarded;
-            self.whole = true;
+        if *guarded != self.guarded {
+            self.guarded = guarded.clone();
             changed.to_mut().extend(self.applied.keys().cloned());
         }
         let (mut old, mut new) = (Ruleset::default(), Ruleset::default());
@@ -116,10 +129,10 @@ impl Proxy {
 }
 
 /// Where the cluster's API servers listen: the endpoints of `default/kubernetes`.
-fn api_servers(catalog: &Catalog) -> Guarded {
+fn api_servers(catalog: &Catalog) -> impl Iterator<Item = (Ipv4Addr, u16)> {
     let service = ("default".to_owned(), "kubernetes".to_owned());
     let endpoints = catalog.endpoints(&service).into_iter();
-    endpoints.flat_map(|e| e.ports.into_iter().map(move |(_, _, port)| (e.ip, port))).collect()
+    endpoints.flat_map(|e| e.ports.into_iter().map(move |(_, _, port)| (e.ip, port)))
 }
 
 /// UDP has no end of a connection: flows to endpoints that are gone must be forgotten, or clients with a fixed source

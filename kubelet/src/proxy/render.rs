@@ -17,10 +17,8 @@ pub(super) const PORTS: &str = "service_ports";
 pub(super) const REFUSED_IPS: &str = "refused_ips";
 pub(super) const REFUSED_PORTS: &str = "refused_ports";
 
-/// Addresses and TCP ports where API servers listen.
-pub(super) type Guarded = BTreeSet<(Ipv4Addr, u16)>;
-
-const KUBELET_PORT: u16 = 10250;
+/// Addresses and TCP ports where API servers and kubelets listen.
+pub type Guarded = BTreeSet<(Ipv4Addr, u16)>;
 
 /// The constant frame, replacing whatever an earlier run left. TCP is refused by a reset: the kernel sends no ICMP for its
 /// own packets on the loopback route. Node ports are on all of the node's addresses, 127.0.0.1 too, as with upstream's
@@ -219,13 +217,12 @@ impl<'a> PortRules<'a> {
         asked.filter(|ip| self.may_take(*ip)).collect()
     }
 
-    /// Whether an external address may be the Service's: addresses of pods and of Services, the port of every kubelet, and
-    /// where API servers listen are others'.
+    /// Whether an external address may be the Service's: addresses of pods and of Services, and where kubelets and API
+    /// servers listen, are others'.
     fn may_take(&self, ip: Ipv4Addr) -> bool {
         let of_the_cluster = self.config.cluster_cidr.contains(ip) || self.config.service_cidr.contains(ip);
-        let of_a_kubelet = self.port == KUBELET_PORT;
-        let tcp = self.protocol == Protocol::Tcp;
-        !of_the_cluster && !(tcp && (of_a_kubelet || self.guarded.contains(&(ip, self.port))))
+        let is_guarded = self.protocol == Protocol::Tcp && self.guarded.contains(&(ip, self.port));
+        !of_the_cluster && !is_guarded
     }
 
     /// A chain that picks one of the endpoints, and a chain for each.

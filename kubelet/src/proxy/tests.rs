@@ -104,15 +104,15 @@ fn proxy_config() -> ProxyConfig {
 #[test]
 fn external_addresses_take_nothing_that_others_rely_on() {
     let api = Ipv4Addr::new(192, 0, 2, 1);
-    let guarded = BTreeSet::from([(api, 6443)]);
+    let guarded = BTreeSet::from([(api, 6443), (api, 10260)]);
     for (ip, port, protocol, taken) in [
         ("192.0.2.1", 80, "TCP", true),
         ("192.0.2.7", 6443, "TCP", true),
         ("203.0.113.1", 443, "TCP", true),
         ("192.0.2.1", 6443, "UDP", true),
         ("192.0.2.1", 6443, "TCP", false),
-        ("192.0.2.1", 10250, "TCP", false),
-        ("192.0.2.7", 10250, "TCP", false),
+        ("192.0.2.1", 10260, "TCP", false),
+        ("192.0.2.7", 10260, "TCP", true),
         ("10.96.0.1", 443, "TCP", false),
         ("10.96.0.10", 53, "UDP", false),
         ("10.244.9.3", 80, "TCP", false),
