@@ -46,7 +46,7 @@ pub(crate) fn conditions(
     let finish = |draft: Draft| finish(draft, old, pod.metadata.generation, now);
     let mut conditions: Vec<PodCondition> = drafts.into_iter().map(finish).collect();
     conditions.extend(resize_conditions(view, phase));
-    if let Some(doom) = view.doomed.as_ref().filter(|d| d.disruption) {
+    if let Some(doom) = view.doomed.as_ref().filter(|d| d.disruption && is_over(phase)) {
         let draft = Draft {
             kind: "DisruptionTarget",
             met: true,

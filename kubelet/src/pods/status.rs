@@ -33,10 +33,10 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
     let old = pod.status.clone().unwrap_or_default();
     let phase = phase(spec, view, old.phase.as_deref());
     let (reason, message) = match &view.doomed {
-        Some(doom) => (Some(doom.reason.clone()), Some(doom.message.clone())),
+        Some(doom) if is_over(phase) => (Some(doom.reason.clone()), Some(doom.message.clone())),
         // They go with the phase, whoever gave them: also when the doom was forgotten with a former process.
-        None if old.phase.as_deref() == Some(phase) => (old.reason.clone(), old.message.clone()),
-        None => (None, None),
+        _ if old.phase.as_deref() == Some(phase) => (old.reason.clone(), old.message.clone()),
+        _ => (None, None),
     };
     let statuses = |names: Vec<(&str, Role)>| {
         let status = |(name, role): (&str, Role)| match remembered(&old, name, view, phase) {

@@ -182,7 +182,10 @@ fn an_evicted_pod_ends_at_once_and_leaves_nothing_but_its_status() {
         "metadata": {"name": "p", "uid": "u"}, "spec": spec("Always"), "status": {"phase": "Running"}}))
     .unwrap();
     let status = |view: &PodView| crate::pods::status::status(&pod, view, &[], at(100));
-    assert_eq!(status(&evicted).phase.as_deref(), Some("Running"), "not before all has stopped");
+    let ending = status(&evicted);
+    let told = (ending.phase.as_deref(), ending.reason.as_deref(), ending.message.as_deref());
+    assert_eq!(told, (Some("Running"), None, None), "not before all has stopped");
+    assert!(!ending.conditions.into_iter().flatten().any(|c| c.type_ == "DisruptionTarget"));
     evicted.containers.clear();
     let ended = status(&evicted);
     let told = (ended.phase.as_deref(), ended.reason.as_deref(), ended.message.as_deref());
