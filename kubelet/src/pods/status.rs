@@ -49,9 +49,8 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
     let main = statuses(spec.containers.iter().map(|c| (c.name.as_str(), Role::Main)).collect());
     let ephemeral =
         statuses(ephemeral_containers(spec).iter().map(|c| (c.name.as_str(), Role::Ephemeral)).collect());
-    let rejected = view.doomed.is_some()
-        && view.containers.values().all(|c| c.current.is_none())
-        && view.start_time.is_none();
+    let rejected =
+        is_over(phase) && view.containers.values().all(|c| c.current.is_none()) && view.start_time.is_none();
     let ips = pod_ips(spec, view, &old, host_ips, phase);
     PodStatus {
         observed_generation: pod.metadata.generation,
@@ -70,6 +69,12 @@ pub(crate) fn status(pod: &Pod, view: &PodView, host_ips: &[IpAddr], now: Timest
         qos_class: Some(QosClass::of_pod(pod).name().to_owned()),
         ..PodStatus::default()
     }
+}
+
+/// When the pod began on this node. One that was over before it began was rejected, and never will.
+pub(crate) fn begun(old: &PodStatus, now: Timestamp) -> Option<Timestamp> {
+    let over = old.phase.as_deref().is_some_and(is_over);
+    old.start_time.as_ref().map(|time| time.0).or_else(|| (!over).then_some(now))
 }
 
 /// What the API knows of a container that ended, when the node has no record of it any more.
@@ -294,5 +299,26 @@ fn terminated(r: &ContainerRecord, v: &ContainerView) -> Option<ContainerStateTe
             ..ContainerStateTerminated::default()
         }),
         ContainerState::Created { .. } | ContainerState::Running { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejected_pod_reads_the_same_after_a_restart() {
+        let now = Timestamp::UNIX_EPOCH;
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "p", "uid": "u"}, "spec": {"containers": [{"name": "a"}]},
+            "status": {"phase": "Failed", "reason": "UserNamespaces", "message": "Pod was rejected: no"}}))
+        .unwrap();
+        let old = pod.status.as_ref().unwrap();
+        let view = PodView { start_time: begun(old, now), ..PodView::default() };
+        let told = status(&pod, &view, &[], now);
+        let words = (told.phase.as_deref(), told.reason.as_deref(), told.message.as_deref());
+        assert_eq!(words, (Some("Failed"), Some("UserNamespaces"), Some("Pod was rejected: no")));
+        assert_eq!((told.start_time, told.container_statuses), (None, None), "it never began");
+        assert_eq!(begun(&PodStatus::default(), now), Some(now));
     }
 }

@@ -136,7 +136,7 @@ impl Worker {
     fn new(node: Arc<NodeContext>, pod: Arc<Pod>, wakers: Wakers) -> Self {
         let old = pod.status.clone().unwrap_or_default();
         let mut view = PodView { progress: resizing(&old), ..PodView::default() };
-        view.start_time = Some(old.start_time.map_or_else(Timestamp::now, |t| t.0));
+        view.start_time = status::begun(&old, Timestamp::now());
         view.sandbox = adopted_sandbox(&node, &pod);
         let statuses = old
             .init_container_statuses
