@@ -187,11 +187,7 @@ impl Style {
             if resource.conversion.is_some() {
                 return put_json(out, &partial_metadata(&converted(&resource, stored.object())).0);
             }
-            out.extend_from_slice(
-                b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
-            );
-            out.extend_from_slice(codec::metadata_of(&stored.value).unwrap_or(b"{}"));
-            out.extend_from_slice(b"}");
+            put_metadata(out, stored);
         })
     }
 
@@ -383,6 +379,15 @@ const YAML: &str = "application/yaml";
 fn message(stored: &Stored) -> Option<Bytes> {
     let made = || codec::encode_message(&stored.object().0).map(Bytes::from);
     stored.forms.protobuf.get_or_init(made).clone()
+}
+
+/// The metadata of a stored object as it is.
+pub(super) fn put_metadata(out: &mut BytesMut, stored: &Stored) {
+    out.extend_from_slice(
+        b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
+    );
+    out.extend_from_slice(codec::metadata_of(&stored.value).unwrap_or(b"{}"));
+    out.extend_from_slice(b"}");
 }
 
 fn put_json(out: &mut BytesMut, value: &Value) {

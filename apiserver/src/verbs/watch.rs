@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::answer::{self, Style};
+use super::answer::{self, Style, put_metadata};
 use super::list::{parse_revision, prefix, too_large};
 use super::list_options;
 use super::select::Selection;
@@ -224,13 +224,15 @@ impl Watcher {
 
     fn line(&mut self, out: &mut BytesMut, kind: &str, stored: &Stored) {
         let a = self.style.accepted;
-        if a.form == Form::Object && a.encoding == Encoding::Json && self.resource.conversion.is_none() {
+        if a.form != Form::Table && a.encoding == Encoding::Json && self.resource.conversion.is_none() {
             self.first = false;
-            out.reserve(stored.value.len() + 40);
             out.put_slice(b"{\"type\":\"");
             out.put_slice(kind.as_bytes());
             out.put_slice(b"\",\"object\":");
-            out.put_slice(&stored.value);
+            match a.form {
+                Form::Object => out.put_slice(&stored.value),
+                _ => put_metadata(out, stored),
+            }
             out.put_slice(b"}\n");
             return;
         }

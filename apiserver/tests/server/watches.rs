@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use coracle_apiserver::Config;
 use coracle_apiserver::authn::User;
+use http::header::ACCEPT;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -72,6 +73,35 @@ async fn a_watcher_that_does_not_read_is_given_little_at_once() {
         assert!(piece.len() < 1 << 20, "a piece of {}", piece.len());
         lines += piece.iter().filter(|b| **b == b'\n').count();
     }
+    c.running.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_of_metadata_shows_what_a_read_of_it_does() {
+    let c = Cluster::start().await;
+    fill(&c, 1).await;
+    let partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    let ask = async |path: String| {
+        let mut ask = request("GET", &path, &Value::Null);
+        ask.headers_mut().insert(ACCEPT, partial.parse().unwrap());
+        c.answer(ask).await
+    };
+    let mut events = ask(format!("{MAPS}?watch=1&resourceVersion=0")).await.into_body();
+    let (_, read) = read(ask(format!("{MAPS}/n00")).await).await;
+    assert_eq!(read["kind"], "PartialObjectMetadata");
+    assert_eq!(read["data"], Value::Null);
+    let next = async |events: &mut Body| -> Value {
+        serde_json::from_slice(&piece(events).await.unwrap().unwrap()).unwrap()
+    };
+    assert_eq!(next(&mut events).await, json!({"type": "ADDED", "object": read}));
+    assert_eq!(c.send("DELETE", &format!("{MAPS}/n00"), Value::Null).await.0, 200);
+    let deleted = next(&mut events).await;
+    assert_eq!(
+        (&deleted["type"], &deleted["object"]["kind"]),
+        (&"DELETED".into(), &read["kind"]),
+        "{deleted}"
+    );
+    assert_eq!(deleted["object"]["metadata"]["name"], "n00");
     c.running.stop().await;
 }
 

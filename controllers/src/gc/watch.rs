@@ -13,6 +13,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::graph::Node;
 use super::{Shared, Uid};
@@ -21,6 +22,8 @@ use crate::discovery::{Served, discover};
 /// As upstream: nothing tells of an aggregated group that appears.
 const REDISCOVER: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
+/// So long more definitions may follow one that has changed: they are looked for together.
+const TOGETHER: Duration = Duration::from_millis(200);
 
 type Name = (String, String);
 
@@ -60,12 +63,15 @@ pub(super) async fn follow_all(client: kube::Client, shared: Arc<Shared>) {
         // Kinds come and go with their definitions; what other servers serve is asked for now and then.
         let pause = tokio::time::sleep(pause);
         pin_mut!(pause);
+        let mut changed = false;
         loop {
             tokio::select! {
                 () = &mut pause => break,
                 change = changes.next() => {
-                    if let Some(Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone)) = change {
-                        break;
+                    let tells = matches!(change, Some(Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone)));
+                    if tells && !changed {
+                        changed = true;
+                        pause.as_mut().reset(Instant::now() + TOGETHER);
                     }
                 }
             }
