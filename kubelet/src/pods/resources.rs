@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use coracle_api::priority::is_critical;
+use coracle_api::priority::{NODE_CRITICAL, is_critical};
 use coracle_api::quantity::Quantity as Amount;
-use coracle_api::resources::{Demand, QosClass, ResourceList as Amounts};
+use coracle_api::resources::{Demand, QosClass, ResourceList as Amounts, is_sidecar};
 use k8s_openapi::{
     api::core::v1::{Container, Pod, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity,
@@ -56,32 +56,56 @@ fn cpu_quota(milli: i64) -> i64 {
 /// The cgroup values of one container.
 pub(crate) fn container_resources(pod: &Pod, c: &Container, node_memory: i64) -> Resources {
     let request = milli(requests(c), "cpu").or_else(|| milli(limits(c), "cpu"));
-    let memory_request = value(requests(c), "memory").or_else(|| value(limits(c), "memory")).unwrap_or(0);
     Resources {
         cpu_shares: Some(cpu_shares(request.unwrap_or(0))),
         cpu_quota: milli(limits(c), "cpu").filter(|m| *m > 0).map(cpu_quota),
         cpu_period: 100_000,
         memory_limit: value(limits(c), "memory").filter(|m| *m > 0),
         pids_limit: None,
-        oom_score_adj: oom_score_adj(pod, memory_request, node_memory),
+        oom_score_adj: oom_score_adj(pod, c, node_memory),
         kill_together: true,
         huge_pages: huge_pages(limits(c), &no_huge_pages()),
     }
 }
 
-/// -997 Guaranteed, 1000 BestEffort, in between by the share of memory asked for.
-fn oom_score_adj(pod: &Pod, memory_request: i64, node_memory: i64) -> i32 {
-    if is_critical(spec_of(pod).priority) {
-        return -997;
+fn memory_request(c: &Container) -> i64 {
+    value(requests(c), "memory").or_else(|| value(limits(c), "memory")).unwrap_or(0)
+}
+
+/// -997 for what the node cannot do without and for Guaranteed, 1000 for BestEffort, in between by the share of memory asked
+/// for. A sidecar is no likelier to end than the containers it serves.
+fn oom_score_adj(pod: &Pod, c: &Container, node_memory: i64) -> i32 {
+    const LAST: i32 = -997;
+    let spec = spec_of(pod);
+    if is_critical(spec.priority) && spec.priority_class_name.as_deref() == Some(NODE_CRITICAL.name) {
+        return LAST;
     }
     match QosClass::of_pod(pod) {
-        QosClass::Guaranteed => -997,
+        QosClass::Guaranteed => LAST,
         QosClass::BestEffort => 1000,
         QosClass::Burstable => {
-            let adj = 1000 - 1000 * memory_request / node_memory.max(1);
+            let own = memory_request(c);
+            let asked = match is_sidecar(c.restart_policy.as_deref()) {
+                true => own.max(spec.containers.iter().map(memory_request).min().unwrap_or(0)),
+                false => own,
+            };
+            let adj = 1000 - 1000 * asked.saturating_add(share_of_pod(pod)) / node_memory.max(1);
             i32::try_from(adj.clamp(3, 999)).unwrap_or(999)
         }
     }
+}
+
+/// What each container has of the memory that the pod as a whole asks for beyond its containers: equal parts.
+fn share_of_pod(pod: &Pod) -> i64 {
+    let spec = spec_of(pod);
+    let whole = spec.resources.as_ref().and_then(|all| value(all.requests.as_ref(), "memory")).unwrap_or(0);
+    if whole == 0 {
+        return 0;
+    }
+    let of_containers = Demand::of_spec(spec).sum_of_containers();
+    let count = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    let left = whole - of_containers.get("memory").map_or(0, Amount::value);
+    left / i64::try_from(count.max(1)).unwrap_or(1)
 }
 
 /// The limits of the pod's cgroup. A pod of the class BestEffort has what others leave, whatever its containers say.
@@ -124,4 +148,46 @@ pub(crate) fn container_status_resources(
     let all = c.resources.clone().unwrap_or_default();
     let allocated = all.requests.clone().filter(|_| running);
     (allocated, resize::shown(all, actual.filter(|_| running)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Upstream's `GetContainerOOMScoreAdjust`, on a node of 1000 bytes.
+    #[test]
+    fn scores_follow_class_memory_and_the_nodes_own() {
+        let asks = |bytes: u64| json!({"requests": {"memory": bytes.to_string()}});
+        let main = |bytes: u64| json!({"name": "c", "resources": asks(bytes)});
+        let all = json!({"cpu": "1", "memory": "10"});
+        let sidecar = |bytes: u64| json!({"name": "s", "restartPolicy": "Always", "resources": asks(bytes)});
+        let rows: [(Value, i32); 11] = [
+            (json!({"containers": [{"name": "c"}]}), 1000),
+            (json!({"containers": [{"name": "c", "resources": {"requests": all, "limits": all}}]}), -997),
+            (json!({"containers": [main(100)]}), 900),
+            (json!({"containers": [main(1)]}), 999),
+            (json!({"containers": [main(5000)]}), 3),
+            (json!({"containers": [{"name": "c", "resources": {"limits": {"memory": "200"}}}]}), 800),
+            (
+                json!({"containers": [main(100)], "priority": 2_000_001_000, "priorityClassName": "system-node-critical"}),
+                -997,
+            ),
+            (
+                json!({"containers": [main(100)], "priority": 2_000_000_000, "priorityClassName": "system-cluster-critical"}),
+                900,
+            ),
+            // 500 of 600 bytes are nobody's yet.
+            (json!({"containers": [main(100)], "resources": asks(600)}), 400),
+            (json!({"containers": [main(300)], "initContainers": [sidecar(100)]}), 700),
+            (json!({"containers": [main(100), main(300)], "initContainers": [sidecar(200)]}), 800),
+        ];
+        for (spec, score) in rows {
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let spec = spec_of(&pod);
+            let c = spec.init_containers.iter().flatten().chain(&spec.containers).next().unwrap();
+            assert_eq!(oom_score_adj(&pod, c, 1000), score, "{spec:?}");
+        }
+    }
 }
