@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use axum::body::Body;
-use bytes::Bytes;
-use futures::{StreamExt, stream};
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -14,6 +14,9 @@ use tokio::task::JoinHandle;
 const NICE: i32 = 5;
 /// Each worker's stack, in bytes; memory is taken as it is used.
 const STACK: usize = 16 << 20;
+
+/// Pieces are tiny below this, in bytes: each costs those who send it on as much as a large one.
+const TINY: usize = 8 << 10;
 
 static WORKERS: LazyLock<Runtime> = LazyLock::new(|| {
     let yields = || {
@@ -71,21 +74,41 @@ pub(crate) fn body(body: Body) -> Body {
     Body::from_stream(pieces)
 }
 
-/// Makes a body's pieces as long as somebody takes them.
+/// Makes a body's pieces as long as somebody takes them; tiny ones that are there together go out together.
 async fn make(body: Body, taken: mpsc::Sender<Result<Bytes, axum::Error>>) {
-    let mut pieces = body.into_data_stream();
-    while let Some(piece) = pieces.next().await {
-        if taken.send(piece).await.is_err() {
-            break;
+    let mut pieces = body.into_data_stream().fuse();
+    while let Some(first) = pieces.next().await {
+        let (piece, failure) = match first {
+            Ok(first) if first.len() < TINY => gather(&first, &mut pieces),
+            other => (other, None),
+        };
+        for piece in std::iter::once(piece).chain(failure.map(Err)) {
+            if taken.send(piece).await.is_err() {
+                return;
+            }
         }
     }
+}
+
+/// A piece with those that follow at once, and why there is no more after them.
+fn gather<E>(
+    first: &[u8],
+    pieces: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+) -> (Result<Bytes, E>, Option<E>) {
+    let mut all = BytesMut::from(first);
+    while all.len() < TINY {
+        match pieces.next().now_or_never() {
+            Some(Some(Ok(more))) => all.extend_from_slice(&more),
+            Some(Some(Err(e))) => return (Ok(all.freeze()), Some(e)),
+            Some(None) | None => break,
+        }
+    }
+    (Ok(all.freeze()), None)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use http_body_util::BodyExt;
 
     use super::*;
 
@@ -96,11 +119,14 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_body_made_apart_is_the_same_and_one_that_breaks_off_is_no_whole_one() {
         let made = pieces(|n| Bytes::from(format!("{n} on {:?};", std::thread::current().name())));
-        let text = body(made).collect().await.unwrap().to_bytes();
-        assert_eq!(text, r#"0 on Some("apart");1 on Some("apart");2 on Some("apart");3 on Some("apart");"#);
+        let mut stream = body(made).into_data_stream();
+        let first = stream.next().await.unwrap().unwrap();
+        assert_eq!(first, r#"0 on Some("apart");1 on Some("apart");2 on Some("apart");3 on Some("apart");"#);
+        assert!(stream.next().await.is_none(), "tiny pieces go out together");
 
-        let broken =
-            pieces(|n| if n == 2 { panic!("a piece that cannot be made") } else { Bytes::from("x") });
+        let broken = pieces(|n| {
+            if n == 2 { panic!("a piece that cannot be made") } else { Bytes::from("x".repeat(TINY)) }
+        });
         let mut stream = body(broken).into_data_stream();
         let mut ends = vec![];
         while let Some(piece) = stream.next().await {

@@ -17,10 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::proxy;
-use crate::Server;
 use crate::authn::front_proxy;
 use crate::flow_control::Held;
 use crate::status::{Result, Status};
+use crate::{Server, apart};
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a handshake of TLS may take, as upstream's transports have it.
@@ -101,7 +101,8 @@ pub(crate) fn relay(
                     tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(far)).await;
             }
         };
-        server.tasks.spawn(server.stop.clone().run_until_cancelled_owned(session));
+        let session = server.stop.clone().run_until_cancelled_owned(session);
+        server.tasks.spawn_on(session, &apart::workers());
         let (parts, _) = answer.into_parts();
         return Ok(Response::from_parts(parts, Body::empty()));
     }
@@ -109,7 +110,7 @@ pub(crate) fn relay(
     for name in [CONNECTION, TRANSFER_ENCODING] {
         parts.headers.remove(name);
     }
-    Ok(Response::from_parts(parts, held.until_end_of(Body::new(body))))
+    Ok(Response::from_parts(parts, held.until_end_of(apart::body(Body::new(body)))))
 }
 
 /// The request as the target shall see it.
@@ -203,7 +204,8 @@ where
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     // Lives as long as the exchange: it ends when the sender and the body are dropped.
-    tokio::spawn(connection.with_upgrades());
+    // What the other end says, and how much, is its own choice: it is read by workers that yield.
+    apart::workers().spawn(connection.with_upgrades());
     Ok(sender)
 }
 

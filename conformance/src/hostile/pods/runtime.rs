@@ -101,7 +101,7 @@ held vsock /t/call {sys:socket} 40 1 0
 echo done"#;
 
 /// Each container has a session of its own for its keys: what one leaves, no other finds.
-const KEYS: &str = r#"{"volumes":[{"name":"t","configMap":{"name":"t","defaultMode":493}}],"initContainers":[{"name":"i","image":"busybox:1.35",
+const KEYS: &str = r#"{"securityContext":{"seccompProfile":{"type":"Unconfined"}},"volumes":[{"name":"t","configMap":{"name":"t","defaultMode":493}}],"initContainers":[{"name":"i","image":"busybox:1.35",
  "command":["/t/call","{sys:add_key}","x75736572","x7365637265742d6b6579","x76","1","-3"],"volumeMounts":[{"name":"t","mountPath":"/t"}]}]}"#;
 const SEARCH: &str = r#"
 held search /t/call {sys:keyctl} 10 -3 x75736572 x7365637265742d6b6579 0
@@ -118,6 +118,6 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "surroundings for other programs", findings: "CVE-2025-23266", does: "an environment with LD_PRELOAD, NOTIFY_SOCKET, LISTEN_FDS and a PATH to the host's directories", must: "only the pod's own program sees it", how: How::Pod(&Pod { container: SURROUNDINGS, script: "held canary cat {canary}/secret\nheld descriptor sh -c 'cat <&3'\necho done", ends: Ends::NeverOrHeld, ..UNCONFINED }), ..ROW },
     Attack { name: "a seccomp profile without a name", findings: "CVE-2023-2431", does: "Localhost with an empty localhostProfile", must: "refused by the node, never unconfined", how: How::Pod(&Pod { spec: r#"{"securityContext":{"seccompProfile":{"type":"Localhost","localhostProfile":""}}}"#, ends: Ends::Never, ..BASELINE }), ..ROW },
     Attack { name: "system calls that are not for containers", findings: "CVE-2024-21626's kin; open_by_handle_at (shocker)", does: "31 calls as root with default capabilities: keys, modules, mounts, namespaces, bpf, io_uring, file handles, vsock", must: "each fails", how: How::Pod(&Pod { spec: r#"{"volumes":[{"name":"t","configMap":{"name":"t","defaultMode":493}}],"securityContext":{"seccompProfile":{"type":"RuntimeDefault"}}}"#, container: WITH_TOOL, objects: TOOL, script: CALLS, ..BASELINE }), ..ROW },
-    Attack { name: "keys of another container", findings: "keyrings are no namespace", does: "without a filter: looks for a key that another container of root's has put in its session", must: "not found: each container has a session of its own", how: How::Pod(&Pod { spec: KEYS, container: WITH_TOOL, objects: TOOL, script: SEARCH, ..UNCONFINED }), ..ROW },
+    Attack { name: "keys of another container", findings: "keyrings are no namespace", does: "without a filter: looks for a key that another container of root's has put in its session", must: "not found: each container has a session of its own", how: How::Pod(&Pod { level: "privileged", spec: KEYS, container: WITH_TOOL, objects: TOOL, script: SEARCH, ..UNCONFINED }), ..ROW },
     Attack { name: "limits with users of its own", findings: "CVE-2025-47291", does: "hostUsers: false, and more memory than its limit of 64 MiB", must: "refused, or OOMKilled as others are", how: How::Pod(&Pod { spec: r#"{"hostUsers":false}"#, container: r#"{"resources":{"limits":{"memory":"64Mi"}}}"#, script: "tail /dev/zero; echo BROKE no limit; sleep 100", ends: Ends::NeverOrKilled("OOMKilled"), ..UNCONFINED }), ..ROW },
 ];
