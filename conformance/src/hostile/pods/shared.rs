@@ -57,7 +57,7 @@ many=x$(head -c 40000 /dev/zero | tr '\0' 1)
 i=0; while [ $i -lt 1500 ] && /t/call {sys:add_key} x75736572 x$(printf %d $((i+100000)) | sed 's/./3&/g') $many 20000 -3; do i=$((i+1)); done
 echo "full after $i"; sleep 100000"#;
 const QUEUES: &str = r#"
-i=0; while [ $i -lt 2000 ] && { : >/dev/mqueue/q$i; } 2>/dev/null; do i=$((i+1)); done
+i=0; while [ $i -lt 2000 ] && { true >/dev/mqueue/q$i; } 2>/dev/null; do i=$((i+1)); done
 [ $i -lt 2000 ] || echo BROKE no bound
 echo "full after $i"; sleep 100000"#;
 const PIPES: &str = r#"
