@@ -230,11 +230,8 @@ impl Server {
         &self,
         work: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
-        match self.tasks.spawn(work).await {
-            Ok(done) => done,
-            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-            Err(_) => Err(Status::unavailable("apiserver is shutting down")),
-        }
+        let done = apart::joined(self.tasks.spawn(work)).await;
+        done.unwrap_or_else(|| Err(Status::unavailable("apiserver is shutting down")))
     }
 }
 

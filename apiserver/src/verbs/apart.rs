@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use axum::body::Body;
 use http::{Response, header};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::serve::Request;
@@ -31,12 +31,7 @@ pub async fn serve(request: Request<'_>) -> Result<Response<Body>> {
     if weight < limits::APART_BYTES {
         return request.serve().await;
     }
-    let weight = u32::try_from(weight.min(limits::APART_OF_USER)).unwrap_or(u32::MAX);
-    let closed = |_| Status::unavailable("apiserver is shutting down");
-    let lane = Lane::of(&request.user.name);
-    // First among the user's own: who has many is behind others who have one.
-    let own = lane.room.clone().acquire_many_owned(weight).await.map_err(closed)?;
-    let taken = ROOM.acquire_many(weight).await.map_err(closed)?;
+    let room = room(&request.user.name, weight).await?;
     let Request { server, user, info, headers, body, resource, now } = request;
     let (server, user, info, headers) = (server.clone(), user.clone(), info.clone(), headers.clone());
     let tasks = server.tasks.clone();
@@ -47,11 +42,29 @@ pub async fn serve(request: Request<'_>) -> Result<Response<Body>> {
         let request =
             Request { server: &server, user: &user, info: &info, headers: &headers, body, resource, now };
         let answer = gone.run_until_cancelled(request.serve()).await;
-        drop((taken, own, lane));
+        drop(room);
         answer.unwrap_or_else(|| Err(Status::unavailable("the client has gone")))
     };
     let answer = joined(tasks.spawn_on(work, &workers())).await;
     answer.unwrap_or_else(|| Err(Status::unavailable("apiserver is shutting down")))
+}
+
+/// Waits for the room that so many bytes of a user's take.
+pub(super) async fn room(user: &str, bytes: usize) -> Result<Room> {
+    let bytes = u32::try_from(bytes.min(limits::APART_OF_USER)).unwrap_or(u32::MAX);
+    let closed = |_| Status::unavailable("apiserver is shutting down");
+    let lane = Lane::of(user);
+    // First among the user's own: who has many is behind others who have one.
+    let own = lane.room.clone().acquire_many_owned(bytes).await.map_err(closed)?;
+    let all = ROOM.acquire_many(bytes).await.map_err(closed)?;
+    Ok(Room { _all: all, _own: own, _lane: lane })
+}
+
+/// What is given back when it is dropped; the lane last, since it looks whether anybody is in it.
+pub(super) struct Room {
+    _all: SemaphorePermit<'static>,
+    _own: OwnedSemaphorePermit,
+    _lane: Lane,
 }
 
 /// The room of one user.
@@ -87,18 +100,14 @@ impl Drop for Lane {
     }
 }
 
-/// The bytes a request is about: its body, and the object that it changes, or that is no more handed out as it is stored. A
-/// JSON patch of some operations may copy more than that.
+/// The bytes a request is about: its body, and the object that it changes. A JSON patch of some operations may copy more
+/// than that.
 fn weight(request: &Request<'_>) -> usize {
     let verb = request.info.verb.as_str();
     let media = request.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let copies = verb == "patch" && media.starts_with(JSON_PATCH) && request.body.len() > FEW_OPERATIONS;
-    let touched = match verb {
-        "update" | "patch" | "delete" => true,
-        "get" => request.style(false).is_ok_and(|style| !style.plain(&request.resource)),
-        _ => false,
-    };
-    let stored = touched.then(|| {
+    let changes = matches!(verb, "update" | "patch" | "delete");
+    let stored = changes.then(|| {
         let key = request.ask(false).key(&request.info.name);
         request.server.store.get(&request.resource.storage, &key)
     });

@@ -12,14 +12,15 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::answer::{self, Style};
+use super::apart::room;
 use super::gzip::compressed;
 use super::inner::Deletion;
 use super::options::Validation;
 use super::write::{Ask, UpdateRules, Written, converted};
 use super::{delete, list, tracking, versions, watch, write};
-use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
+use crate::{Server, apart};
 
 use crate::codec::{self, Decoded, IncludeObject};
 use crate::limits;
@@ -184,7 +185,19 @@ impl Request<'_> {
         if version > head {
             return Err(list::too_large(version, head));
         }
-        Ok(style.stored(&self.resource, &*self.stored().await?))
+        let (resource, stored) = (self.resource.clone(), self.stored().await?);
+        let bytes = stored.value.len();
+        if bytes < limits::APART_BYTES || style.plain(&resource) {
+            return Ok(style.stored(&resource, &stored));
+        }
+        // A large one in a form that is made for it.
+        let room = room(&self.user.name, bytes).await?;
+        let make = move || {
+            let response = style.stored(&resource, &stored);
+            drop(room);
+            response
+        };
+        Ok(apart::run(make).await)
     }
 
     async fn list(&self) -> Result<Response<Body>> {
